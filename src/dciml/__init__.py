@@ -1,0 +1,31 @@
+"""dciml: find the video and the moment that a sentence describes.
+
+Learned from (video, sentence) pairs alone; see `dciml.load` and `dciml.open_index`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dciml.version import __version__
+
+if TYPE_CHECKING:
+    from dciml.build import Model
+    from dciml.search.searcher import Searcher
+
+__all__ = ["__version__", "load", "open_index"]
+
+
+def load(folder: str | Path, device: str = "cpu") -> Model:
+    """Load a trained model folder. Imports torch, so that `import dciml` need not."""
+    from dciml.build import load_model
+
+    return load_model(Path(folder), device)
+
+
+def open_index(folder: str | Path, device: str = "cpu") -> Searcher:
+    """Open an index folder together with the model that it was built with; `.search("a sentence")` gives hits."""
+    from dciml.build import open_searcher
+
+    return open_searcher(Path(folder), device)
