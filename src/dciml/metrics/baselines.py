@@ -33,8 +33,8 @@ def blind_spans(duration_seconds: float) -> FloatArray:
 class Chance:
     """Expected figures of answers drawn at random: a video, uniformly; a span with uniform end points.
 
-    The probability that a random span reaches an IoU is integrated over a fixed grid of spans, so that several
-    true moments need no special case and no seed is involved; the rest is closed form.
+    The probability that a random span reaches an IoU is integrated over a fixed grid of spans, so that
+    several true moments need no special case and no seed is involved; the rest is closed form.
 
     Args:
         queries: queries with true moments.

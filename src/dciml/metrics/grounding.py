@@ -1,4 +1,4 @@
-"""SVMR: the video is given; do the first spans meet a true moment? Of several true moments the best counts."""
+"""SVMR: the video is given; do the first spans meet a true moment (of several, the best counts)?"""
 
 from __future__ import annotations
 
