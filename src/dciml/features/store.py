@@ -1,0 +1,327 @@
+"""The feature store: rows of many videos in one memory-mapped file, append-only and crash-safe (NumPy only).
+
+A store is a folder of three files. `manifest.json` says what the rows are, `rows.bin` holds them as float16,
+one video after the other, and `index.jsonl` has one line a video. A video counts as stored once its index line
+is complete; the rows are on disk before that line is written. So whatever a kill leaves behind past the last
+complete line is ignored by readers and cut off by the next writer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dciml.errors import DataError
+from dciml.features.store_format import (
+    INDEX_FILE,
+    MANIFEST_FILE,
+    REBUILD,
+    ROW_DTYPE,
+    ROWS_FILE,
+    StoreEntry,
+    StoreManifest,
+    committed_bytes,
+    read_entries,
+    read_manifest,
+    write_manifest,
+)
+
+__all__ = ["FeatureStore", "FeatureStoreWriter", "StoreManifest"]
+
+LOCK_FILE = ".lock"
+
+
+class FeatureStore:
+    """A store opened for reading; rows stay on disk until they are used.
+
+    Videos that a writer adds after `open` are seen by the next `open`.
+    """
+
+    def __init__(self, path: Path, manifest: StoreManifest, entries: Sequence[StoreEntry]) -> None:
+        self.path, self.manifest = path, manifest
+        self._entries = {entry.video_id: entry for entry in entries}
+        self._rows = _map_rows(path / ROWS_FILE, sum(entry.rows for entry in entries), manifest.width)
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureStore:
+        """Open a store folder.
+
+        Raises:
+            DataError: not a store, of another format version, or damaged. What a kill cut short is not damage.
+        """
+        path = Path(path)
+        return cls(path, read_manifest(path), read_entries(path))
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """All ids, in the order in which they were appended."""
+        return tuple(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._entries
+
+    def rows(self, video_id: str) -> NDArray[np.float16]:
+        """The rows of a video, (T, width): a read-only view of the file, no copy.
+
+        Raises:
+            DataError: the store does not hold this video; the nearest known id is named.
+        """
+        entry = self._entry(video_id)
+        return self._rows[entry.offset : entry.offset + entry.rows]
+
+    def num_rows(self, video_id: str) -> int:
+        """How many rows a video has (T ≥ 1). Raises DataError for an unknown id."""
+        return self._entry(video_id).rows
+
+    def duration_seconds(self, video_id: str) -> float:
+        """How long a video is. Raises DataError for an unknown id."""
+        return self._entry(video_id).duration_seconds
+
+    def source(self, video_id: str) -> str | None:
+        """Where a video's rows came from, if the writer said so. Raises DataError for an unknown id."""
+        return self._entry(video_id).source
+
+    def verify(self) -> list[str]:
+        """Read every row and compare checksums; returns one sentence for each damaged video."""
+        return [
+            f"video {entry.video_id!r}: its rows do not match their checksum"
+            for entry in self._entries.values()
+            if zlib.crc32(self.rows(entry.video_id).data) != entry.crc32
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the manifest and all entries, whatever their order."""
+        if self._fingerprint is None:
+            entries = sorted(self._entries.values(), key=lambda entry: entry.video_id)
+            content = [[e.video_id, e.rows, e.duration_seconds, e.crc32] for e in entries]
+            text = json.dumps([asdict(self.manifest), content], ensure_ascii=True, sort_keys=True)
+            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        return self._fingerprint
+
+    def _entry(self, video_id: str) -> StoreEntry:
+        entry = self._entries.get(video_id)
+        if entry is None:
+            near = difflib.get_close_matches(video_id, self._entries, n=1)
+            hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
+            raise DataError(
+                f"the store has no features of the video {video_id!r}",
+                where=self.path,
+                mend=f"{hint}add its features to the store, or leave out what refers to it",
+            )
+        return entry
+
+
+class FeatureStoreWriter:
+    """Adds videos to a store, which is made when there is none. Use it as a context manager.
+
+    Args:
+        path: the store's folder.
+        manifest: must equal the manifest of a store that exists.
+        commit_every: after so many videos, rows and index are forced to disk. 1 keeps every appended video
+            whatever happens; more is faster, and a kill loses the videos since the last commit.
+    Raises:
+        DataError: another writer is at work, or the manifests differ.
+    """
+
+    def __init__(self, path: str | Path, manifest: StoreManifest, *, commit_every: int = 1) -> None:
+        if commit_every < 1:
+            raise ValueError(f"commit_every must be at least 1, not {commit_every}")
+        self.path, self.manifest = Path(path), manifest
+        self._commit_every = commit_every
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _take_lock(self.path)
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        if (self.path / MANIFEST_FILE).exists():
+            _check_same(read_manifest(self.path), self.manifest, self.path)
+        else:
+            write_manifest(self.path, self.manifest)
+        entries = read_entries(self.path)
+        self._known = {entry.video_id for entry in entries}
+        self._end = sum(entry.rows for entry in entries)
+        self._pending: list[StoreEntry] = []
+        row_bytes = self.manifest.width * ROW_DTYPE.itemsize
+        self._rows_file = _open_at(self.path / ROWS_FILE, self._end * row_bytes)
+        self._index_file = _open_at(self.path / INDEX_FILE, len(committed_bytes(self.path)))
+        _sync_folder(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(
+        self, video_id: str, rows: ArrayLike, duration_seconds: float, source: str | None = None
+    ) -> None:
+        """Add a video.
+
+        Args:
+            video_id: not yet in the store.
+            rows: (T, width), T ≥ 1, finite numbers; kept as float16.
+            duration_seconds: > 0.
+            source: where the rows came from, for people.
+        Raises:
+            DataError: any of this does not hold; the message names the video and, for a bad number, the row.
+        """
+        if not video_id:
+            raise DataError("a video has an empty id", where=self.path, mend="give every video an id")
+        if video_id in self._known:
+            raise DataError(
+                f"the store already holds the video {video_id!r}",
+                where=self.path,
+                mend="leave out the duplicate",
+            )
+        if not (math.isfinite(duration_seconds) and duration_seconds > 0):
+            raise DataError(
+                f"video {video_id!r}: the duration {duration_seconds} s is not a positive number",
+                where=self.path,
+                mend="give its length in seconds",
+            )
+        half = self._checked(video_id, np.asarray(rows))
+        self._rows_file.write(half.data)
+        checksum = zlib.crc32(half.data)
+        entry = StoreEntry(video_id, self._end, len(half), float(duration_seconds), checksum, source)
+        self._pending.append(entry)
+        self._known.add(video_id)
+        self._end += len(half)
+        if len(self._pending) >= self._commit_every:
+            self.commit()
+
+    def commit(self) -> None:
+        """Force what was appended to disk: first the rows, then the index lines that name them."""
+        if not self._pending:
+            return
+        if self._rows_file.tell() != self._end * self.manifest.width * ROW_DTYPE.itemsize:
+            raise DataError(
+                "rows were written only in part", where=self.path, mend="free some disk space, start again"
+            )
+        _flush(self._rows_file)
+        self._index_file.write("".join(entry.to_line() for entry in self._pending).encode())
+        _flush(self._index_file)
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Commit and let the next writer in. Harmless when called twice."""
+        if self._lock.closed:
+            return
+        try:
+            self.commit()
+        finally:
+            self._rows_file.close()
+            self._index_file.close()
+            self._lock.close()
+
+    def _checked(self, video_id: str, rows: NDArray[np.generic]) -> NDArray[np.float16]:
+        width, name = self.manifest.width, f"video {video_id!r}"
+        if rows.dtype.kind not in "fiu":
+            raise DataError(
+                f"{name}: the rows are {rows.dtype}, not numbers", where=self.path, mend="give numbers"
+            )
+        if rows.ndim == 0 or rows.shape[0] == 0:
+            raise DataError(
+                f"{name}: it has no rows (a zero-length video)", where=self.path, mend="leave the video out"
+            )
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise DataError(
+                f"{name}: the rows have the shape {rows.shape}, not (T, {width})",
+                where=self.path,
+                mend=f"give rows of the store's width, {width}",
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            half = np.ascontiguousarray(rows, dtype=ROW_DTYPE)
+        finite = np.isfinite(half)
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            value = float(rows[row, column])
+            overflow = math.isfinite(value)
+            what = f"the value {value:g} does not fit into float16" if overflow else f"a value is {value}"
+            mend = "scale the features down" if overflow else "extract this video again, or leave it out"
+            raise DataError(f"{name}, row {row}, column {column}: {what}", where=self.path, mend=mend)
+        return half
+
+
+def _check_same(found: StoreManifest, wanted: StoreManifest, path: Path) -> None:
+    if found != wanted:
+        raise DataError(
+            f"the store holds {found}, which is not {wanted}",
+            where=path,
+            mend="write these features to another store",
+        )
+
+
+def _take_lock(path: Path) -> BinaryIO:
+    lock = (path / LOCK_FILE).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise DataError(
+            "another writer has the store open", where=path, mend="wait until it is done, or end it"
+        ) from error
+    return lock
+
+
+def _open_at(path: Path, size: int) -> BinaryIO:
+    """Open for writing at `size`, cutting off whatever an interrupted writer left behind it."""
+    path.touch()
+    file = path.open("r+b")
+    if os.fstat(file.fileno()).st_size < size:
+        file.close()
+        raise DataError("the file is shorter than its index says", where=path, mend="build the store again")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _map_rows(file: Path, num_rows: int, width: int) -> NDArray[np.float16]:
+    if num_rows == 0:  # an empty file cannot be mapped
+        return np.empty((0, width), dtype=np.float16)
+    size = file.stat().st_size if file.exists() else 0
+    expected = num_rows * width * ROW_DTYPE.itemsize
+    if size < expected:
+        raise DataError(
+            f"the file is shorter than its index says ({size} bytes, not {expected})",
+            where=file,
+            mend=REBUILD,
+        )
+    mapped = np.memmap(file, dtype=ROW_DTYPE, mode="r", shape=(num_rows, width))
+    return mapped.view(np.ndarray)  # slices of a plain array are cheaper than those of a memmap

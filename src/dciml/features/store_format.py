@@ -1,0 +1,125 @@
+"""The files of a feature store: the manifest and the index, read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dciml.errors import DataError, Where
+from dciml.files import read_json, write_json
+
+FORMAT_NAME = "dciml feature store"
+FORMAT_VERSION = 1
+MANIFEST_FILE, ROWS_FILE, INDEX_FILE = "manifest.json", "rows.bin", "index.jsonl"
+ROW_DTYPE = np.dtype("<f2")
+REBUILD = "build the store again from its source"
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """What the rows of a store are: their encoder, their width, how many a second (None when it varies)."""
+
+    encoder: str
+    width: int
+    rows_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        rate = self.rows_per_second
+        if (
+            not self.encoder
+            or self.width < 1
+            or (rate is not None and not (math.isfinite(rate) and rate > 0))
+        ):
+            raise ValueError(f"a manifest needs an encoder's name, width ≥ 1 and a positive rate, not {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEntry:
+    """One line of the index. `offset` and `rows` count rows; `crc32` is of the video's row bytes."""
+
+    video_id: str
+    offset: int
+    rows: int
+    duration_seconds: float
+    crc32: int
+    source: str | None = None
+
+    def to_line(self) -> str:
+        """The line of the index file, with its line break."""
+        fields = {key: value for key, value in asdict(self).items() if value is not None}
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_manifest(path: Path, manifest: StoreManifest) -> None:
+    """Write a store's manifest, atomically."""
+    head = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
+    write_json(path / MANIFEST_FILE, head | asdict(manifest) | {"dtype": "float16"})
+
+
+def read_manifest(path: Path) -> StoreManifest:
+    """Read a store's manifest. Raises DataError: not a store, or of another version."""
+    file = path / MANIFEST_FILE
+    if not file.exists():
+        what = (
+            "this is not a feature store (no manifest.json)" if path.exists() else "there is no such folder"
+        )
+        raise DataError(what, where=path, mend="name the folder of a feature store, or import features first")
+    raw = read_json(file)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT_NAME:
+        raise DataError("this is not the manifest of a feature store", where=file, mend="check the path")
+    if raw.get("format_version") != FORMAT_VERSION or raw.get("dtype") != "float16":
+        found = f"version {raw.get('format_version')!r}, dtype {raw.get('dtype')!r}"
+        raise DataError(f"the store's format is unknown ({found})", where=file, mend=REBUILD)
+    try:
+        rate = raw["rows_per_second"]
+        return StoreManifest(str(raw["encoder"]), int(raw["width"]), None if rate is None else float(rate))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the manifest is damaged ({error})", where=file, mend=REBUILD) from error
+
+
+def committed_bytes(path: Path) -> bytes:
+    """The index file up to the end of its last complete line."""
+    file = path / INDEX_FILE
+    content = file.read_bytes() if file.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def read_entries(path: Path) -> list[StoreEntry]:
+    """All complete lines of the index. Raises DataError where a complete line is damaged."""
+    entries: list[StoreEntry] = []
+    seen: set[str] = set()
+    end = 0
+    for number, line in enumerate(committed_bytes(path).split(b"\n")[:-1], start=1):
+        where = Where(path / INDEX_FILE, number)
+        entry = _parse_entry(line, where)
+        if entry.video_id in seen:
+            raise DataError(f"the video {entry.video_id!r} comes a second time", where=where, mend=REBUILD)
+        if entry.offset != end or entry.rows < 1:
+            raise DataError("the rows do not follow those of the line before", where=where, mend=REBUILD)
+        seen.add(entry.video_id)
+        entries.append(entry)
+        end += entry.rows
+    return entries
+
+
+def _parse_entry(line: bytes, where: Where) -> StoreEntry:
+    try:
+        raw: dict[str, Any] = json.loads(line)
+        duration = float(raw["duration_seconds"])
+        if not (math.isfinite(duration) and duration > 0):
+            raise ValueError(f"duration_seconds is {duration}")
+        return StoreEntry(
+            video_id=str(raw["video_id"]),
+            offset=int(raw["offset"]),
+            rows=int(raw["rows"]),
+            duration_seconds=duration,
+            crc32=int(raw["crc32"]),
+            source=raw.get("source"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the index is damaged ({error})", where=where, mend=REBUILD) from error
