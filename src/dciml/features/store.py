@@ -1,7 +1,7 @@
 """The feature store: rows of many videos in one memory-mapped file, append-only and crash-safe (NumPy only).
 
 A store is a folder of three files. `manifest.json` says what the rows are, `rows.bin` holds them as float16,
-one video after the other, and `index.jsonl` has one line a video. A video counts as stored once its index line
+one video after another, and `index.jsonl` has one line a video. A video counts as stored once its index line
 is complete; the rows are on disk before that line is written. So whatever a kill leaves behind past the last
 complete line is ignored by readers and cut off by the next writer.
 """
@@ -61,7 +61,7 @@ class FeatureStore:
         """Open a store folder.
 
         Raises:
-            DataError: not a store, of another format version, or damaged. What a kill cut short is not damage.
+            DataError: not a store, of another format version, or damaged; what a kill cut short is no damage.
         """
         path = Path(path)
         return cls(path, read_manifest(path), read_entries(path))
