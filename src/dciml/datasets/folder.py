@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dciml.datasets.fields import check_names, positive_field, read_rows, text_field
+from dciml.datasets.fields import check_names, first_line_with, positive_field, read_rows, text_field
 from dciml.datasets.records import read_pairs, read_queries
 from dciml.errors import DataError, Where
 from dciml.features.store import FeatureStore
@@ -125,13 +125,14 @@ class DataFolder:
             )
 
     def _check_corpus(self, split: str, items: Sequence[Query] | Sequence[TrainingPair]) -> None:
+        file = self._query_file(split)
         corpus = {video.video_id for video in self.videos(split)}
         for item in items:
             if item.video_id not in corpus:
                 raise DataError(
                     f"the query {item.query_id!r} asks for the video {item.video_id!r}, "
                     f"which the corpus of the split does not hold{_nearest(item.video_id, corpus)}",
-                    where=self._query_file(split),
+                    where=Where(file, first_line_with(file, item.query_id), "video_id"),
                     mend=f"add the video to {VIDEOS_FILE} and its features to the store, or remove the query",
                 )
 

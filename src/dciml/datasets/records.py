@@ -33,7 +33,7 @@ FIELDS = ("query_id", "video_id", "sentence", "duration", "moments")
 class QueryFile:
     """What a reader found: the queries, and how many moments it clipped or dropped as impossible.
 
-    `durations` holds the seconds of each video as far as the file states them.
+    `durations` holds the seconds of each video, as far as the file states what the reader was not told.
     """
 
     queries: tuple[Query, ...]
@@ -118,7 +118,7 @@ def _duration(
     own = positive_field(row, "duration", where) if "duration" in row else None
     if own is None:
         return known.get(video_id, stated.get(video_id))
-    before = known.get(video_id, stated.setdefault(video_id, own))
+    before = known[video_id] if video_id in known else stated.setdefault(video_id, own)
     if not same_duration(own, before):
         raise DataError(
             f"the video {video_id!r} lasts {own} s here and {before} s elsewhere",
