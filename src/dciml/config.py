@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dciml.errors import ConfigError
 from dciml.files import read_text
@@ -20,8 +20,216 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class DataConfig(Settings):
+    """Which data folder, and what is held out for choosing the checkpoint."""
+
+    folder: str = Field(description="data folder made by `dciml import`; relative to the current folder")
+    train_split: str = "train"
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training videos held out")
+    validation_moments: bool = Field(
+        False,
+        description="may the held-out videos' moments be read to choose the checkpoint? Never for training",
+    )
+
+
+class TextConfig(Settings):
+    """Sentences → word features and word ids."""
+
+    encoder: str = Field(
+        "words", description="`words`, `words:WIDTH`, `minilm` or `transformers:FOLDER_OR_NAME`"
+    )
+    max_words: int = Field(30, ge=1)
+    vocabulary_size: int = Field(
+        8000, ge=1, description="most frequent training words that can be reconstructed"
+    )
+
+
+class RetrievalConfig(Settings):
+    """Retrieval branch, METHOD §2; GMMFormer's sizes."""
+
+    hidden: int = Field(384, ge=4)
+    heads: int = Field(4, ge=1)
+    num_clips: int = Field(32, ge=1)
+    max_frames: int = Field(128, ge=1)
+    windows: tuple[float | None, ...] = Field(
+        (None, 0.5, 1.0, 5.0), description="Gaussian window widths of the parallel blocks; null: no window"
+    )
+    num_blocks: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    clip_weight: float = Field(0.7, ge=0, le=1, description="the frame scale has the rest")
+    margin: float = Field(0.2, ge=0, description="triplet, in cosine")
+    hard_negatives_from_epoch: int = Field(20, ge=0)
+    hard_pool_size: int = Field(22, ge=1)
+    diversity_alpha: float = 32.0
+    diversity_delta: float = 0.2
+
+
+class GroundingConfig(Settings):
+    """Grounding branch, METHOD §3; CPL's sizes."""
+
+    hidden: int = Field(256, ge=4)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
+    num_proposals: int = Field(10, ge=1)
+    num_positions: int = Field(32, ge=2)
+    gaussian_sigma: float = Field(9.0, gt=0, description="σ of a proposal is its width divided by this")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    reference_margin: float = Field(0.1, ge=0, description="nats")
+    negative_margin: float = Field(0.15, ge=0, description="nats")
+    diversity_lambda: float = Field(0.13, ge=0)
+    easiness_exponent: float = Field(
+        0.0, ge=0, description="γ: 0 in the published setting, 0.5 for Charades in CPL"
+    )
+    easiness_epochs: int = Field(20, ge=1)
+
+
+class MutualConfig(Settings):
+    """The four pathways between the branches, METHOD §4: a switch each; the weights are in `weights`."""
+
+    explicit_to_retrieval: bool = True
+    implicit_to_retrieval: bool = True
+    explicit_to_grounding: bool = True
+    implicit_to_grounding: bool = True
+    from_epoch: int = Field(15, ge=0, description="warm-up: the branches learn alone before this epoch")
+    temperature: float = Field(0.1, gt=0, description="of the explicit pathway to retrieval")
+    retrieval_margin: float = Field(0.2, ge=0, description="cosine by which modulation must help")
+    grounding_margin: float = Field(0.15, ge=0, description="nats by which modulation must help")
+
+
+class LossWeights(Settings):
+    """Weight of each loss term, by the name it has in the logs. 0 leaves a term out."""
+
+    nce_clip: float = Field(0.02, ge=0)
+    nce_frame: float = Field(0.04, ge=0)
+    triplet_clip: float = Field(1.0, ge=0)
+    triplet_frame: float = Field(1.0, ge=0)
+    query_diversity: float = Field(0.015, ge=0)
+    explicit_to_retrieval: float = Field(1.0, ge=0)
+    modulated_clip: float = Field(1.0, ge=0)
+    modulated_frame: float = Field(1.0, ge=0)
+    match_clip: float = Field(0.4, ge=0)
+    match_frame: float = Field(0.4, ge=0)
+    reconstruct: float = Field(1.0, ge=0)
+    contrast_reference: float = Field(2.0, ge=0)
+    contrast_left: float = Field(2.0, ge=0)
+    contrast_right: float = Field(2.0, ge=0)
+    proposal_diversity: float = Field(1.0, ge=0)
+    explicit_to_grounding: float = Field(3.0, ge=0)
+    modulated_nll: float = Field(0.8, ge=0)
+    match_grounding: float = Field(1.0, ge=0)
+
+
+class TrainingConfig(Settings):
+    """Optimisation, METHOD §4 and §5."""
+
+    mode: Literal["alternating", "joint"] = Field(
+        "alternating",
+        description="joint: one step for both branches with gradients through both, as a contrast",
+    )
+    epochs: int = Field(100, ge=1)
+    batch_videos: int = Field(
+        16, ge=1, description="videos a batch and process; all their sentences come along"
+    )
+    max_sentences_per_video: int | None = Field(None, ge=1, description="drawn anew each epoch; null: all")
+    retrieval_lr: float = Field(2.5e-4, gt=0)
+    grounding_lr: float = Field(4e-4, gt=0)
+    warmup_fraction: float = Field(0.01, ge=0, lt=1, description="of all steps; then linear decay to 0")
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of a side; null: no limit")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1, description="processes on this machine; torchrun overrides")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null: as torch chooses")
+    validate_every: int = Field(1, ge=1, description="epochs")
+    checkpoint_every_seconds: float = Field(120.0, gt=0)
+
+
 class AnswerConfig(Settings):
     """How candidate spans become an answer; see docs/decisions on the choice of defaults."""
 
     num_videos: int = Field(100, ge=1, description="videos that the first stage hands on, per query")
     ground_videos: int = Field(10, ge=0, description="of these, the best so many are grounded by the model")
+
+
+class RunConfig(Settings):
+    """One complete run; what a file in configs/ holds."""
+
+    name: str
+    seed: int = Field(9527, ge=0)
+    data: DataConfig
+    text: TextConfig = TextConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    grounding: GroundingConfig = GroundingConfig()
+    mutual: MutualConfig = MutualConfig()
+    weights: LossWeights = LossWeights()
+    training: TrainingConfig = TrainingConfig()
+    answer: AnswerConfig = AnswerConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for branch in ("retrieval", "grounding"):
+            part = getattr(self, branch)
+            if part.hidden % (2 * part.heads):
+                raise ValueError(f"{branch}.hidden must be a multiple of 2 · {branch}.heads")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file and apply overrides of the form `training.epochs=3` (the value is YAML).
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a wrong type or value, or not YAML.
+    """
+    try:
+        tree = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected settings as `key: value` lines")
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
+    """Build the settings from plain values; `source` names where they come from in errors."""
+    _refuse_unknown_keys(tree, RunConfig, "", source)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()
+        ]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def dump_config(config: Settings) -> str:
+    """The resolved settings as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: write it as key=value, for example training.epochs=3")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"--set {override}: {parent} holds a value, not settings")
+        tree = branch
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _refuse_unknown_keys(tree: dict[str, Any], model: type[Settings], prefix: str, source: str) -> None:
+    for key, value in tree.items():
+        if key not in model.model_fields:
+            near = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.0)
+            raise ConfigError(f"{source}: unknown setting {prefix}{key}; did you mean {prefix}{near[0]}?")
+        kind = model.model_fields[key].annotation
+        if isinstance(kind, type) and issubclass(kind, Settings) and isinstance(value, dict):
+            _refuse_unknown_keys(value, kind, f"{prefix}{key}.", source)

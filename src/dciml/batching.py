@@ -1,0 +1,138 @@
+"""A batch: some videos and the sentences that belong to them, padded, with masks and indices that say what is what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dciml.features.base import EncodedSentence
+from dciml.features.pooling import frame_rows, l2_normalize, mean_pool
+from dciml.features.store import FeatureStore
+from dciml.features.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class VideoBatch:
+    """B videos. Rows are L2-normalised; `frame_mask` is True at real rows."""
+
+    video_ids: tuple[str, ...]
+    clips: Float[Tensor, "videos clips width"]
+    frames: Float[Tensor, "videos frames width"]
+    frame_mask: Bool[Tensor, "videos frames"]
+
+    def to(self, device: torch.device) -> VideoBatch:
+        """The same on another device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class QueryBatch:
+    """Q sentences.
+
+    `words` may be contextual and goes to the retrieval branch only; `static_words` holds each word by itself and is
+    all that the grounding branch sees, with `word_ids` of the same words in the same order. `hidden_words` is True
+    where the reconstruction's input is replaced by the mask vector.
+    """
+
+    query_ids: tuple[str, ...]
+    words: Float[Tensor, "queries words text_width"]
+    static_words: Float[Tensor, "queries words static_width"]
+    word_mask: Bool[Tensor, "queries words"]
+    word_ids: Int[Tensor, "queries words"]
+    hidden_words: Bool[Tensor, "queries words"]
+
+    def to(self, device: torch.device) -> QueryBatch:
+        """The same on another device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Videos, sentences, and for each sentence the index of its own video inside this batch."""
+
+    videos: VideoBatch
+    queries: QueryBatch
+    video_of_query: Int[Tensor, "queries"]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(self.videos.to(device), self.queries.to(device), self.video_of_query.to(device))
+
+
+Part = TypeVar("Part", VideoBatch, QueryBatch)
+
+
+def _moved(part: Part, device: torch.device) -> Part:
+    tensors = {f.name: getattr(part, f.name) for f in fields(part)}
+    moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
+    return replace(part, **moved)
+
+
+def collate_videos(
+    store: FeatureStore, video_ids: Sequence[str], *, num_clips: int, max_frames: int
+) -> VideoBatch:
+    """Read, pool and normalise the rows of some videos.
+
+    Raises:
+        DataError: the store does not hold one of them.
+    """
+    clips, frames = [], []
+    for video_id in video_ids:
+        rows = store.rows(video_id).astype(np.float32)
+        clips.append(l2_normalize(mean_pool(rows, num_clips)))
+        frames.append(l2_normalize(frame_rows(rows, max_frames)))
+    padded, mask = _padded(frames)
+    return VideoBatch(tuple(video_ids), torch.from_numpy(np.stack(clips)), padded, mask)
+
+
+def collate_queries(
+    query_ids: Sequence[str],
+    sentences: Sequence[EncodedSentence],
+    vocabulary: Vocabulary,
+    *,
+    max_words: int,
+    hidden: Sequence[np.ndarray] | None = None,
+) -> QueryBatch:
+    """Pad encoded sentences, cut at `max_words`, and look up the ids of the very words that were encoded.
+
+    Args:
+        hidden: for each sentence the positions that reconstruction may not read (see `hidden_positions`).
+    """
+    words, word_mask = _padded([s.contextual[:max_words] for s in sentences])
+    static_words, _ = _padded([s.static[:max_words] for s in sentences])
+    word_ids = torch.zeros(word_mask.shape, dtype=torch.int64)
+    hidden_words = torch.zeros(word_mask.shape, dtype=torch.bool)
+    for i, sentence in enumerate(sentences):
+        ids = vocabulary.ids(sentence.words[:max_words])
+        word_ids[i, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+        if hidden is not None:
+            hidden_words[i, hidden[i]] = True
+    return QueryBatch(tuple(query_ids), words, static_words, word_mask, word_ids, hidden_words)
+
+
+def hidden_positions(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose a third of the words (at least one), without replacement, in proportion to their importance.
+
+    Args:
+        weights: (L,), > 0.
+    Returns: positions, ascending. CPL (CVPR 2022) hides words in the same proportion.
+    """
+    count = max(len(weights) // 3, 1)
+    chosen = rng.choice(len(weights), size=count, replace=False, p=weights / weights.sum())
+    return np.sort(chosen)
+
+
+def _padded(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    longest = max(len(r) for r in rows)
+    values = np.zeros((len(rows), longest, rows[0].shape[1]), dtype=np.float32)
+    mask = np.zeros((len(rows), longest), dtype=bool)
+    for i, row in enumerate(rows):
+        values[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return torch.from_numpy(values), torch.from_numpy(mask)

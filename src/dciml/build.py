@@ -1,0 +1,153 @@
+"""Turns configuration and model folders into objects; the only place that does."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dciml.config import AnswerConfig, RunConfig, load_config
+from dciml.errors import ModelError
+from dciml.features.base import TextEncoder
+from dciml.features.store import FeatureStore
+from dciml.features.vocabulary import Vocabulary
+from dciml.files import read_json
+from dciml.models.dual import DualBranch
+from dciml.models.grounding import GroundingBranch
+from dciml.models.retrieval import RetrievalBranch
+from dciml.search.dual_engine import DualEngine
+from dciml.search.engine import Engine
+from dciml.search.searcher import Searcher
+from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
+
+MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder's model.json says: the kind, and what the model must be fed with."""
+
+    kind: str
+    format_version: int
+    store_encoder: str
+    text_encoder: str
+    video_width: int
+    text_width: int
+    static_width: int
+    vocabulary_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: its engine answers; `answer` says how candidate spans are ranked."""
+
+    folder: Path
+    kind: str
+    engine: Engine
+    answer: AnswerConfig
+    store_encoder: str
+
+    def check_store(self, store: FeatureStore) -> None:
+        """Refuse features that the model was not trained on.
+
+        Raises:
+            ModelError: the store's encoder is another one.
+        """
+        if store.manifest.encoder != self.store_encoder:
+            raise ModelError(
+                f"the model in {self.folder} reads features of {self.store_encoder}, but {store.path} holds features "
+                f"of {store.manifest.encoder}; extract or import the features with the same encoder"
+            )
+
+
+def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
+    """Both branches and their modulators, with fresh weights from torch's present random state."""
+    shared = {"max_words": config.text.max_words, "video_width": card.video_width}
+    r, g = config.retrieval, config.grounding
+    retrieval = RetrievalBranch(
+        text_width=card.text_width,
+        hidden=r.hidden,
+        heads=r.heads,
+        num_clips=r.num_clips,
+        max_frames=r.max_frames,
+        windows=r.windows,
+        num_blocks=r.num_blocks,
+        dropout=r.dropout,
+        clip_weight=r.clip_weight,
+        **shared,
+    )
+    grounding = GroundingBranch(
+        static_width=card.static_width,
+        vocabulary_size=card.vocabulary_size,
+        hidden=g.hidden,
+        heads=g.heads,
+        layers=g.layers,
+        num_proposals=g.num_proposals,
+        num_positions=g.num_positions,
+        gaussian_sigma=g.gaussian_sigma,
+        label_smoothing=g.label_smoothing,
+        dropout=g.dropout,
+        **shared,
+    )
+    return DualBranch(retrieval, grounding, r.hidden)
+
+
+def load_model(folder: Path, device: str = "cpu") -> Model:
+    """Load a model folder of any kind: a trained DCIML model or a baseline.
+
+    Raises:
+        ModelError: the folder holds no model, is incomplete, or its text encoder is another one by now.
+    """
+    if not (folder / "model.json").exists():
+        raise ModelError(f"{folder}: no model here (there is no model.json); train one with `dciml train`")
+    kind = read_json(folder / "model.json").get("kind")
+    if kind == "dciml":
+        return _load_dual(folder, torch.device(device))
+    from dciml.recipes.baseline import load_baseline
+
+    return Model(folder, str(kind), load_baseline(folder, device), AnswerConfig(), "")
+
+
+def _load_dual(folder: Path, device: torch.device) -> Model:
+    content = read_json(folder / "model.json")
+    if content.get("format_version") != MODEL_FORMAT:
+        raise ModelError(
+            f"{folder}: model format {content.get('format_version')}, this version reads {MODEL_FORMAT}"
+        )
+    card = ModelCard(**content)
+    config = load_config(folder / "config.yaml")
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    encoder = make_text_encoder(config, vocabulary)
+    if encoder.name != card.text_encoder:
+        raise ModelError(
+            f"{folder}: trained with the text encoder {card.text_encoder}, but here it is {encoder.name}; "
+            "install or name the same weights"
+        )
+    dual = build_dual(config, card)
+    tensors, _ = load_tensors(folder / WEIGHTS_FILE)
+    dual.load_state_dict(tensors)
+    dual.eval().to(device)
+    engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder), device)
+    return Model(folder, "dciml", engine, config.answer, card.store_encoder)
+
+
+def make_text_encoder(config: RunConfig, vocabulary: Vocabulary) -> TextEncoder:
+    """The text encoder that the settings name."""
+    from dciml.features.transformers_text import create_text_encoder
+
+    return create_text_encoder(config.text.encoder, vocabulary)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 of what decides a model's answers: weights, card, vocabulary."""
+    digest = hashlib.sha256()
+    for name in ("model.json", "vocabulary.json", WEIGHTS_FILE):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""Attention, as both branches use it: plain, scaled by a Gaussian window, and the decoder layer of the dual transformer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dciml.masks import padding_bias
+
+
+def split_heads(
+    x: Float[Tensor, "batch length width"], heads: int
+) -> Float[Tensor, "batch heads length head"]:
+    """(batch, length, heads · head) → (batch, heads, length, head)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Float[Tensor, "batch heads length head"]) -> Float[Tensor, "batch length width"]:
+    """The inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with an additive bias on its scores.
+
+    Multiplying the attention by positive weights g and normalising again is the same as adding log g to the scores:
+    softmax(a)·g / Σ softmax(a)·g = softmax(a + log g). So the Gaussian re-weighting of the grounding branch
+    (METHOD §3) is a bias, and the fused kernel serves it.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch queries width"],
+        keys: Float[Tensor, "batch keys width"],
+        bias: Float[Tensor, "#batch #queries keys"] | None,
+    ) -> Float[Tensor, "batch queries width"]:
+        q = split_heads(self.query(queries), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.key_value(keys).chunk(2, dim=-1))
+        mask = None if bias is None else bias[:, None].to(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, mask, dropout)))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(width, heads, dropout)
+        self.cross_attention = Attention(width, heads, dropout)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def self_attend(
+        self,
+        x: Float[Tensor, "batch length width"],
+        bias: Float[Tensor, "#batch #length length"],
+        *,
+        last_only: bool = False,
+    ) -> Float[Tensor, "batch out width"]:
+        """The first third of the layer; with `last_only` just the last row is computed (all rows are still read)."""
+        queries, rows = (x[:, -1:], bias[:, -1:]) if last_only else (x, bias)
+        return self._add(0, queries, self.self_attention(queries, x, rows))
+
+    def attend_memory(
+        self,
+        x: Float[Tensor, "batch length width"],
+        memory: Float[Tensor, "batch keys width"] | None,
+        bias: Float[Tensor, "#batch #length keys"] | None,
+    ) -> Float[Tensor, "batch length width"]:
+        """The other two thirds: cross-attention, left out without a memory, and feed-forward."""
+        if memory is not None:
+            x = self._add(1, x, self.cross_attention(x, memory, bias))
+        return self._add(2, x, self.feed_forward(x))
+
+    def _add(self, index: int, x: Tensor, update: Tensor) -> Tensor:
+        out: Tensor = self.norms[index](x + self.dropout(update))
+        return out
+
+
+def gaussian_window(
+    num_valid: Float[Tensor, "batch"], length: int, width: float
+) -> Float[Tensor, "batch length length"]:
+    """exp(−Δ²/(2σ²)), Δ the distance of two positions in unit time, σ = width/9 (METHOD §2; GMMFormer, AAAI 2024).
+
+    Unit time is counted over the video's own valid rows, so that padding and batch mates change nothing (the
+    published code counts over the longest video of the batch).
+    """
+    steps = torch.arange(length, device=num_valid.device, dtype=torch.float32)
+    distance = (steps[:, None] - steps[None, :])[None] / (num_valid - 1).clamp(min=1)[:, None, None]
+    return torch.exp(-0.5 * (distance / (width / 9.0)) ** 2)
+
+
+class GaussianAttentionBlock(nn.Module):
+    """Self-attention whose scores are multiplied by a Gaussian window before the softmax; `width=None`: no window."""
+
+    def __init__(self, hidden: int, heads: int, width: float | None, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.query_key_value = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        q, k, v = (split_heads(part, self.heads) for part in self.query_key_value(x).chunk(3, dim=-1))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, heads, length, length)
+        if self.width is not None:
+            num_valid = mask.sum(dim=1).to(torch.float32)
+            scores = scores * gaussian_window(num_valid, x.shape[1], self.width)[:, None].to(scores.dtype)
+        weights = torch.softmax(scores.float() + padding_bias(mask)[:, None, None], dim=-1).to(v.dtype)
+        update = self.out(merge_heads(self.dropout(weights) @ v))
+        out: Tensor = self.norm(x + self.dropout(update))
+        return out
+
+
+class GaussianMixtureBlock(nn.Module):
+    """Blocks with windows of different width, side by side; the mean of what they give."""
+
+    def __init__(self, hidden: int, heads: int, widths: tuple[float | None, ...], dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(GaussianAttentionBlock(hidden, heads, w, dropout) for w in widths)
+
+    def forward(
+        self, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        return torch.stack([block(x, mask) for block in self.blocks]).mean(dim=0)
+
+
+class AttentionPooling(nn.Module):
+    """One learned scoring vector, softmax over the valid rows, weighted mean."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(hidden, 1, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch hidden"]:
+        weights = torch.softmax(self.score(x)[..., 0].float() + padding_bias(mask), dim=-1)
+        return (weights[..., None].to(x.dtype) * x).sum(dim=1)

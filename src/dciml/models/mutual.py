@@ -1,0 +1,94 @@
+"""The implicit pathways between the branches: feature-wise modulation (FiLM), METHOD §4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dciml.batching import Batch
+from dciml.models.grounding import GroundingBranch
+from dciml.outputs import Proposals, RetrievalOutput
+
+
+class Film(nn.Module):
+    """γ ⊙ x + β, with γ and β each a two-layer perceptron of a condition. Starts near the identity (γ = 1, β = 0)."""
+
+    def __init__(self, condition_width: int, width: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = (
+            nn.Sequential(nn.Linear(condition_width, width), nn.ReLU(), nn.Linear(width, width))
+            for _ in range(2)
+        )
+        nn.init.zeros_(self.gamma[-1].bias)
+        nn.init.zeros_(self.beta[-1].bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"], condition: Float[Tensor, "batch condition"]
+    ) -> Float[Tensor, "batch length width"]:
+        return (1 + self.gamma(condition))[:, None] * x + self.beta(condition)[:, None]
+
+
+class GroundingTeachesRetrieval(nn.Module):
+    """Modulates a query's own clips and frame vector by what the grounding branch sees in its best proposal.
+
+    Belongs to the retrieval optimiser. Query i is modulated by its own video (the published code is off by one).
+    """
+
+    def __init__(self, grounding_hidden: int, retrieval_hidden: int) -> None:
+        super().__init__()
+        self.clip_project = nn.Linear(grounding_hidden, retrieval_hidden)
+        self.clip_film = Film(retrieval_hidden, retrieval_hidden)
+        self.frame_film = Film(retrieval_hidden, retrieval_hidden)
+
+    def forward(
+        self, output: RetrievalOutput, condition: Float[Tensor, "queries grounding"]
+    ) -> tuple[Float[Tensor, "queries clips hidden"], Float[Tensor, "queries hidden"]]:
+        """Modulated clips and frame vector of each query's own video."""
+        projected = self.clip_project(condition)
+        clips = self.clip_film(output.clips[output.video_of_query], projected)
+        frames = self.frame_film(output.frames[output.video_of_query][:, None], projected)[:, 0]
+        return clips, frames
+
+
+class RetrievalTeachesGrounding(nn.Module):
+    """Modulates a query's own grounding frames by its best clip's retrieval feature. Belongs to the grounding optimiser."""
+
+    def __init__(self, retrieval_hidden: int, grounding_hidden: int) -> None:
+        super().__init__()
+        self.film = Film(retrieval_hidden, grounding_hidden)
+
+    def forward(
+        self,
+        frames: Float[Tensor, "queries positions hidden"],
+        condition: Float[Tensor, "queries retrieval"],
+    ) -> Float[Tensor, "queries positions hidden"]:
+        out: Tensor = self.film(frames, condition)
+        return out
+
+
+@dataclass(frozen=True)
+class BestClip:
+    """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature."""
+
+    center_unit: Float[Tensor, "queries"]
+    feature: Float[Tensor, "queries hidden"]
+
+
+def best_clip(output: RetrievalOutput) -> BestClip:
+    """Find each query's best clip in the paired video (published code: in the best video of the batch)."""
+    index = output.paired_similarity().argmax(dim=1)
+    own = output.clips[output.video_of_query]
+    feature = own[torch.arange(len(index), device=index.device), index]
+    return BestClip((index + 0.5) / own.shape[1], feature)
+
+
+def proposal_feature(
+    grounding: GroundingBranch, batch: Batch, best: Proposals
+) -> Float[Tensor, "queries hidden"]:
+    """The frame stack's output under the best proposal, averaged over time."""
+    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))[batch.video_of_query]
+    encoded = grounding.encode_under(sampled, grounding.log_weights(best)[:, 0])
+    return encoded.mean(dim=1)

@@ -1,0 +1,115 @@
+"""The retrieval branch: which video? (METHOD §2; GMMFormer, AAAI 2024.)"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dciml.batching import Batch, QueryBatch, VideoBatch
+from dciml.models.attention import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
+from dciml.outputs import RetrievalOutput
+
+
+class InputLayer(nn.Module):
+    """LayerNorm → dropout → Linear → ReLU, plus learned positions with LayerNorm and dropout."""
+
+    def __init__(self, width: int, hidden: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU()
+        )
+        self.positions = nn.Parameter(torch.randn(max_length, hidden) * 0.02)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length hidden"]:
+        x = self.project(rows) + self.positions[: rows.shape[1]]
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+
+class RetrievalBranch(nn.Module):
+    """Sentence → one vector; video → S clip vectors and one frame vector.
+
+    Args:
+        video_width, text_width: widths of the features.
+        windows: width of the Gaussian window of each parallel block; None for a block without one. The published
+            DCIML code has the windows off: (None, None, None, None).
+        clip_weight: share of the clip scale in the score; the frame scale has the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        video_width: int,
+        text_width: int,
+        hidden: int = 384,
+        heads: int = 4,
+        num_clips: int = 32,
+        max_frames: int = 128,
+        max_words: int = 30,
+        windows: tuple[float | None, ...] = (None, 0.5, 1.0, 5.0),
+        num_blocks: int = 2,
+        dropout: float = 0.2,
+        clip_weight: float = 0.7,
+    ) -> None:
+        super().__init__()
+        self.num_clips, self.clip_weight = num_clips, clip_weight
+        self.query_input = InputLayer(text_width, hidden, max_words, dropout)
+        self.query_block = GaussianAttentionBlock(hidden, heads, None, dropout)
+        self.query_pool = AttentionPooling(hidden)
+        self.clip_input = InputLayer(video_width, hidden, num_clips, dropout)
+        self.clip_blocks = self._mixture(hidden, heads, windows, num_blocks, dropout)
+        self.frame_input = InputLayer(video_width, hidden, max_frames, dropout)
+        self.frame_blocks = self._mixture(hidden, heads, windows, num_blocks, dropout)
+        self.frame_pool = AttentionPooling(hidden)
+
+    @staticmethod
+    def _mixture(
+        hidden: int, heads: int, windows: tuple[float | None, ...], num_blocks: int, dropout: float
+    ) -> nn.ModuleList:
+        return nn.ModuleList(GaussianMixtureBlock(hidden, heads, windows, dropout) for _ in range(num_blocks))
+
+    def forward(self, batch: Batch) -> RetrievalOutput:
+        clips, frames = self.encode_videos(batch.videos)
+        return RetrievalOutput(self.encode_queries(batch.queries), clips, frames, batch.video_of_query)
+
+    def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries hidden"]:
+        """One vector a sentence, not normalised."""
+        x = self.query_block(self.query_input(queries.words), queries.word_mask)
+        pooled: Tensor = self.query_pool(x, queries.word_mask)
+        return pooled
+
+    def encode_videos(
+        self, videos: VideoBatch
+    ) -> tuple[Float[Tensor, "videos clips hidden"], Float[Tensor, "videos hidden"]]:
+        """Clip vectors and the frame vector of each video, not normalised."""
+        all_clips = torch.ones(videos.clips.shape[:2], dtype=torch.bool, device=videos.clips.device)
+        clips = _through(self.clip_blocks, self.clip_input(videos.clips), all_clips)
+        frames = _through(self.frame_blocks, self.frame_input(videos.frames), videos.frame_mask)
+        return clips, self.frame_pool(frames, videos.frame_mask)
+
+    def fused_clips(
+        self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]
+    ) -> Float[Tensor, "videos clips hidden"]:
+        """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (DESIGN: index)."""
+        frame_part = F.normalize(frames, dim=-1)[:, None]
+        return self.clip_weight * F.normalize(clips, dim=-1) + (1 - self.clip_weight) * frame_part
+
+
+def _through(
+    blocks: nn.ModuleList, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
+) -> Float[Tensor, "batch length hidden"]:
+    for block in blocks:
+        x = block(x, mask)
+    return x
+
+
+def score_matrix(
+    query: Float[Tensor, "queries hidden"], fused: Float[Tensor, "videos clips hidden"]
+) -> Float[Tensor, "queries videos"]:
+    """s(q, v) = clip_weight · max_j cos(q, C_j) + (1 − clip_weight) · cos(q, f), from fused clips."""
+    products = torch.einsum("qd,vcd->qvc", F.normalize(query, dim=-1), fused)
+    return products.amax(dim=-1)

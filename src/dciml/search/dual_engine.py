@@ -1,0 +1,102 @@
+"""The trained model as search and evaluation see it (see `engine.Engine`)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dciml.batching import Batch, QueryBatch, collate_queries, collate_videos, hidden_positions
+from dciml.config import RunConfig
+from dciml.features.base import TextEncoder
+from dciml.features.store import FeatureStore
+from dciml.features.vocabulary import Vocabulary
+from dciml.models.dual import DualBranch
+from dciml.search.engine import Grounding
+
+
+@dataclass(frozen=True)
+class DualEngine:
+    """Both branches with their text encoder, ready to answer. `dual` is in evaluation mode on `device`."""
+
+    dual: DualBranch
+    config: RunConfig
+    text_encoder: TextEncoder
+    vocabulary: Vocabulary
+    fingerprint: str
+    device: torch.device
+
+    @property
+    def num_clips(self) -> int:
+        """Clips a video."""
+        return self.config.retrieval.num_clips
+
+    @property
+    def vector_width(self) -> int:
+        """Width of query and clip vectors."""
+        return self.config.retrieval.hidden
+
+    @torch.inference_mode()
+    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
+        """Fused clip vectors, (videos, clips, hidden). Raises DataError for an unknown video."""
+        parts = []
+        for start in range(0, len(video_ids), 64):
+            videos = collate_videos(
+                store,
+                video_ids[start : start + 64],
+                num_clips=self.num_clips,
+                max_frames=self.config.retrieval.max_frames,
+            ).to(self.device)
+            parts.append(self.dual.retrieval.fused_clips(*self.dual.retrieval.encode_videos(videos)).cpu())
+        return torch.cat(parts).float().numpy()
+
+    @torch.inference_mode()
+    def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        """Unit query vectors, (sentences, hidden). Raises DataError for a sentence without a word."""
+        parts = []
+        for start in range(0, len(sentences), 256):
+            queries = self._queries(sentences[start : start + 256]).to(self.device)
+            vectors = self.dual.retrieval.encode_queries(queries)
+            parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu())
+        return torch.cat(parts).float().numpy()
+
+    @torch.inference_mode()
+    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
+        """Proposals of sentence i in video i, lowest negative log-likelihood first; scores are its negative."""
+        spans, scores = [], []
+        for start in range(0, len(sentences), 64):
+            part = slice(start, start + 64)
+            batch = self._batch(store, sentences[part], video_ids[part]).to(self.device)
+            selection = self.dual.grounding.select(batch)
+            order = selection.nll.argsort(dim=1, stable=True)
+            unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
+            spans.append(unit.gather(1, order[..., None].expand(-1, -1, 2)).cpu())
+            scores.append(-selection.nll.gather(1, order).cpu())
+        return Grounding(torch.cat(spans).double().numpy(), torch.cat(scores).double().numpy())
+
+    def _batch(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Batch:
+        unique = list(dict.fromkeys(video_ids))
+        videos = collate_videos(
+            store, unique, num_clips=self.num_clips, max_frames=self.config.retrieval.max_frames
+        )
+        row = {video_id: index for index, video_id in enumerate(unique)}
+        return Batch(videos, self._queries(sentences), torch.tensor([row[v] for v in video_ids]))
+
+    def _queries(self, sentences: Sequence[str]) -> QueryBatch:
+        encoded = self.text_encoder.encode(sentences)
+        most = self.config.text.max_words
+        # The hidden words are a function of the sentence alone, so that an answer never depends on batch mates.
+        hidden = [
+            hidden_positions(
+                np.asarray(self.vocabulary.weights(e.words[:most]), dtype=np.float64),
+                np.random.default_rng(zlib.crc32(" ".join(e.words).encode())),
+            )
+            for e in encoded
+        ]
+        return collate_queries(
+            [str(i) for i in range(len(encoded))], encoded, self.vocabulary, max_words=most, hidden=hidden
+        )

@@ -1,0 +1,103 @@
+"""Checkpoints: one safetensors file each, replaced atomically; what a run needs to go on exactly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dciml.errors import ModelError
+from dciml.files import atomic_path
+from dciml.models.dual import DualBranch
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: the next batch is `step_in_epoch` of `epoch`; and the best validation values so far."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best: tuple[tuple[str, float], ...] = ()
+
+    def best_of(self, side: str) -> float:
+        """The best value of a side so far, higher is better; −∞ before the first."""
+        return dict(self.best).get(side, float("-inf"))
+
+    def with_best(self, side: str, value: float) -> tuple[tuple[str, float], ...]:
+        """The best values with that of one side replaced."""
+        return tuple(sorted((dict(self.best) | {side: value}).items()))
+
+
+Optimizers = dict[str, torch.optim.Optimizer]
+
+
+def save_checkpoint(
+    folder: Path, model: DualBranch, optimizers: Optimizers, progress: Progress, config: str
+) -> None:
+    """Write weights, optimiser state and progress as one file; a kill leaves the old file or the new."""
+    tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers.values():
+        for parameter, state in optimizer.state.items():
+            tensors |= {f"optimizer/{names[parameter]}/{key}": torch.as_tensor(v) for key, v in state.items()}
+    metadata = {"progress": json.dumps(asdict(progress)), "config": config}
+    save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
+
+
+def load_checkpoint(folder: Path, model: DualBranch, optimizers: Optimizers, config: str) -> Progress:
+    """Put weights and optimiser state back in place.
+
+    Raises:
+        ModelError: there is no checkpoint, it is damaged, or it was made with other settings.
+    """
+    tensors, metadata = load_tensors(folder / CHECKPOINT_FILE)
+    if metadata["config"] != config:
+        old, new = set(metadata["config"].splitlines()), set(config.splitlines())
+        changed = ", ".join(sorted(line.strip() for line in old ^ new))
+        raise ModelError(
+            f"{folder}: the run was made with other settings ({changed}); resume with the same ones"
+        )
+    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+    parameters = dict(model.named_parameters())
+    for optimizer in optimizers.values():
+        own = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in parameters.items():
+            prefix = f"optimizer/{name}/"
+            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if parameter in own and state:
+                device = parameter.device
+                optimizer.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in state.items()}
+    fields = json.loads(metadata["progress"])
+    best = tuple((str(side), float(value)) for side, value in fields.pop("best"))
+    return Progress(**fields, best=best)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically, from any device."""
+    plain = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata=metadata)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file and its metadata.
+
+    Raises:
+        ModelError: missing or damaged.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: there is no such file; train first, or check the folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{path}: the file is damaged ({error}); restore it or train again") from error

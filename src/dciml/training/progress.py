@@ -1,0 +1,95 @@
+"""What a person sees of a run: a progress bar, TensorBoard, and one line an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dciml.training.checkpoint import Progress as RunProgress
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Reporter:
+    """Shows losses by name, sentences per second and the time left; writes the same to TensorBoard.
+
+    Args:
+        out: the run's folder; TensorBoard's files go to `out`/tensorboard.
+        enabled: False in all processes but the first.
+        quiet: no bar and no lines.
+    """
+
+    def __init__(self, out: Path, *, enabled: bool, quiet: bool) -> None:
+        self._out, self._enabled = out, enabled
+        self._console = Console(quiet=quiet or not enabled, stderr=True)
+        self._writer: SummaryWriter | None = None
+        self._epochs = 0
+        self._started, self._sentences = monotonic(), 0
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]} {task.fields[losses]}"),
+            console=self._console,
+            disable=quiet or not enabled,
+        )
+        self._task = self._bar.add_task("training", total=None, rate="", losses="")
+
+    @contextmanager
+    def open(self, progress: RunProgress, epochs: int) -> Iterator[None]:
+        """Show the bar while the run goes on."""
+        self._epochs = epochs
+        if self._enabled:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self._out / "tensorboard", purge_step=progress.step or None)
+        try:
+            with self._bar:
+                yield
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+
+    def start_epoch(self, epoch: int, num_steps: int, done: int) -> None:
+        """A new epoch begins (or goes on after `done` steps)."""
+        self._sums, self._steps, self._sentences, self._started = {}, 0, 0, monotonic()
+        left = (self._epochs - epoch) * num_steps
+        self._bar.reset(
+            self._task, total=left, completed=done, description=f"epoch {epoch + 1}/{self._epochs}"
+        )
+
+    def step(self, step: int, values: dict[str, float], num_sentences: int) -> None:
+        """One step is done."""
+        self._sentences += num_sentences
+        self._steps += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            if self._writer is not None:
+                self._writer.add_scalar(f"loss/{name}", value, step)
+        losses = " ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._bar.update(self._task, advance=1, rate=f"{self._rate():.1f} sentences/s", losses=losses)
+
+    def validation(self, epoch: int, values: dict[str, float]) -> None:
+        """Held-out pairs were evaluated."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"held_out/{name}", value, epoch)
+        losses = ", ".join(f"{name} {total / max(self._steps, 1):.3f}" for name, total in self._sums.items())
+        self._console.print(
+            f"epoch {epoch + 1}: {self._rate():.1f} sentences/s; held out: SumR {values['retrieval']:.1f}, "
+            f"grounding {values['grounding']:.3f}; mean losses: {losses}",
+            highlight=False,
+        )
+
+    def _rate(self) -> float:
+        return self._sentences / max(monotonic() - self._started, 1e-9)

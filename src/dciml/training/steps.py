@@ -1,0 +1,229 @@
+"""One training step of each branch, the two mirrors of each other, and the joint step as their contrast (METHOD §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dciml.batching import Batch
+from dciml.config import RunConfig
+from dciml.errors import TrainingError
+from dciml.losses.grounding import grounding_losses
+from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match
+from dciml.losses.retrieval import clip_products, query_diversity, retrieval_losses
+from dciml.models.dual import DualBranch
+from dciml.models.mutual import BestClip, best_clip, proposal_feature
+from dciml.outputs import GroundingOutput, RetrievalOutput, Selection
+from dciml.training.distributed import gather_output, mean_over_all, sum_gradients
+from dciml.training.schedule import easiness, hard_pool_size, loss_weights
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step knows besides its batch. `generator` draws negatives and is the same in every process."""
+
+    fabric: Fabric
+    model: DualBranch
+    config: RunConfig
+    epoch: int
+    generator: torch.Generator
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss term in this epoch."""
+        return loss_weights(self.config, self.epoch)
+
+    def wants(self, *terms: str) -> bool:
+        """Is one of these terms part of the loss?"""
+        return any(self.weights[term] > 0 for term in terms)
+
+
+@contextmanager
+def as_teacher(module: nn.Module) -> Iterator[None]:
+    """Run a module without gradients and without dropout."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def retrieval_terms(
+    step: Step, batch: Batch, selection: Selection, condition: Tensor | None
+) -> dict[str, Tensor]:
+    """All losses of the retrieval side, by name.
+
+    Args:
+        selection: what the grounding branch chose, fixed values.
+        condition: (queries, grounding hidden): the grounding feature that modulates; None when no term wants it.
+    """
+    output = step.model.retrieval(batch)
+    everyone = gather_output(step.fabric, output)
+    settings = step.config.retrieval
+    terms = retrieval_losses(
+        everyone,
+        margin=settings.margin,
+        hard_pool_size=hard_pool_size(step.config, step.epoch),
+        generator=step.generator,
+    )
+    if step.wants("query_diversity"):
+        terms["query_diversity"] = query_diversity(
+            everyone.query,
+            everyone.video_of_query,
+            alpha=settings.diversity_alpha,
+            delta=settings.diversity_delta,
+        )
+    if step.wants("explicit_to_retrieval"):
+        loss = explicit_to_retrieval(
+            output.paired_similarity(), selection.best(), step.config.mutual.temperature
+        )
+        terms["explicit_to_retrieval"] = mean_over_all(step.fabric, loss)
+    if condition is not None:
+        terms |= _modulated_retrieval(step, output, condition)
+    return terms
+
+
+def _modulated_retrieval(step: Step, output: RetrievalOutput, condition: Tensor) -> dict[str, Tensor]:
+    clips, frames = step.model.to_retrieval(output, condition)
+    query = F.normalize(output.query, dim=-1)
+    plain_frames = output.frames[output.video_of_query]
+    margin = step.config.mutual.retrieval_margin
+    best_plain = output.paired_similarity().amax(dim=1)
+    best_modulated = (F.normalize(clips, dim=-1) @ query[:, :, None])[..., 0].amax(dim=1)
+    losses = {
+        "modulated_clip": better_by(best_modulated, best_plain, margin),
+        "modulated_frame": better_by(
+            F.cosine_similarity(query, frames), F.cosine_similarity(query, plain_frames), margin
+        ),
+        "match_clip": match(output.clips[output.video_of_query], clips),
+        "match_frame": match(plain_frames, frames),
+    }
+    return {name: mean_over_all(step.fabric, loss) for name, loss in losses.items()}
+
+
+def grounding_terms(
+    step: Step, batch: Batch, selection: Selection, clip: BestClip | None
+) -> dict[str, Tensor]:
+    """All losses of the grounding side, by name.
+
+    Args:
+        selection: made with the present grounding weights; says which proposal is the best.
+        clip: each query's best clip in its own video, from the retrieval branch; None when no term wants it.
+    """
+    grounding, settings = step.model.grounding, step.config.grounding
+    output = grounding(batch, selection.best_index, easiness(step.config, step.epoch))
+    losses = grounding_losses(
+        output,
+        grounding.log_weights(output.proposals),
+        reference_margin=settings.reference_margin,
+        negative_margin=settings.negative_margin,
+        diversity_lambda=settings.diversity_lambda,
+    )
+    if clip is not None and step.wants("explicit_to_grounding"):
+        losses["explicit_to_grounding"] = explicit_to_grounding(output.proposals, clip.center_unit)
+    if clip is not None and step.wants("modulated_nll", "match_grounding"):
+        losses |= _modulated_grounding(step, batch, output, clip)
+    return {name: mean_over_all(step.fabric, loss) for name, loss in losses.items()}
+
+
+def _modulated_grounding(
+    step: Step, batch: Batch, output: GroundingOutput, clip: BestClip
+) -> dict[str, Tensor]:
+    grounding = step.model.grounding
+    plain = grounding.sampled_frames(batch, grounding.project_frames(batch))[batch.video_of_query]
+    modulated = step.model.to_grounding(plain, clip.feature)
+    best = output.proposals.at(output.best_index)
+    nll = grounding.sentence_nll(batch.queries, modulated, grounding.log_weights(best)[:, 0])
+    return {
+        "modulated_nll": better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin),
+        "match_grounding": match(plain.mean(dim=1), modulated.mean(dim=1)),
+    }
+
+
+def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
+    """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name."""
+    with step.fabric.autocast():
+        selection = step.model.grounding.select(batch)
+    if "joint" in optimizers:
+        return _joint_step(step, batch, selection, optimizers["joint"])
+    values = _retrieval_step(step, batch, selection, optimizers["retrieval"])
+    return values | _grounding_step(step, batch, selection, optimizers["grounding"])
+
+
+def _retrieval_step(
+    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Update retrieval; grounding is a fixed teacher that says where each query happens."""
+    with step.fabric.autocast():
+        with as_teacher(step.model.grounding):
+            condition = _condition(step, batch, selection)
+        terms = retrieval_terms(step, batch, selection, condition)
+    return _apply(step, batch, terms, optimizer)
+
+
+def _grounding_step(
+    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Update grounding; retrieval is a fixed teacher that says which clip of the video is most like the query."""
+    with step.fabric.autocast():
+        with as_teacher(step.model.retrieval):
+            clip = _clip(step, batch)
+        terms = grounding_terms(step, batch, selection, clip)
+    return _apply(step, batch, terms, optimizer)
+
+
+def _joint_step(
+    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Update both at once; the modulating features carry gradients into the branch that they come from."""
+    with step.fabric.autocast():
+        terms = retrieval_terms(step, batch, selection, _condition(step, batch, selection))
+        terms |= grounding_terms(step, batch, selection, _clip(step, batch))
+    return _apply(step, batch, terms, optimizer)
+
+
+def _condition(step: Step, batch: Batch, selection: Selection) -> Tensor | None:
+    if not step.wants("modulated_clip", "modulated_frame", "match_clip", "match_frame"):
+        return None
+    return proposal_feature(step.model.grounding, batch, selection.best())
+
+
+def _clip(step: Step, batch: Batch) -> BestClip | None:
+    if not step.wants("explicit_to_grounding", "modulated_nll", "match_grounding"):
+        return None
+    return best_clip(step.model.retrieval(batch))
+
+
+def _apply(
+    step: Step, batch: Batch, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Weigh, check, differentiate, update. Refuses a term without a gradient or with a value that is not finite."""
+    used = {name: term for name, term in terms.items() if step.weights[name] > 0}
+    values = dict(zip(used, torch.stack([t.detach().float() for t in used.values()]).tolist(), strict=True))
+    for name, term in used.items():
+        if not term.requires_grad:
+            raise TrainingError(f"the loss {name} carries no gradient")
+        if values[name] != values[name] or abs(values[name]) == float("inf"):
+            raise TrainingError(
+                f"the loss {name} is {values[name]} in epoch {step.epoch}; videos of the batch: "
+                f"{', '.join(batch.videos.video_ids)}; queries: {', '.join(batch.queries.query_ids)}. "
+                "Check these inputs, or lower the learning rate"
+            )
+    optimizer.zero_grad(set_to_none=True)
+    step.fabric.backward(sum((step.weights[name] * term for name, term in used.items()), torch.zeros(())))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sum_gradients(step.fabric, parameters)
+    if step.config.training.clip_norm is not None:
+        step.fabric.clip_gradients(
+            step.model, optimizer, max_norm=step.config.training.clip_norm, error_if_nonfinite=False
+        )
+    optimizer.step()
+    return values

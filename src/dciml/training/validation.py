@@ -1,0 +1,81 @@
+"""How good are the branches on held-out pairs? Needs no moment (docs/decisions/0004-choosing-the-checkpoint.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dciml.losses.grounding import grounding_losses
+from dciml.models.dual import DualBranch
+from dciml.models.retrieval import score_matrix
+from dciml.training.loader import PairData
+
+GROUNDING_TERMS = ("reconstruct", "contrast_reference", "contrast_left", "contrast_right")
+
+
+@torch.no_grad()
+def validate(
+    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int = 64
+) -> dict[str, float]:
+    """Evaluate held-out pairs, without dropout and with the same hidden words each time.
+
+    Returns: `retrieval`: SumR (R@1 + R@5 + R@10 + R@100 in percent) over the held-out videos; `grounding`: minus the
+        weighted reconstruction and contrast losses. Higher is better for both.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return {
+            "retrieval": _sum_of_recalls(model, data, device),
+            "grounding": -_grounding_objective(model, data, device, pairs_at_once),
+        }
+    finally:
+        model.train(was_training)
+
+
+def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> float:
+    fused, queries, owner = [], [], []
+    groups = list(data.by_video().items())
+    for start in range(0, len(groups), 64):
+        batch = data.collate(groups[start : start + 64], epoch=0).to(device)
+        clips, frames = model.retrieval.encode_videos(batch.videos)
+        fused.append(model.retrieval.fused_clips(clips, frames))
+        queries.append(model.retrieval.encode_queries(batch.queries))
+        owner.append(batch.video_of_query + start)
+    scores = score_matrix(torch.cat(queries), torch.cat(fused))
+    own = torch.cat(owner)
+    positive = scores.gather(1, own[:, None])
+    # A tie counts against: the own video stands behind all that score the same.
+    rank = (scores >= positive).sum(dim=1)
+    return float(sum((rank <= k).float().mean() * 100 for k in (1, 5, 10, 100)))
+
+
+def _grounding_objective(
+    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int
+) -> float:
+    settings, weights = data.config.grounding, data.config.weights.model_dump()
+    total, count = 0.0, 0
+    for groups in _few_pairs(data, pairs_at_once):
+        batch = data.collate(groups, epoch=0).to(device)
+        selection = model.grounding.select(batch)
+        output = model.grounding(batch, selection.best_index, 1.0)
+        terms = grounding_losses(
+            output,
+            model.grounding.log_weights(output.proposals),
+            reference_margin=settings.reference_margin,
+            negative_margin=settings.negative_margin,
+            diversity_lambda=settings.diversity_lambda,
+        )
+        total += sum(weights[name] * float(terms[name].sum()) for name in GROUNDING_TERMS)
+        count += len(selection.best_index)
+    return total / count
+
+
+def _few_pairs(data: PairData, pairs_at_once: int) -> list[list[tuple[str, list[int]]]]:
+    groups: list[list[tuple[str, list[int]]]] = [[]]
+    for video_id, members in data.by_video().items():
+        for part in np.array_split(members, -(-len(members) // pairs_at_once)):
+            if sum(len(m) for _, m in groups[-1]) + len(part) > pairs_at_once:
+                groups.append([])
+            groups[-1].append((video_id, part.tolist()))
+    return [group for group in groups if group]

@@ -1,0 +1,105 @@
+"""Makes small batches, stores and folders that several test files use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dciml.batching import Batch, QueryBatch, VideoBatch
+from dciml.masks import length_mask
+
+VIDEO_WIDTH, TEXT_WIDTH, STATIC_WIDTH, VOCABULARY = 12, 10, 8, 20
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors on a busy machine are much faster on one thread."""
+    torch.set_num_threads(1)
+
+
+def make_batch(
+    sentences_per_video: tuple[int, ...] = (2, 1, 3), seed: int = 0, num_clips: int = 8, max_frames: int = 16
+) -> Batch:
+    """Random features; videos and sentences differ in length."""
+    rng = torch.Generator().manual_seed(seed)
+    num_videos, num_queries = len(sentences_per_video), sum(sentences_per_video)
+    frame_counts = torch.tensor([max_frames - 3 * (i % 4) for i in range(num_videos)])
+    word_counts = torch.tensor([7 - (i % 4) for i in range(num_queries)])
+    frame_mask = length_mask(frame_counts, int(frame_counts.max()))
+    word_mask = length_mask(word_counts, int(word_counts.max()))
+
+    def unit(*shape: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.randn(*shape, generator=rng), dim=-1)
+
+    videos = VideoBatch(
+        tuple(f"v{i}" for i in range(num_videos)),
+        unit(num_videos, num_clips, VIDEO_WIDTH),
+        unit(*frame_mask.shape, VIDEO_WIDTH) * frame_mask[..., None],
+        frame_mask,
+    )
+    hidden = torch.rand(word_mask.shape, generator=rng) < 0.3
+    queries = QueryBatch(
+        tuple(f"q{i}" for i in range(num_queries)),
+        unit(*word_mask.shape, TEXT_WIDTH) * word_mask[..., None],
+        unit(*word_mask.shape, STATIC_WIDTH) * word_mask[..., None],
+        word_mask,
+        torch.randint(1, VOCABULARY, word_mask.shape, generator=rng) * word_mask,
+        hidden & word_mask,
+    )
+    owner = torch.repeat_interleave(torch.arange(num_videos), torch.tensor(sentences_per_video))
+    return Batch(videos, queries, owner)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Three videos with 2, 1 and 3 sentences."""
+    return make_batch()
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., Batch]:
+    """The batch maker itself."""
+    return make_batch
+
+
+WORDS = ("red", "blue", "green", "dog", "cat", "bird", "runs", "sits", "jumps", "left", "right", "slowly")
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A data folder of 24 training and 8 test videos whose rows carry the words of their sentences."""
+    from dciml.datasets.folder_writer import write_data_folder
+    from dciml.features.store import FeatureStoreWriter, StoreManifest
+    from dciml.types import Query, Video
+
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((len(WORDS), 16)).astype(np.float32)
+    videos: list[Video] = []
+    queries: dict[str, list[Query]] = {"train": [], "test": []}
+    rows_of: dict[str, np.ndarray] = {}
+    for number in range(32):
+        split = "train" if number < 24 else "test"
+        video_id, length = f"{split}{number}", int(rng.integers(12, 30))
+        rows = 0.3 * rng.standard_normal((length, 16)).astype(np.float32)
+        cut = int(rng.integers(4, length - 4))
+        for place, (start, end) in enumerate(((0, cut), (cut, length))):
+            words = rng.choice(len(WORDS), size=4, replace=False)
+            rows[start:end] += table[words].sum(axis=0)
+            sentence = " ".join(WORDS[w] for w in words)
+            moment = (float(start), float(end))
+            queries[split].append(Query(f"{video_id}-{place}", video_id, sentence, (moment,)))
+        videos.append(Video(video_id, float(length), split))
+        rows_of[video_id] = rows
+
+    def fill(path: Path) -> None:
+        with FeatureStoreWriter(path, StoreManifest("test-encoder", 16, 1.0)) as writer:
+            for video in videos:
+                writer.append(video.video_id, rows_of[video.video_id], video.duration_seconds)
+
+    folder = tmp_path / "tiny-data"
+    write_data_folder(folder, "tiny", queries, videos, fill)
+    return folder

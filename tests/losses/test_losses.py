@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dciml.losses.grounding import proposal_diversity
+from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match, span_on_clips
+from dciml.losses.retrieval import info_nce, query_diversity, triplet
+from dciml.models.word_loss import word_nll
+from dciml.outputs import Proposals
+
+OWNER = torch.tensor([0, 0, 1, 2])
+
+
+def similarity(seed: int = 0) -> torch.Tensor:
+    return torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_info_nce_equals_the_slow_definition() -> None:
+    s = similarity()
+    forward = [math.log(sum(math.exp(s[q, v]) for v in range(3))) - s[q, OWNER[q]].item() for q in range(4)]
+    backward = []
+    for v in range(3):
+        own = sum(math.exp(s[q, v]) for q in range(4) if OWNER[q] == v)
+        backward.append(math.log(sum(math.exp(s[q, v]) for q in range(4))) - math.log(own))
+    expected = sum(forward) / 4 + sum(backward) / 3
+    assert info_nce(s, OWNER).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_triplet_with_the_hardest_negative_equals_the_slow_definition() -> None:
+    s = similarity()
+    forward, backward = [], []
+    for q in range(4):
+        own = int(OWNER[q])
+        positive = s[q, own].item()
+        forward.append(max(0.0, 0.2 + max(s[q, v].item() for v in range(3) if v != own) - positive))
+        backward.append(max(0.0, 0.2 + max(s[o, own].item() for o in range(4) if OWNER[o] != own) - positive))
+    loss = triplet(s, OWNER, margin=0.2, hard_pool_size=1, generator=torch.Generator())
+    assert loss.item() == pytest.approx(sum(forward) / 4 + sum(backward) / 4, rel=1e-5)
+
+
+def test_random_triplet_never_takes_the_own_video_or_a_sister_sentence() -> None:
+    """With the negatives as good as the positives the loss is the margin twice; an own pair would show as a jump."""
+    s = torch.where(F.one_hot(OWNER, 3).bool(), 100.0, 0.0)
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        assert triplet(s, OWNER, margin=0.2, hard_pool_size=None, generator=generator).item() == 0.0
+
+
+def test_triplet_of_one_video_is_zero() -> None:
+    s = torch.randn(3, 1, requires_grad=True)
+    loss = triplet(
+        s, torch.zeros(3, dtype=torch.long), margin=0.2, hard_pool_size=None, generator=torch.Generator()
+    )
+    assert loss.item() == 0.0
+    assert loss.requires_grad
+
+
+def test_query_diversity_equals_the_slow_definition() -> None:
+    q = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    expected = 0.0
+    for i in range(4):
+        inner = sum(
+            math.exp(4.0 * (F.cosine_similarity(q[i], q[j], dim=0).item() + 0.2))
+            for j in range(4)
+            if j != i and OWNER[i] == OWNER[j]
+        )
+        expected += math.log(1 + inner) / 4
+    assert query_diversity(q, OWNER, alpha=4.0, delta=0.2).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_word_nll_equals_the_slow_definition() -> None:
+    torch.manual_seed(0)
+    states, ids = torch.randn(2, 3, 4), torch.tensor([[1, 2, 0], [3, 0, 0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    weight, bias = torch.randn(5, 4), torch.randn(5)
+    out = word_nll(states, ids, mask, weight, bias, 0.1)
+    for q, words in enumerate((3, 1)):
+        losses = []
+        for i in range(words):
+            log_p = torch.log_softmax(weight @ states[q, i] + bias, dim=0)
+            losses.append(-(0.9 * log_p[ids[q, i]] + 0.1 * log_p.mean()))
+        assert out[q].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+def test_proposal_diversity_equals_the_slow_definition() -> None:
+    log_g = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0))
+    g = log_g.exp()[0]
+    g = g / g.sum(dim=1, keepdim=True)
+    expected = sum((0.13 * (i == j) - (g[i] @ g[j]).item()) ** 2 for i in range(2) for j in range(2))
+    assert proposal_diversity(log_g, 0.13).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_span_on_clips_marks_clips_inside() -> None:
+    best = Proposals(torch.tensor([[0.5], [0.99]]), torch.tensor([[0.5], [0.01]]))
+    assert span_on_clips(best, 4).tolist() == [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+
+
+def test_explicit_to_retrieval_has_a_gradient_with_the_right_sign() -> None:
+    cosine = torch.zeros(1, 4, requires_grad=True)
+    best = Proposals(torch.tensor([[0.5]]), torch.tensor([[0.5]]))
+    loss = explicit_to_retrieval(cosine, best, 0.1).sum()
+    assert loss.item() == pytest.approx(math.log(2.0), rel=1e-5)
+    loss.backward()
+    assert (cosine.grad[0].sign() == torch.tensor([1.0, -1.0, -1.0, 1.0])).all()
+
+
+def test_explicit_to_grounding_is_zero_only_inside() -> None:
+    proposals = Proposals(torch.tensor([[0.5, 0.2]]), torch.tensor([[0.4, 0.2]]))
+    assert explicit_to_grounding(proposals, torch.tensor([0.6])).item() == pytest.approx((0.0 + 0.3) / 2)
+    assert explicit_to_grounding(proposals, torch.tensor([0.3])).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_better_by_leaves_the_plain_side_alone() -> None:
+    plain, modulated = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    loss = better_by(modulated, plain, 0.2).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(0.4)
+    assert plain.grad is None
+    assert (modulated.grad == -1).all()
+
+
+def test_match_leaves_the_modulated_side_alone() -> None:
+    plain, modulated = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
+    loss = match(plain, modulated)
+    assert loss.shape == (2,)
+    loss.sum().backward()
+    assert modulated.grad is None
+    assert plain.grad.abs().sum() > 0

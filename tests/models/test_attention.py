@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+
+from dciml.models.attention import Attention, GaussianAttentionBlock, gaussian_window
+from dciml.models.grounding import log_gaussian
+
+
+def test_gaussian_bias_equals_reweighted_softmax() -> None:
+    """The slow definition: softmax, times g, divided by the new sum."""
+    torch.manual_seed(0)
+    attention = Attention(8, 2, dropout=0.0).double()
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    g = torch.rand(3, 5, dtype=torch.float64) + 0.01
+    q, (k, v) = attention.query(x), attention.key_value(x).chunk(2, dim=-1)
+    heads = []
+    for h in range(2):
+        part = slice(4 * h, 4 * h + 4)
+        weights = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2.0, dim=-1) * g[:, None, :]
+        heads.append(weights / weights.sum(dim=-1, keepdim=True) @ v[..., part])
+    expected = attention.out(torch.cat(heads, dim=-1))
+    torch.testing.assert_close(attention(x, x, g.log()[:, None]), expected)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 5.0])
+def test_gaussian_block_equals_slow_definition(width: float) -> None:
+    torch.manual_seed(0)
+    block = GaussianAttentionBlock(8, 2, width, dropout=0.0).eval()
+    x, lengths = torch.randn(2, 6, 8), [6, 4]
+    mask = torch.tensor([[j < n for j in range(6)] for n in lengths])
+    out = block(x, mask)
+    for b, n in enumerate(lengths):
+        q, k, v = block.query_key_value(x[b, :n]).chunk(3, dim=-1)
+        rows = torch.zeros(n, 8)
+        for h in range(2):
+            part = slice(4 * h, 4 * h + 4)
+            for i in range(n):
+                scores = torch.stack(
+                    [
+                        (q[i, part] @ k[j, part])
+                        / 2.0
+                        * math.exp(-0.5 * (((i - j) / (n - 1)) / (width / 9)) ** 2)
+                        for j in range(n)
+                    ]
+                )
+                rows[i, part] = torch.softmax(scores, dim=0) @ v[:, part]
+        expected = block.norm(x[b, :n] + block.out(rows))
+        torch.testing.assert_close(out[b, :n], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gaussian_window_is_none_for_one_row() -> None:
+    assert gaussian_window(torch.tensor([1.0]), 1, 0.5).item() == 1.0
+
+
+def test_log_gaussian_peaks_at_its_centre() -> None:
+    log_g = log_gaussian(torch.tensor([0.5]), torch.tensor([0.1]), 33)
+    assert log_g.argmax().item() == 16
+    assert log_g.max().item() == pytest.approx(0.0, abs=1e-6)
+    assert log_g[0, 0].item() == pytest.approx(-12.5, rel=1e-4)
+
+
+def test_attention_refuses_a_width_that_heads_do_not_divide() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        Attention(10, 4, dropout=0.0)

@@ -1,0 +1,200 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dciml.batching import Batch
+from dciml.models.grounding import GroundingBranch
+from dciml.outputs import Proposals
+
+
+def make_grounding(dropout: float = 0.0) -> GroundingBranch:
+    torch.manual_seed(0)
+    return GroundingBranch(
+        video_width=12,
+        static_width=8,
+        vocabulary_size=20,
+        hidden=16,
+        heads=2,
+        layers=2,
+        num_proposals=4,
+        num_positions=6,
+        dropout=dropout,
+    ).eval()
+
+
+@pytest.fixture
+def grounding() -> GroundingBranch:
+    return make_grounding()
+
+
+def logits(grounding: GroundingBranch, batch: Batch) -> torch.Tensor:
+    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))[batch.video_of_query]
+    encoded = grounding.encode_under(sampled, None)
+    return grounding.vocabulary_head(grounding.reconstruct(batch.queries, encoded, None))
+
+
+def test_reconstruction_cannot_see_the_word_it_predicts(grounding: GroundingBranch, batch: Batch) -> None:
+    """Change word i (its features and its id): logits at i and before stay, those after it may move."""
+    batch = replace(
+        batch, queries=replace(batch.queries, hidden_words=torch.zeros_like(batch.queries.word_mask))
+    )
+    before = logits(grounding, batch)
+    moved_later = False
+    for i in range(batch.queries.word_ids.shape[1]):
+        static, ids = batch.queries.static_words.clone(), batch.queries.word_ids.clone()
+        static[:, i] = F.normalize(torch.randn(len(ids), 8), dim=-1)
+        ids[:, i] = (ids[:, i] + 5) % 20
+        changed = replace(batch, queries=replace(batch.queries, static_words=static, word_ids=ids))
+        after = logits(grounding, changed)
+        torch.testing.assert_close(after[:, : i + 1], before[:, : i + 1])
+        moved_later |= not torch.allclose(after[:, i + 1 :], before[:, i + 1 :])
+    assert moved_later
+
+
+def test_hidden_word_does_not_reach_later_positions(grounding: GroundingBranch, batch: Batch) -> None:
+    hidden = torch.zeros_like(batch.queries.word_mask)
+    hidden[:, 1] = True
+    batch = replace(batch, queries=replace(batch.queries, hidden_words=hidden))
+    static = batch.queries.static_words.clone()
+    static[:, 1] = 1.0
+    changed = replace(batch, queries=replace(batch.queries, static_words=static))
+    torch.testing.assert_close(logits(grounding, changed), logits(grounding, batch))
+
+
+def test_grounding_never_reads_contextual_words(grounding: GroundingBranch, batch: Batch) -> None:
+    other = replace(batch, queries=replace(batch.queries, words=torch.full_like(batch.queries.words, 9.0)))
+    assert torch.equal(grounding.select(batch).nll, grounding.select(other).nll)
+
+
+def test_padding_changes_nothing(grounding: GroundingBranch, batch: Batch) -> None:
+    q, v = batch.queries, batch.videos
+    padded = replace(
+        batch,
+        videos=replace(
+            v, frames=F.pad(v.frames, (0, 0, 0, 5), value=3.0), frame_mask=F.pad(v.frame_mask, (0, 5))
+        ),
+        queries=replace(
+            q,
+            words=F.pad(q.words, (0, 0, 0, 2), value=3.0),
+            static_words=F.pad(q.static_words, (0, 0, 0, 2), value=3.0),
+            word_mask=F.pad(q.word_mask, (0, 2)),
+            word_ids=F.pad(q.word_ids, (0, 2), value=3),
+            hidden_words=F.pad(q.hidden_words, (0, 2)),
+        ),
+    )
+    plain, wide = grounding.select(batch), grounding.select(padded)
+    torch.testing.assert_close(plain.proposals.centers, wide.proposals.centers, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain.nll, wide.nll, atol=1e-5, rtol=1e-5)
+
+
+def test_query_reads_its_own_video(grounding: GroundingBranch, batch: Batch) -> None:
+    """Another video's rows change only the results of that video's sentences."""
+    frames = batch.videos.frames.clone()
+    frames[1] = torch.randn_like(frames[1])
+    changed = grounding.select(replace(batch, videos=replace(batch.videos, frames=frames)))
+    plain = grounding.select(batch)
+    own = batch.video_of_query == 1
+    assert torch.equal(plain.nll[~own], changed.nll[~own])
+    assert not torch.allclose(plain.nll[own], changed.nll[own])
+
+
+def test_order_of_queries_changes_nothing(grounding: GroundingBranch, batch: Batch) -> None:
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    q = batch.queries
+    shuffled = replace(
+        batch,
+        queries=replace(
+            q,
+            words=q.words[order],
+            static_words=q.static_words[order],
+            word_mask=q.word_mask[order],
+            word_ids=q.word_ids[order],
+            hidden_words=q.hidden_words[order],
+        ),
+        video_of_query=batch.video_of_query[order],
+    )
+    torch.testing.assert_close(grounding.select(shuffled).nll, grounding.select(batch).nll[order])
+
+
+def plain_forward(grounding: GroundingBranch, batch: Batch) -> dict[str, torch.Tensor]:
+    """The slow path: every layer in full for each query, every proposal with gradients."""
+    frames = grounding.project_frames(batch)
+    own_frames, own_mask = frames[batch.video_of_query], batch.videos.frame_mask[batch.video_of_query]
+    words, word_bias = grounding._encoded_words(batch.queries)
+    prediction = grounding.prediction_row.expand(len(own_frames), 1, -1)
+    rows = torch.cat([own_frames, prediction], dim=1)
+    length = rows.shape[1]
+    allowed = (
+        torch.ones(length, length, dtype=torch.bool).tril()[None]
+        & F.pad(own_mask, (0, 1), value=True)[:, None]
+    )
+    bias = torch.zeros(allowed.shape).masked_fill(~allowed, -1e9)
+    last = grounding.frame_stack(rows, bias, words, word_bias)[:, -1]
+    centers, widths = torch.sigmoid(grounding.span_head(last)).chunk(2, dim=-1)
+    proposals = Proposals(centers, widths.clamp(min=0.01))
+    sampled = grounding.sampled_frames(batch, frames)[batch.video_of_query]
+    log_weights = grounding.log_weights(proposals)
+    nll = torch.stack(
+        [grounding.sentence_nll(batch.queries, sampled, log_weights[:, p]) for p in range(4)], dim=1
+    )
+    best, index = nll.min(dim=1)
+    left, right = grounding.negative_log_weights(proposals.at(index), 1.0)
+    return {
+        "centers": centers,
+        "nll_best": best,
+        "nll_left": grounding.sentence_nll(batch.queries, sampled, left),
+        "nll_right": grounding.sentence_nll(batch.queries, sampled, right),
+        "nll_reference": grounding.sentence_nll(batch.queries, sampled, None),
+    }
+
+
+@pytest.mark.parametrize("name", ["centers", "nll_best", "nll_left", "nll_right", "nll_reference"])
+def test_fast_path_equals_plain_path_with_gradients(batch: Batch, name: str) -> None:
+    fast, plain = make_grounding(), make_grounding()
+    output = fast(batch, fast.select(batch).best_index, 1.0)
+    value = output.proposals.centers if name == "centers" else getattr(output, name)
+    expected = plain_forward(plain, batch)[name]
+    torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
+    value.sum().backward()
+    expected.sum().backward()
+    for (key, a), (_, b) in zip(fast.named_parameters(), plain.named_parameters(), strict=True):
+        none = torch.zeros_like(a)
+        torch.testing.assert_close(
+            none if a.grad is None else a.grad,
+            none if b.grad is None else b.grad,
+            atol=2e-4,
+            rtol=1e-3,
+            msg=key,
+        )
+
+
+def test_negatives_lie_beside_the_proposal(grounding: GroundingBranch) -> None:
+    best = Proposals(torch.tensor([[0.5]]), torch.tensor([[0.2]]))
+    left, right = grounding.negative_log_weights(best, 1.0)
+    # Room of 0.4 on either side: centres at 0.2 and 0.8, σ = 0.2 / 4.5.
+    t = torch.linspace(0, 1, 6)
+    torch.testing.assert_close(left[0], -0.5 * ((t - 0.2) / (0.2 / 4.5)) ** 2, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(right[0], left[0].flip(0), atol=1e-3, rtol=1e-4)
+
+
+def test_selection_leaves_training_mode_and_dropout_alone(batch: Batch) -> None:
+    grounding = make_grounding(dropout=0.5)
+    grounding.train()
+    first, second = grounding.select(batch), grounding.select(batch)
+    assert grounding.training
+    assert torch.equal(first.nll, second.nll)
+
+
+def test_sampled_frames_use_only_valid_rows(
+    grounding: GroundingBranch, batch_of: Callable[..., Batch]
+) -> None:
+    batch = batch_of((1, 1, 1, 1))
+    positions = torch.arange(batch.videos.frames.shape[1]).float()
+    counts = batch.videos.frame_mask.sum(dim=1)
+    marked = positions[None, :, None].expand(len(counts), -1, 16)
+    sampled = grounding.sampled_frames(batch, marked)[..., 0]
+    assert (sampled[:, 0] == 0).all()
+    assert (sampled[:, -1] == counts - 1).all()

@@ -1,0 +1,222 @@
+"""Each loss: does it carry gradient, to the right parameters only, with the right pairing?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from dciml.batching import Batch
+from dciml.config import RunConfig, parse_config
+from dciml.errors import TrainingError
+from dciml.models.dual import DualBranch
+from dciml.models.grounding import GroundingBranch
+from dciml.models.mutual import best_clip, proposal_feature
+from dciml.models.retrieval import RetrievalBranch
+from dciml.training.schedule import PATHWAY_TERMS, loss_weights
+from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
+
+RETRIEVAL_TERMS = (
+    "nce_clip", "nce_frame", "triplet_clip", "triplet_frame", "query_diversity",
+    "explicit_to_retrieval", "modulated_clip", "modulated_frame", "match_clip", "match_frame",
+)  # fmt: skip
+GROUNDING_TERMS = (
+    "reconstruct", "contrast_reference", "contrast_left", "contrast_right", "proposal_diversity",
+    "explicit_to_grounding", "modulated_nll", "match_grounding",
+)  # fmt: skip
+
+
+def settings(**changes: Any) -> RunConfig:
+    tree: dict[str, Any] = {
+        "name": "test",
+        "data": {"folder": "unused"},
+        "mutual": {"from_epoch": 0, "grounding_margin": 5.0},
+        "retrieval": {"margin": 2.0},
+        "grounding": {"reference_margin": 5.0, "negative_margin": 5.0},
+        "training": {"clip_norm": None},
+    }
+    for key, value in changes.items():
+        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+    return parse_config(tree, "test")
+
+
+def make_model(dropout: float = 0.0) -> DualBranch:
+    torch.manual_seed(0)
+    retrieval = RetrievalBranch(
+        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=dropout
+    )
+    grounding = GroundingBranch(
+        video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=2, num_proposals=4,
+        num_positions=6, dropout=dropout,
+    )  # fmt: skip
+    return DualBranch(retrieval, grounding, 16)
+
+
+def make_step(model: DualBranch, config: RunConfig, epoch: int = 0) -> Step:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return Step(fabric, model, config, epoch, torch.Generator().manual_seed(0))
+
+
+def optimizers(model: DualBranch, lr: float = 1e-3) -> dict[str, torch.optim.Optimizer]:
+    return {
+        side: torch.optim.AdamW([p for _, p in model.side(side)], lr=lr)
+        for side in ("retrieval", "grounding")
+    }
+
+
+def all_terms(step: Step, batch: Batch) -> dict[str, torch.Tensor]:
+    selection = step.model.grounding.select(batch)
+    with as_teacher(step.model.grounding):
+        condition = proposal_feature(step.model.grounding, batch, selection.best())
+    with as_teacher(step.model.retrieval):
+        clip = best_clip(step.model.retrieval(batch))
+    return retrieval_terms(step, batch, selection, condition) | grounding_terms(step, batch, selection, clip)
+
+
+def test_sides_share_no_parameter_and_leave_none_out() -> None:
+    model = make_model()
+    retrieval, grounding = (dict(model.side(side)) for side in ("retrieval", "grounding"))
+    assert not retrieval.keys() & grounding.keys()
+    assert retrieval.keys() | grounding.keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("name", RETRIEVAL_TERMS + GROUNDING_TERMS)
+def test_each_loss_has_a_gradient_that_reaches_only_its_side(batch: Batch, name: str) -> None:
+    step = make_step(make_model(), settings())
+    terms = all_terms(step, batch)
+    assert terms[name].item() > 0
+    terms[name].backward()
+    side = "retrieval" if name in RETRIEVAL_TERMS else "grounding"
+    touched = {
+        key for key, p in step.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
+    assert touched
+    assert touched <= dict(step.model.side(side)).keys()
+
+
+@pytest.mark.parametrize(("side", "other"), [("retrieval", "grounding"), ("grounding", "retrieval")])
+def test_an_optimizer_moves_its_own_side_only(batch: Batch, side: str, other: str) -> None:
+    model = make_model(dropout=0.2)
+    before = copy.deepcopy(model)
+    both = optimizers(model)
+    both[other] = torch.optim.SGD([p for _, p in model.side(other)], lr=0.0)
+    training_step(make_step(model, settings()), batch, both)
+    assert all(torch.equal(p, dict(before.named_parameters())[k]) for k, p in model.side(other))
+    moved = [k for k, p in model.side(side) if not torch.equal(p, dict(before.named_parameters())[k])]
+    assert len(moved) > 0.9 * len(list(model.side(side)))
+
+
+def test_a_batch_is_never_written_to(batch: Batch) -> None:
+    before = copy.deepcopy(batch)
+    model = make_model(dropout=0.2)
+    training_step(make_step(model, settings()), batch, optimizers(model))
+    for part in ("videos", "queries"):
+        for key, value in vars(getattr(before, part)).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, getattr(getattr(batch, part), key)), key
+
+
+def test_query_is_taught_by_its_own_video(batch: Batch) -> None:
+    """Changing video 1 moves the pathway losses of its sentence alone."""
+    model = make_model()
+    config = settings()
+
+    def per_query(changed: Batch) -> dict[str, torch.Tensor]:
+        values: list[dict[str, torch.Tensor]] = []
+        for index in range(len(batch.video_of_query)):
+            selection = model.grounding.select(changed)
+            q = changed.queries
+            rows = slice(index, index + 1)
+            one = replace(
+                changed,
+                queries=replace(
+                    q, query_ids=q.query_ids[rows], words=q.words[rows], static_words=q.static_words[rows],
+                    word_mask=q.word_mask[rows], word_ids=q.word_ids[rows], hidden_words=q.hidden_words[rows],
+                ),
+                video_of_query=changed.video_of_query[rows],
+            )  # fmt: skip
+            del selection
+            values.append(all_terms(make_step(model, config), one))
+        return {
+            k: torch.stack([v[k] for v in values]).detach() for terms in PATHWAY_TERMS.values() for k in terms
+        }
+
+    frames, clips = batch.videos.frames.clone(), batch.videos.clips.clone()
+    generator = torch.Generator().manual_seed(7)
+    frames[1] = torch.randn(frames[1].shape, generator=generator)
+    clips[1] = torch.randn(clips[1].shape, generator=generator)
+    plain = per_query(batch)
+    changed = per_query(replace(batch, videos=replace(batch.videos, frames=frames, clips=clips)))
+    own = batch.video_of_query == 1
+    for name, values in plain.items():
+        torch.testing.assert_close(values[~own], changed[name][~own], msg=name)
+        assert not torch.allclose(values[own], changed[name][own]), name
+
+
+def test_best_clip_is_in_the_paired_video(batch: Batch) -> None:
+    model = make_model().eval()
+    output = model.retrieval(batch)
+    clip = best_clip(output)
+    for i, owner in enumerate(batch.video_of_query.tolist()):
+        cosine = [torch.cosine_similarity(output.query[i], c, dim=0).item() for c in output.clips[owner]]
+        best = max(range(8), key=cosine.__getitem__)
+        assert clip.center_unit[i].item() == pytest.approx((best + 0.5) / 8)
+        assert torch.equal(clip.feature[i], output.clips[owner, best])
+
+
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_one_batch_can_be_overfitted(batch_of: Callable[..., Batch], mode: str) -> None:
+    model = make_model()
+    config = settings(
+        training={"mode": mode}, retrieval={"margin": 0.2}, grounding={"reference_margin": 0.1, "negative_margin": 0.15},
+        weights={"nce_clip": 1.0, "nce_frame": 1.0},
+    )  # fmt: skip
+    batch = batch_of()
+    both = optimizers(model, lr=3e-3)
+    if mode == "joint":
+        both = {"joint": torch.optim.AdamW(model.parameters(), lr=3e-3)}
+    first = training_step(make_step(model, config), batch, both)
+    for _ in range(150):
+        last = training_step(make_step(model, config), batch, both)
+    assert last["triplet_clip"] < 0.05 < first["triplet_clip"]
+    assert last["nce_clip"] < 0.3 * first["nce_clip"]
+    assert last["reconstruct"] < 0.6 * first["reconstruct"]
+
+
+def test_joint_mode_lets_gradients_through_both_branches(batch: Batch) -> None:
+    """The contrast to alternation: the modulating feature teaches the branch that it comes from as well."""
+    model = make_model()
+    step = make_step(model, settings())
+    selection = model.grounding.select(batch)
+    condition = proposal_feature(model.grounding, batch, selection.best())
+    retrieval_terms(step, batch, selection, condition)["modulated_clip"].backward()
+    assert model.grounding.frame_project.weight.grad is not None
+
+
+def test_pathways_are_off_before_their_epoch_and_by_their_switch() -> None:
+    config = settings(mutual={"from_epoch": 3, "explicit_to_grounding": False})
+    assert loss_weights(config, 2)["modulated_clip"] == 0.0
+    assert loss_weights(config, 3)["modulated_clip"] == 1.0
+    assert loss_weights(config, 3)["explicit_to_grounding"] == 0.0
+    assert loss_weights(config, 0)["reconstruct"] == 1.0
+
+
+def test_a_switched_off_pathway_is_not_in_the_losses(batch: Batch) -> None:
+    off = dict.fromkeys(PATHWAY_TERMS, False)
+    model = make_model()
+    values = training_step(make_step(model, settings(mutual=off)), batch, optimizers(model))
+    assert set(values) == set(RETRIEVAL_TERMS[:5] + GROUNDING_TERMS[:5])
+
+
+def test_non_finite_loss_stops_with_its_name_and_the_batch(batch: Batch) -> None:
+    model = make_model()
+    clips = batch.videos.clips.clone()
+    clips[0, 0, 0] = float("nan")
+    broken = replace(batch, videos=replace(batch.videos, clips=clips))
+    with pytest.raises(TrainingError, match=r"loss nce_clip is nan.*v0, v1, v2.*q0"):
+        training_step(make_step(model, settings()), broken, optimizers(model))
