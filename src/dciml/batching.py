@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -69,9 +69,9 @@ Part = TypeVar("Part", VideoBatch, QueryBatch)
 
 
 def _moved(part: Part, device: torch.device) -> Part:
-    tensors = {f.name: getattr(part, f.name) for f in fields(part)}
-    moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
-    return replace(part, **moved)
+    values: dict[str, Any] = {f.name: getattr(part, f.name) for f in fields(part)}
+    moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)}
+    return replace(part, **(values | moved))
 
 
 def collate_videos(

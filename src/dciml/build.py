@@ -20,7 +20,6 @@ from dciml.models.grounding import GroundingBranch
 from dciml.models.retrieval import RetrievalBranch
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
-from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
 
 MODEL_FORMAT = 1

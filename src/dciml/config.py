@@ -150,6 +150,40 @@ class AnswerConfig(Settings):
 
     num_videos: int = Field(100, ge=1, description="videos that the first stage hands on, per query")
     ground_videos: int = Field(10, ge=0, description="of these, the best so many are grounded by the model")
+    candidates: Literal["proposals", "windows", "both"] = Field(
+        "both",
+        description="spans of a grounded video: the model's proposals, the windows of the best contrast, or both; "
+        "videos that were not grounded have windows",
+    )
+    num_windows: int = Field(5, ge=1, description="windows a video")
+    window_max_iou: float = Field(
+        0.7, ge=0, le=1, description="windows that overlap a better one more are left out"
+    )
+    contrast_scale: Literal["correlation", "similarity"] = Field(
+        "correlation",
+        description="a span's contrast as a correlation in [-1, 1], alike for all videos, or as it is, in "
+        "similarity, so that it counts less where all clips fit alike",
+    )
+    contrast_weight: float = Field(1.0, ge=0, description="span score per unit of contrast")
+    reconstruction_weight: float = Field(
+        1.0, ge=0, description="span score per nat by which a proposal is below the best one of its video"
+    )
+    max_spans: int | None = Field(None, ge=1, description="spans a video, the best; null: all")
+    nms_iou: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="spans that overlap a better one of their video more are left out; null: none",
+    )
+    video_weight: float = Field(
+        10.0, ge=0, description="score per unit of the video's similarity; large: one video after the other"
+    )
+    span_reference: Literal["best", "softmax", "absolute"] = Field(
+        "best",
+        description="what a span adds to its video's score: its score less the best of the video (so that the first "
+        "spans keep the order of the videos), its log-probability among the video's spans, or its score",
+    )
+    max_hits: int = Field(100, ge=1, description="moments in an answer when the caller does not say")
 
 
 class RunConfig(Settings):

@@ -173,7 +173,8 @@ def test_best_clip_is_in_the_paired_video(batch: Batch) -> None:
 def test_one_batch_can_be_overfitted(batch_of: Callable[..., Batch], mode: str) -> None:
     model = make_model()
     config = settings(
-        training={"mode": mode}, retrieval={"margin": 0.2}, grounding={"reference_margin": 0.1, "negative_margin": 0.15},
+        training={"mode": mode}, retrieval={"margin": 0.2},
+        grounding={"reference_margin": 0.1, "negative_margin": 0.15},
         weights={"nce_clip": 1.0, "nce_frame": 1.0},
     )  # fmt: skip
     batch = batch_of()

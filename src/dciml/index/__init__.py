@@ -1,0 +1,5 @@
+"""An index: fused clip vectors (FAISS) and a catalogue of videos (SQLite). NumPy and FAISS only, no torch."""
+
+from dciml.index.clip_index import ClipIndex, VideoMatch, VideoMatches
+
+__all__ = ["ClipIndex", "VideoMatch", "VideoMatches"]

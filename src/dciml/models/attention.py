@@ -1,4 +1,4 @@
-"""Attention, as both branches use it: plain, scaled by a Gaussian window, and the decoder layer of the dual transformer."""
+"""Attention, as both branches use it: plain, scaled by a Gaussian window, and in decoder layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def split_heads(
     x: Float[Tensor, "batch length width"], heads: int
 ) -> Float[Tensor, "batch heads length head"]:
     """(batch, length, heads · head) → (batch, heads, length, head)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Float[Tensor, "batch heads length head"]) -> Float[Tensor, "batch length width"]:
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm."""
+    """Self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dciml.batching import Batch, QueryBatch
 from dciml.masks import causal_bias, padding_bias
 from dciml.models.attention import DecoderLayer
-from dciml.outputs import GroundingOutput, Proposals, Selection
 from dciml.models.word_loss import word_nll
+from dciml.outputs import GroundingOutput, Proposals, Selection
 
 
 def sinusoids(positions: Float[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:

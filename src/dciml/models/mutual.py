@@ -18,17 +18,19 @@ class Film(nn.Module):
 
     def __init__(self, condition_width: int, width: int) -> None:
         super().__init__()
-        self.gamma, self.beta = (
-            nn.Sequential(nn.Linear(condition_width, width), nn.ReLU(), nn.Linear(width, width))
-            for _ in range(2)
-        )
-        nn.init.zeros_(self.gamma[-1].bias)
-        nn.init.zeros_(self.beta[-1].bias)
+        self.gamma, self.beta = (_perceptron(condition_width, width) for _ in range(2))
 
     def forward(
         self, x: Float[Tensor, "batch length width"], condition: Float[Tensor, "batch condition"]
     ) -> Float[Tensor, "batch length width"]:
-        return (1 + self.gamma(condition))[:, None] * x + self.beta(condition)[:, None]
+        out: Tensor = (1 + self.gamma(condition))[:, None] * x + self.beta(condition)[:, None]
+        return out
+
+
+def _perceptron(condition_width: int, width: int) -> nn.Sequential:
+    last = nn.Linear(width, width)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(condition_width, width), nn.ReLU(), last)
 
 
 class GroundingTeachesRetrieval(nn.Module):
@@ -54,7 +56,7 @@ class GroundingTeachesRetrieval(nn.Module):
 
 
 class RetrievalTeachesGrounding(nn.Module):
-    """Modulates a query's own grounding frames by its best clip's retrieval feature. Belongs to the grounding optimiser."""
+    """Modulates a query's own frames by its best clip's retrieval feature. Belongs to the grounding optimiser."""
 
     def __init__(self, retrieval_hidden: int, grounding_hidden: int) -> None:
         super().__init__()

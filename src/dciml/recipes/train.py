@@ -91,7 +91,10 @@ def make_fabric(config: RunConfig) -> Fabric:
         torch.set_num_threads(settings.threads)
     strategy = "ddp" if settings.devices > 1 or _under_torchrun() else "auto"
     fabric = Fabric(
-        accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision, strategy=strategy
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        strategy=strategy,
     )
     if settings.devices > 1 or _under_torchrun():
         fabric.launch()
@@ -148,7 +151,8 @@ def make_optimizers(config: RunConfig, model: DualBranch) -> dict[str, torch.opt
     """AdamW for each side, or one for both in joint mode; every parameter in exactly one."""
     rates = {"retrieval": config.training.retrieval_lr, "grounding": config.training.grounding_lr}
     groups = {
-        side: {"params": [p for _, p in model.side(side)], "lr": rates[side], "base_lr": rates[side]} for side in SIDES
+        side: {"params": [p for _, p in model.side(side)], "lr": rates[side], "base_lr": rates[side]}
+        for side in SIDES
     }
     decay = config.training.weight_decay
     if config.training.mode == "joint":

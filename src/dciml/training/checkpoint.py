@@ -45,7 +45,7 @@ def save_checkpoint(
 ) -> None:
     """Write weights, optimiser state and progress as one file; a kill leaves the old file or the new."""
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers.values():
         for parameter, state in optimizer.state.items():
             tensors |= {f"optimizer/{names[parameter]}/{key}": torch.as_tensor(v) for key, v in state.items()}

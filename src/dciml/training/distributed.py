@@ -19,10 +19,10 @@ def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
     """All processes' rows in the order of their ranks, (sum of rows, ...); own rows keep their gradient."""
     if fabric.world_size == 1:
         return rows
-    counts = fabric.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
+    counts = _row_counts(fabric, rows)
     padded = torch.zeros(max(counts), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
     padded[: len(rows)] = rows.detach()
-    everyone = fabric.all_gather(padded)
+    everyone = _gathered(fabric, padded)
     parts = [
         rows if rank == fabric.global_rank else everyone[rank, :count] for rank, count in enumerate(counts)
     ]
@@ -38,7 +38,7 @@ def gather_output(fabric: Fabric, output: RetrievalOutput) -> RetrievalOutput:
     """The retrieval output of all processes, with the indices of the own videos moved along."""
     if fabric.world_size == 1:
         return output
-    counts = fabric.all_gather(torch.tensor(len(output.clips), device=output.clips.device)).tolist()
+    counts = _row_counts(fabric, output.clips)
     offset = sum(counts[: fabric.global_rank])
     return RetrievalOutput(
         gather_rows(fabric, output.query),
@@ -48,6 +48,17 @@ def gather_output(fabric: Fabric, output: RetrievalOutput) -> RetrievalOutput:
     )
 
 
+def _row_counts(fabric: Fabric, rows: Tensor) -> list[int]:
+    counts: list[int] = _gathered(fabric, torch.tensor(len(rows), device=rows.device)).tolist()
+    return counts
+
+
+def _gathered(fabric: Fabric, values: Tensor) -> Tensor:
+    everyone = fabric.all_gather(values)
+    assert isinstance(everyone, Tensor)
+    return everyone
+
+
 def sum_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in one message."""
     if fabric.world_size == 1:
@@ -55,5 +66,5 @@ def sum_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="sum")
     assert isinstance(flat, Tensor)
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -16,7 +16,7 @@ from dciml.config import RunConfig
 from dciml.errors import TrainingError
 from dciml.losses.grounding import grounding_losses
 from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match
-from dciml.losses.retrieval import clip_products, query_diversity, retrieval_losses
+from dciml.losses.retrieval import query_diversity, retrieval_losses
 from dciml.models.dual import DualBranch
 from dciml.models.mutual import BestClip, best_clip, proposal_feature
 from dciml.outputs import GroundingOutput, RetrievalOutput, Selection
