@@ -57,7 +57,7 @@ def better_by(
 
 
 def match(
-    plain: Float[Tensor, queries * rest], modulated: Float[Tensor, queries * rest]
+    plain: Float[Tensor, "queries *rest"], modulated: Float[Tensor, "queries *rest"]
 ) -> Float[Tensor, "queries"]:
     """Squared distance of the normalised plain feature to the fixed, normalised modulated one, mean over elements."""
     target = F.normalize(modulated.detach(), dim=-1)
