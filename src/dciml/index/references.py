@@ -1,0 +1,53 @@
+"""References from an index folder to other folders, which survive moving them together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dciml.errors import ModelError
+
+
+@dataclass(frozen=True)
+class FolderReference:
+    """A folder as seen from the index folder (None: no way, as between drives) and from the root.
+
+    >>> str(FolderReference.to(Path("/data/models/m"), Path("/data/index")).relative)
+    '../models/m'
+    """
+
+    relative: str | None
+    absolute: str
+
+    @classmethod
+    def to(cls, folder: Path, index_folder: Path) -> FolderReference:
+        """The reference to `folder` that an index at `index_folder` keeps."""
+        absolute = folder.absolute().resolve()
+        try:
+            relative = Path(os.path.relpath(absolute, index_folder.absolute().resolve())).as_posix()
+        except ValueError:  # another drive
+            return cls(None, str(absolute))
+        return cls(relative, str(absolute))
+
+    def resolve(self, index_folder: Path, *, what: str, option: str) -> Path:
+        """The folder as it is found now: first beside the index, else where it was at first.
+
+        Args:
+            what: names the folder in the error, such as "model".
+            option: the command-line option that takes its new place, such as "--model".
+        Raises:
+            ModelError: it is in neither place; the message lists both and names the option.
+        """
+        places = (
+            [] if self.relative is None else [(index_folder.absolute().resolve() / self.relative).resolve()]
+        )
+        places.append(Path(self.absolute))
+        for place in places:
+            if place.exists():
+                return place
+        tried = " and ".join(dict.fromkeys(str(place) for place in places))
+        raise ModelError(
+            f"{index_folder}: the {what} folder of this index is gone (looked at {tried}). "
+            f"To mend it: move it back, or say where it is now with {option} FOLDER."
+        )

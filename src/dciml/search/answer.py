@@ -1,0 +1,165 @@
+"""How videos and candidate spans become a ranked answer. Pure functions of arrays, one batch of queries at a time.
+
+The span score orders the spans of one video (`rank_spans`, all that is needed when the video is given):
+
+    contrast_weight · contrast + reconstruction_weight · (reconstruction − best reconstruction of the video)
+
+A window has no reconstruction of its own; it counts as an average proposal of its video. The order over videos
+(`rank_moments`) is by `video_weight · video score + span term`, see `AnswerConfig.span_reference`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.config import AnswerConfig
+from dciml.search.engine import Grounding
+from dciml.search.windows import contrast_windows, similarity_spread, span_contrast
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoredSpans:
+    """Spans of N (query, video) pairs, best first: `spans_unit` (N, P, 2) and `scores` (N, P), −inf where none is."""
+
+    spans_unit: FloatArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What search knows on the K best videos of Q queries before it decides; the same for all answer settings.
+
+    `video_scores` is (Q, K), best first; `clip_scores` (Q, K, S). `grounding` has Q · G rows, the first G videos of
+    query 0, then those of query 1, and so on; None when no video was grounded.
+    """
+
+    video_scores: NDArray[np.float32]
+    clip_scores: NDArray[np.float32]
+    grounding: Grounding | None
+
+
+@dataclass(frozen=True)
+class RankedMoments:
+    """The answer to Q queries, H moments each, best first.
+
+    `video_places` (Q, H) count into the K videos; `spans_unit` is (Q, H, 2); `scores` (Q, H), −inf where a query
+    has fewer moments.
+    """
+
+    video_places: NDArray[np.int64]
+    spans_unit: FloatArray
+    scores: FloatArray
+
+
+def rank_spans(
+    clip_scores: NDArray[np.float32], grounding: Grounding | None, config: AnswerConfig
+) -> ScoredSpans:
+    """Score and order the candidate spans of each (query, video) pair.
+
+    Args:
+        clip_scores: (N, S), similarity of the query to each clip.
+        grounding: the model's proposals for the N pairs; None: windows are the only candidates.
+    """
+    candidates = []
+    typical = np.zeros(len(clip_scores))  # what a window lacks: a reconstruction score
+    if grounding is not None and config.candidates != "windows":
+        below = grounding.scores - grounding.scores.max(axis=1, keepdims=True)
+        typical = below.mean(axis=1)
+        contrast = _scaled(span_contrast(clip_scores, grounding.spans_unit), clip_scores, config)
+        score = config.contrast_weight * contrast + config.reconstruction_weight * below
+        candidates.append((grounding.spans_unit, score))
+    if grounding is None or config.candidates != "proposals":
+        windows, raw = contrast_windows(clip_scores, config.num_windows, config.window_max_iou)
+        contrast = _scaled(raw, clip_scores, config)
+        score = config.contrast_weight * contrast + config.reconstruction_weight * typical[:, None]
+        candidates.append((windows.astype(np.float64), np.where(np.isneginf(raw), -np.inf, score)))
+    spans = np.concatenate([spans for spans, _ in candidates], axis=1)
+    scores = np.concatenate([score for _, score in candidates], axis=1)
+    ranked = _best_first(spans, scores)
+    if config.nms_iou is not None:
+        ranked = _best_first(ranked.spans_unit, _suppressed(ranked, config.nms_iou))
+    kept = slice(None, config.max_spans)
+    return ScoredSpans(ranked.spans_unit[:, kept], ranked.scores[:, kept])
+
+
+def rank_moments(evidence: Evidence, config: AnswerConfig, num_moments: int) -> RankedMoments:
+    """The best moments of each query over all its videos; ties in the order of the videos, then of their spans."""
+    spans, scores = _spans_of_videos(evidence, config)  # (Q, K, P, 2), (Q, K, P)
+    total = config.video_weight * evidence.video_scores[..., None] + _span_term(scores, config)
+    num_spans = scores.shape[2]
+    flat = total.reshape(len(total), -1)
+    order = np.argsort(-flat, axis=1, kind="stable")[:, :num_moments]
+    chosen = np.take_along_axis(spans.reshape(len(total), -1, 2), order[..., None], axis=1)
+    return RankedMoments(order // num_spans, chosen, np.take_along_axis(flat, order, axis=1))
+
+
+def _spans_of_videos(evidence: Evidence, config: AnswerConfig) -> tuple[FloatArray, FloatArray]:
+    num_queries, num_videos, num_clips = evidence.clip_scores.shape
+    grounding = evidence.grounding
+    num_grounded = 0 if grounding is None else len(grounding.scores) // max(1, num_queries)
+    parts = []
+    for columns, proposals in ((slice(0, num_grounded), grounding), (slice(num_grounded, None), None)):
+        clip_scores = evidence.clip_scores[:, columns]
+        if clip_scores.shape[1]:
+            ranked = rank_spans(clip_scores.reshape(-1, num_clips), proposals, config)
+            parts.append((clip_scores.shape[1], ranked))
+    width = max((ranked.scores.shape[1] for _, ranked in parts), default=1)
+    spans = np.zeros((num_queries, num_videos, width, 2))
+    scores = np.full((num_queries, num_videos, width), -np.inf)
+    start = 0
+    for count, ranked in parts:
+        num_spans = ranked.scores.shape[1]
+        place = (slice(None), slice(start, start + count), slice(0, num_spans))
+        spans[place] = ranked.spans_unit.reshape(num_queries, count, num_spans, 2)
+        scores[place] = ranked.scores.reshape(num_queries, count, num_spans)
+        start += count
+    return spans, scores
+
+
+def _span_term(scores: FloatArray, config: AnswerConfig) -> FloatArray:
+    """What spans add to the score of their video: (…, P), best first → (…, P). A video has at least one span."""
+    if config.span_reference == "absolute":
+        return scores
+    below = scores - scores[..., :1]
+    if config.span_reference == "softmax":
+        below = below - np.log(np.exp(below).sum(axis=-1, keepdims=True))
+    return below
+
+
+def _scaled(
+    contrast: NDArray[np.float32], clip_scores: NDArray[np.float32], config: AnswerConfig
+) -> FloatArray:
+    wide = contrast.astype(np.float64)
+    if config.contrast_scale == "similarity":
+        return wide
+    spread = similarity_spread(clip_scores).astype(np.float64)[:, None]
+    # Alike clips have no spread but rounding: their contrast says nothing.
+    return np.divide(wide, spread, out=np.zeros_like(wide), where=spread > 1e-6)
+
+
+def _best_first(spans: FloatArray, scores: FloatArray) -> ScoredSpans:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return ScoredSpans(
+        np.take_along_axis(spans, order[..., None], axis=1), np.take_along_axis(scores, order, axis=1)
+    )
+
+
+def _suppressed(ranked: ScoredSpans, max_iou: float) -> FloatArray:
+    """The scores, with −inf for each span that overlaps a kept, better one of its row by more than `max_iou`."""
+    scores, (start, end) = ranked.scores.copy(), np.moveaxis(ranked.spans_unit, -1, 0)
+    length = end - start
+    for place in range(scores.shape[1] - 1):
+        later = slice(place + 1, None)
+        inside = np.minimum(end[:, later], end[:, place, None]) - np.maximum(
+            start[:, later], start[:, place, None]
+        )
+        inside = np.clip(inside, 0.0, None)
+        union = length[:, later] + length[:, place, None] - inside
+        kept = ~np.isneginf(scores[:, place, None])
+        scores[:, later] = np.where(kept & (inside > max_iou * union), -np.inf, scores[:, later])
+    return scores

@@ -1,0 +1,38 @@
+"""The feature stores behind an index: which one holds a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dciml.features.store import FeatureStore
+from dciml.index import ClipIndex
+
+
+class VideoStores:
+    """Finds the store of each video; others than the first are opened when a video of theirs is first needed."""
+
+    def __init__(self, index: ClipIndex, first: FeatureStore) -> None:
+        self._index, self._first = index, first
+        self._others: dict[Path, FeatureStore] = {}
+
+    def group(self, video_ids: Sequence[str]) -> list[tuple[FeatureStore, list[int]]]:
+        """The places in `video_ids` that each store serves.
+
+        Raises:
+            DataError: the index does not hold a video, or its store cannot be opened.
+            ModelError: a store has moved.
+        """
+        groups: dict[int, tuple[FeatureStore, list[int]]] = {}
+        for place, video_id in enumerate(video_ids):
+            store = self._store_of(video_id)
+            groups.setdefault(id(store), (store, []))[1].append(place)
+        return list(groups.values())
+
+    def _store_of(self, video_id: str) -> FeatureStore:
+        if video_id in self._first:
+            return self._first
+        path = self._index.store_path(video_id)
+        if path not in self._others:
+            self._others[path] = FeatureStore.open(path)
+        return self._others[path]

@@ -1,0 +1,139 @@
+"""The contrast of a span: how much better its clips fit the query than the clips outside.
+
+contrast = (mean inside − mean outside) · sqrt(L) · sqrt(1 − L/S) for a span of L of the S clips; 0 for the whole
+video, which has no outside. Up to sqrt(S) times the spread of the similarities it is the correlation between
+"this clip fits" and "this clip is inside", so long and short spans compete fairly.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dciml.spans import temporal_iou
+
+BLOCK_ROWS = 256  # the scores of all windows of a block stay in the processor's cache
+
+Float32 = NDArray[np.float32]
+
+
+def contrast_windows(
+    similarities: ArrayLike, num_windows: int, max_iou: float = 0.7
+) -> tuple[Float32, Float32]:
+    """The best windows of each row by contrast, kept apart from one another.
+
+    Args:
+        similarities: (N, S), of N (query, video) pairs.
+        num_windows: how many windows a row (W); at most as many as there are, S(S + 1)/2.
+        max_iou: a window is left out when its IoU with a better one is above this.
+    Returns: spans in unit time, (N, W, 2), and their contrast, (N, W), best first. A row that has no W windows so
+        far apart ends with empty spans of contrast −inf.
+
+    >>> spans, contrast = contrast_windows([[0.0, 1.0, 1.0, 0.0]], 1)
+    >>> spans.tolist(), contrast.round(3).tolist()
+    ([[[0.25, 0.75]]], [[1.0]])
+    """
+    rows = np.asarray(similarities, dtype=np.float32)
+    num_clips = rows.shape[1]
+    windows = _all_windows(num_clips)
+    penalty = _overlap_penalty(num_clips, float(max_iou))
+    num_windows = min(num_windows, len(windows))
+    chosen = np.empty((len(rows), num_windows), dtype=np.int64)
+    contrast = np.empty((len(rows), num_windows), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        scores = _window_scores(rows[block])
+        for place in range(num_windows):
+            best = scores.argmax(axis=1)
+            chosen[block, place] = best
+            contrast[block, place] = np.take_along_axis(scores, best[:, None], axis=1)[:, 0]
+            if place + 1 < num_windows:
+                scores -= penalty[best]
+    spans = windows[chosen]
+    spans[np.isneginf(contrast)] = 0.0
+    return spans, contrast
+
+
+def span_contrast(similarities: ArrayLike, spans_unit: ArrayLike) -> Float32:
+    """The contrast of any spans; a clip that a border cuts counts by its covered share.
+
+    Args:
+        similarities: (N, S).
+        spans_unit: (N, P, 2), start ≤ end, in [0, 1].
+    Returns: (N, P); 0 for an empty span and for the whole video.
+
+    >>> span_contrast([[0.0, 1.0, 1.0, 0.0]], [[[0.25, 0.75], [0.0, 1.0], [0.5, 0.5]]]).round(3).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    rows = np.asarray(similarities, dtype=np.float32)
+    num_clips = rows.shape[1]
+    sums = _centred_sums(rows)
+    borders = np.asarray(spans_unit, dtype=np.float32) * num_clips  # in clips
+    whole = np.clip(np.floor(borders), 0, num_clips - 1).astype(np.int64)
+    flat = whole.reshape(len(rows), -1)
+    before = np.take_along_axis(sums, flat, axis=1).reshape(whole.shape)
+    after = np.take_along_axis(sums, flat + 1, axis=1).reshape(whole.shape)
+    reached = before + (borders - whole) * (after - before)
+    length = borders[..., 1] - borders[..., 0]
+    contrast: Float32 = (reached[..., 1] - reached[..., 0]) * _length_factor(length, num_clips)
+    return contrast
+
+
+def similarity_spread(similarities: ArrayLike) -> Float32:
+    """sqrt(S) times the standard deviation of each row: (N, S) → (N,). Contrast divided by it is in [−1, 1]."""
+    rows = np.asarray(similarities, dtype=np.float32)
+    spread: Float32 = rows.std(axis=1) * np.float32(np.sqrt(rows.shape[1]))
+    return spread
+
+
+def _centred_sums(rows: Float32) -> Float32:
+    """Sums of the first 0 … S similarities less their mean: (N, S + 1). The last is 0, so outside = −inside."""
+    sums = np.zeros((len(rows), rows.shape[1] + 1), dtype=np.float32)
+    np.cumsum(rows - rows.mean(axis=1, keepdims=True), axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _length_factor(length: NDArray[np.floating], num_clips: int) -> Float32:
+    """What turns a centred sum into a contrast: inside/L + inside/(S − L), times sqrt(L(1 − L/S))."""
+    product = np.asarray(length, dtype=np.float64) * (num_clips - np.asarray(length, dtype=np.float64))
+    factor = np.zeros(product.shape)
+    np.divide(num_clips, product, out=factor, where=product > 1e-9)
+    return np.sqrt(factor).astype(np.float32)
+
+
+def _window_scores(rows: Float32) -> Float32:
+    """Contrast of all windows, in the order of `_all_windows`: (N, S) → (N, S(S + 1)/2)."""
+    num_clips = rows.shape[1]
+    sums = _centred_sums(rows)
+    factors = _length_factor(np.arange(num_clips + 1), num_clips)
+    scores = np.empty((len(rows), num_clips * (num_clips + 1) // 2), dtype=np.float32)
+    column = 0
+    for length in range(1, num_clips + 1):
+        count = num_clips - length + 1
+        part = scores[:, column : column + count]
+        np.subtract(sums[:, length:], sums[:, :count], out=part)
+        part *= factors[length]
+        column += count
+    return scores
+
+
+@cache
+def _all_windows(num_clips: int) -> Float32:
+    """Unit-time spans of all windows of whole clips, short before long: (S(S + 1)/2, 2)."""
+    pairs = [
+        (start, start + length)
+        for length in range(1, num_clips + 1)
+        for start in range(num_clips - length + 1)
+    ]
+    return np.array(pairs, dtype=np.float32) / np.float32(num_clips)
+
+
+@cache
+def _overlap_penalty(num_clips: int, max_iou: float) -> Float32:
+    """inf where two windows may not both stay (a window with itself too), else 0: (windows, windows)."""
+    windows = np.round(_all_windows(num_clips).astype(np.float64) * num_clips)
+    barred = temporal_iou(windows, windows) > max_iou
+    np.fill_diagonal(barred, True)
+    return np.where(barred, np.float32(np.inf), np.float32(0.0))

@@ -1,0 +1,58 @@
+"""A deterministic engine whose answers can be worked out by hand: planted vectors, hashed proposals."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import DataError
+from dciml.features.store import FeatureStore
+from dciml.search.engine import Grounding
+
+
+def _random(text: str) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(text.encode()))
+
+
+class FakeEngine:
+    """A clip's vector is the mean of its rows; a sentence's vector is random but always the same.
+
+    `planted` maps a sentence to its vector.
+    """
+
+    fingerprint = "fake engine"
+    num_clips = 8
+
+    def __init__(self, width: int = 6, num_proposals: int = 3) -> None:
+        self.vector_width, self.num_proposals = width, num_proposals
+        self.planted: dict[str, NDArray[np.float32]] = {}
+        self.grounded: list[tuple[str, str]] = []
+
+    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
+        clips = []
+        for video_id in video_ids:
+            rows = store.rows(video_id).astype(np.float32)
+            clips.append([part.mean(axis=0) for part in np.array_split(rows, self.num_clips)])
+        return np.array(clips, dtype=np.float32)
+
+    def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        if any(not any(c.isalnum() for c in sentence) for sentence in sentences):
+            raise DataError("the sentence has no words")
+        vectors = [
+            self.planted.get(sentence, _random(sentence).standard_normal(self.vector_width))
+            for sentence in sentences
+        ]
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.vector_width)
+
+    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
+        spans, scores = [], []
+        for sentence, video_id in zip(sentences, video_ids, strict=True):
+            store.rows(video_id)
+            self.grounded.append((sentence, video_id))
+            random = _random(f"{sentence}|{video_id}")
+            spans.append(np.sort(random.uniform(size=(self.num_proposals, 2)), axis=1))
+            scores.append(np.sort(-random.uniform(1, 3, size=self.num_proposals))[::-1])
+        return Grounding(np.array(spans), np.array(scores))
