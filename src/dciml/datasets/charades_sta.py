@@ -69,6 +69,7 @@ def read_charades_sta(
     path, rules = Path(path), MomentRules(past_end, bad_moments)
     queries: list[Query] = []
     used: dict[str, float] = {}
+    lines: dict[str, int] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -92,8 +93,10 @@ def read_charades_sta(
         moment = rules.check(start, end, durations[video_id], where)
         text = check_sentence(sentence, Where(path, number, "sentence"))
         moments = () if moment is None else (moment,)
-        queries.append(Query(f"charades_{split}_{number - 1:06d}", video_id, text, moments))
-    return QueryFile(tuple(queries), rules.num_clipped, rules.num_dropped, used)
+        query = Query(f"charades_{split}_{number - 1:06d}", video_id, text, moments)
+        queries.append(query)
+        lines[query.query_id] = number
+    return QueryFile(tuple(queries), rules.num_clipped, rules.num_dropped, used, lines)
 
 
 def _number(text: str | None, place: Where) -> float:

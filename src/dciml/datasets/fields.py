@@ -39,13 +39,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def first_line_with(path: Path, name: str) -> int | None:
-    """The number of the first line that mentions an id, for an error message; None when no line does."""
-    pattern = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return next((number for number, line in enumerate(lines, start=1) if pattern.search(line)), None)
-
-
 def check_names(row: Row, known: Collection[str], where: Where) -> None:
     """Refuse unknown fields: a misspelt `moments` must not silently vanish."""
     for name in row:

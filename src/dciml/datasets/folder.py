@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dciml.datasets.fields import check_names, first_line_with, positive_field, read_rows, text_field
-from dciml.datasets.records import read_pairs, read_queries
+from dciml.datasets.fields import check_names, positive_field, read_rows, text_field
+from dciml.datasets.records import line_of_query, read_pairs, read_queries
 from dciml.errors import DataError, Where
 from dciml.features.store import FeatureStore
 from dciml.files import read_json
@@ -132,7 +132,7 @@ class DataFolder:
                 raise DataError(
                     f"the query {item.query_id!r} asks for the video {item.video_id!r}, "
                     f"which the corpus of the split does not hold{_nearest(item.video_id, corpus)}",
-                    where=Where(file, first_line_with(file, item.query_id), "video_id"),
+                    where=Where(file, line_of_query(file, item.query_id), "video_id"),
                     mend=f"add the video to {VIDEOS_FILE} and its features to the store, or remove the query",
                 )
 

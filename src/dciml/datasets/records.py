@@ -33,13 +33,15 @@ FIELDS = ("query_id", "video_id", "sentence", "duration", "moments")
 class QueryFile:
     """What a reader found: the queries, and how many moments it clipped or dropped as impossible.
 
-    `durations` holds the seconds of each video, as far as the file states what the reader was not told.
+    `durations` holds the seconds of each video, as far as the file states what the reader was not told;
+    `lines` holds the line of each query id, where the form has lines.
     """
 
     queries: tuple[Query, ...]
     num_clipped: int = 0
     num_dropped_moments: int = 0
     durations: Mapping[str, float] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_queries(
@@ -61,12 +63,13 @@ def read_queries(
     path, rules = Path(path), MomentRules(past_end, bad_moments)
     queries: list[Query] = []
     stated: dict[str, float] = {}
-    for pair, row, where in _read_pairs(path):
+    lines: dict[str, int] = {}
+    for pair, row, where in _read_pairs(path, lines):
         duration = _duration(row, pair.video_id, durations or {}, stated, where)
         queries.append(
             Query(pair.query_id, pair.video_id, pair.sentence, _moments(row, duration, rules, where))
         )
-    return QueryFile(tuple(queries), rules.num_clipped, rules.num_dropped, stated)
+    return QueryFile(tuple(queries), rules.num_clipped, rules.num_dropped, stated, lines)
 
 
 def read_pairs(path: str | Path) -> tuple[TrainingPair, ...]:
@@ -75,7 +78,12 @@ def read_pairs(path: str | Path) -> tuple[TrainingPair, ...]:
     Raises:
         DataError: as `read_queries`, for the fields that it reads.
     """
-    return tuple(pair for pair, _, _ in _read_pairs(Path(path)))
+    return tuple(pair for pair, _, _ in _read_pairs(Path(path), {}))
+
+
+def line_of_query(path: Path, query_id: str) -> int | None:
+    """The line of a query in a file of records, for an error message; None when it is not there."""
+    return next((number for number, row in read_rows(path) if row.get("query_id") == query_id), None)
 
 
 def write_queries(path: str | Path, queries: Iterable[Query], durations: Mapping[str, float]) -> None:
@@ -92,8 +100,7 @@ def _to_row(query: Query, durations: Mapping[str, float]) -> dict[str, Any]:
     return row
 
 
-def _read_pairs(path: Path) -> Iterable[tuple[TrainingPair, Row, Where]]:
-    line_of: dict[str, int] = {}
+def _read_pairs(path: Path, line_of: dict[str, int]) -> Iterable[tuple[TrainingPair, Row, Where]]:
     for number, row in read_rows(path):
         where = Where(path, number)
         check_names(row, FIELDS, where)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dciml.datasets.activitynet import read_activitynet
 from dciml.datasets.charades_sta import read_charades_durations, read_charades_sta
-from dciml.datasets.fields import first_line_with
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.datasets.moments import BadMoments, PastEnd
@@ -174,7 +173,7 @@ def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -
             if not same_duration(seconds, before):
                 raise DataError(
                     f"the video {video_id!r} lasts {seconds} s here and {before} s elsewhere",
-                    where=_place(part.path, video_id),
+                    where=_place(part, video_id),
                     mend="check that annotations and features are of the same cut of the video",
                 )
             annotated[video_id] = max(seconds, annotated.get(video_id, seconds))
@@ -187,12 +186,12 @@ def _with_features(
     corpus = frozenset(part.corpus)
     for query in part.file.queries:
         if query.video_id not in have and not options.allow_missing:
-            raise _no_features(query.video_id, source, _place(part.path, query.video_id))
+            raise _no_features(query.video_id, source, _place(part, query.video_id))
         if query.video_id in have and query.video_id not in corpus:
             raise DataError(
                 f"the query {query.query_id!r} asks for the video {query.video_id!r}, "
                 f"which is in the split {source.splits.get(query.video_id)!r}, not in {split!r}",
-                where=_place(part.path, query.video_id),
+                where=_place(part, query.video_id),
                 mend="move the query, or correct the attribute `split` of the video",
             )
     return tuple(query for query in part.file.queries if query.video_id in have)
@@ -209,11 +208,14 @@ def _check_corpus(
         )
     missing = frozenset(part.corpus) - frozenset(corpus)
     if missing and not options.allow_missing:
-        raise _no_features(min(missing), source, _place(part.path, min(missing)))
+        raise _no_features(min(missing), source, _place(part, min(missing)))
 
 
-def _place(path: Path, video_id: str) -> Where:
-    return Where(path, first_line_with(path, video_id), "video_id")
+def _place(part: SplitInput, video_id: str) -> Where:
+    """Where a file first names a video."""
+    asking = (query.query_id for query in part.file.queries if query.video_id == video_id)
+    line = part.file.lines.get(next(asking, ""))
+    return Where(part.path, line, "video_id" if line else video_id)
 
 
 def _no_features(video_id: str, source: FeatureSource, place: Where) -> DataError:
