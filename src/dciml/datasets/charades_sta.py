@@ -74,11 +74,7 @@ def read_charades_sta(
         if not line.strip():
             continue
         where = Where(path, number)
-        head, mark, sentence = line.partition("##")
-        parts = head.split()
-        if not mark or len(parts) != 3:
-            raise DataError("the line is malformed", where=where, mend=_FORM)
-        video_id = parts[0]
+        video_id, start, end, sentence = _parts(line, where)
         if video_id not in durations:
             raise DataError(
                 f"the duration of the video {video_id!r} is not known",
@@ -86,17 +82,22 @@ def read_charades_sta(
                 mend="name the Charades CSV file that lists this video",
             )
         used[video_id] = durations[video_id]
-        start, end = (
-            _number(parts[1], Where(path, number, "start")),
-            _number(parts[2], Where(path, number, "end")),
-        )
         moment = rules.check(start, end, durations[video_id], where)
-        text = check_sentence(sentence, Where(path, number, "sentence"))
         moments = () if moment is None else (moment,)
-        query = Query(f"charades_{split}_{number - 1:06d}", video_id, text, moments)
+        query = Query(f"charades_{split}_{number - 1:06d}", video_id, sentence, moments)
         queries.append(query)
         lines[query.query_id] = number
     return QueryFile(tuple(queries), rules.num_clipped, rules.num_dropped, used, lines)
+
+
+def _parts(line: str, where: Where) -> tuple[str, float, float, str]:
+    head, mark, sentence = line.partition("##")
+    parts = head.split()
+    if not mark or len(parts) != 3:
+        raise DataError("the line is malformed", where=where, mend=_FORM)
+    start = _number(parts[1], Where(where.path, where.line, "start"))
+    end = _number(parts[2], Where(where.path, where.line, "end"))
+    return parts[0], start, end, check_sentence(sentence, Where(where.path, where.line, "sentence"))
 
 
 def _number(text: str | None, place: Where) -> float:
