@@ -1,0 +1,235 @@
+"""The evaluation of a deterministic engine on a small corpus with planted moments."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dciml.config import AnswerConfig
+from dciml.datasets.folder import DataFolder
+from dciml.datasets.folder_writer import write_data_folder
+from dciml.errors import DataError
+from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.recipes.answers import index_corpus
+from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
+from dciml.recipes.headlines import headlines
+from dciml.recipes.report import read_report
+from dciml.search.engine import Grounding
+from dciml.search.searcher import Searcher
+from dciml.types import Query, Video
+
+WIDTH, CLIPS, PROPOSALS, VIDEOS = 24, 8, 10, 12
+SECONDS = 40.0
+ANSWER = AnswerConfig()
+
+
+class PlantedEngine:
+    """Sentences are "topic N"; a video's rows hold its topics. Grounding is right for the first half of them."""
+
+    fingerprint = "planted"
+    num_clips = CLIPS
+    vector_width = WIDTH
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise = noise
+
+    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> np.ndarray:
+        return np.stack([self._clips(store, video_id) for video_id in video_ids])
+
+    def _clips(self, store: FeatureStore, video_id: str) -> np.ndarray:
+        rows = store.rows(video_id).astype(np.float32)
+        rng = np.random.default_rng(zlib.crc32(video_id.encode()))
+        pooled = rows.reshape(CLIPS, -1, WIDTH).mean(axis=1) + self.noise * rng.standard_normal(
+            (CLIPS, WIDTH)
+        )
+        return (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
+
+    def embed_queries(self, sentences: Sequence[str]) -> np.ndarray:
+        vectors = np.zeros((len(sentences), WIDTH), dtype=np.float32)
+        for row, sentence in enumerate(sentences):
+            vectors[row, topic_of(sentence)] = 1.0
+        return vectors
+
+    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
+        spans = np.empty((len(sentences), PROPOSALS, 2))
+        for row, (sentence, video_id) in enumerate(zip(sentences, video_ids, strict=True)):
+            seed = zlib.crc32(f"{sentence} {video_id}".encode())
+            spans[row] = np.sort(np.random.default_rng(seed).random((PROPOSALS, 2)), axis=1)
+            found = np.flatnonzero(store.rows(video_id)[:, topic_of(sentence)] > 0.5)
+            if len(found) and topic_of(sentence) < WIDTH // 2:
+                spans[row, 0] = found[0] / 40, (found[-1] + 1) / 40
+        return Grounding(spans, np.tile(-np.arange(float(PROPOSALS)), (len(sentences), 1)))
+
+
+def topic_of(sentence: str) -> int:
+    return int(sentence.split()[1])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """Twelve videos with two topics each, one of ten seconds and one of five; each topic is a query."""
+    rng = np.random.default_rng(0)
+    rows, queries = {}, []
+    for number in range(VIDEOS):
+        name, table = f"v{number:02d}", 0.05 * rng.standard_normal((40, WIDTH))
+        for topic, start, end in ((2 * number, 5, 15), (2 * number + 1, 25, 30)):
+            table[start:end, topic] = 1.0
+            moments = ((float(start), float(end)),)
+            queries.append(Query(f"q{topic:02d}", name, f"topic {topic}", moments))
+        rows[name] = table
+    queries.append(Query("q99", "v00", "topic 0"))  # without a moment
+    videos = [Video(name, SECONDS, "test") for name in rows]
+
+    def build_store(path: Path) -> None:
+        with FeatureStoreWriter(path, StoreManifest("planted", WIDTH, 1.0), commit_every=99) as writer:
+            for name, table in rows.items():
+                writer.append(name, table, SECONDS)
+
+    folder = tmp_path_factory.mktemp("evaluate") / "planted"
+    return write_data_folder(folder, "planted", {"test": queries}, videos, build_store)
+
+
+def test_retrieval_and_chance_are_as_planted(data: DataFolder) -> None:
+    report = evaluate(PlantedEngine(), data, "test", ANSWER)
+    assert report.value("VR", "model", "R@1") == 100.0
+    assert report.value("VR", "model", "SumR") == 400.0
+    assert report.value("VR", "model", "median rank") == 1.0
+    assert report.value("VR", "chance", "R@1") == pytest.approx(100 / VIDEOS)
+    assert report.value("VR", "chance", "median rank") == 6.5
+    assert (report.num_queries, report.num_queries_with_moments, report.num_videos) == (25, 24, VIDEOS)
+    assert any("1 queries have no true moment" in note for note in report.notes)
+
+
+def test_proposals_by_reconstruction_are_right_for_half_of_the_topics(data: DataFolder) -> None:
+    report = evaluate(PlantedEngine(), data, "test", ANSWER)
+    assert report.value("SVMR", "proposals by reconstruction", "R@1, IoU=0.7") >= 50.0
+    lenient = report.table("VCMR, lenient").rows
+    svmr = report.table("SVMR").rows["proposals by reconstruction"]
+    for m in (0.3, 0.5, 0.7):
+        for n in (1, 5, 10):
+            # Retrieval is perfect here, so the lenient count is grounding alone.
+            assert lenient["model"][f"R@1, IoU={m}, N_p={n}"] == svmr[f"R@{n}, IoU={m}"]
+
+
+def test_oracle_and_blind_rows_agree_across_protocols(data: DataFolder) -> None:
+    report = evaluate(PlantedEngine(noise=0.6), data, "test", ANSWER)
+    svmr, strict = report.table("SVMR").rows, report.table("VCMR, strict").rows
+    lenient = report.table("VCMR, lenient").rows
+    for m in (0.3, 0.5, 0.7):
+        for n in (1, 5, 10):
+            metric = f"R@{n}, IoU={m}"
+            assert strict["oracle retrieval"][metric] == svmr["model"][metric]
+            assert strict["oracle retrieval + blind spans"][metric] == svmr["blind spans"][metric]
+            assert (
+                lenient["oracle retrieval + blind spans"][f"R@1, IoU={m}, N_p={n}"]
+                == svmr["blind spans"][metric]
+            )
+        assert strict["model"][f"R@100, IoU={m}"].value <= 100.0
+        assert strict["model, NMS 0.5"][f"R@1, IoU={m}"] == strict["model"][f"R@1, IoU={m}"]
+    # By hand: of the blind spans, [5, 15] is met best by the third [0, 13.3] (5/9), [25, 30] by the quarter
+    # [20, 30] (1/2).
+    assert svmr["blind spans"]["R@10, IoU=0.5"].value == 100.0
+    assert svmr["blind spans"]["R@10, IoU=0.7"].value == 0.0
+    assert svmr["blind spans"]["mIoU"].value == pytest.approx(100 * (10 / 40 + 5 / 40) / 2)
+
+
+def test_scored_hits_equal_those_of_search(data: DataFolder, tmp_path: Path) -> None:
+    engine, file = PlantedEngine(noise=0.6), tmp_path / "submission.json"
+    report = evaluate(engine, data, "test", ANSWER, options=EvaluateOptions(submission=file, batch_size=7))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    names = {number: name for name, number in content["video2idx"].items()}
+    task = make_task(data, "test")
+    index = index_corpus(engine, task, engine.fused_clips(data.store, task.video_ids), tmp_path / "index")
+    searcher = Searcher(engine, index, data.store, ANSWER)
+    assert len(content["VCMR"]) == report.num_queries
+    for entry in content["VCMR"]:
+        (hits,) = searcher.search_batch([entry["desc"]], 100)
+        scored = [(names[number], start, end) for number, start, end, _ in entry["predictions"]]
+        assert scored == [(hit.video_id, hit.start_seconds, hit.end_seconds) for hit in hits]
+
+
+def test_an_independent_scorer_reads_the_submission_and_finds_the_same(
+    data: DataFolder, tmp_path: Path
+) -> None:
+    file = tmp_path / "submission.json"
+    report = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=EvaluateOptions(submission=file))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    queries = {query.query_id: query for query in data.queries("test")}
+    for k in (1, 5, 10, 100):
+        found = slow_video_recall(content, queries, k)
+        assert report.value("VR", "model", f"R@{k}") == pytest.approx(found)
+        for m in (0.3, 0.5, 0.7):
+            found = slow_moment_recall(content, "VCMR", queries, k, m)
+            assert report.value("VCMR, strict", "model", f"R@{k}, IoU={m}") == pytest.approx(found)
+    for n in (1, 5):
+        for m in (0.3, 0.5, 0.7):
+            found = slow_moment_recall(content, "SVMR", queries, n, m)
+            assert report.value("SVMR", "model", f"R@{n}, IoU={m}") == pytest.approx(found)
+
+
+def slow_video_recall(content: dict, queries: dict[str, Query], k: int) -> float:
+    hits = 0
+    for entry in content["VR"]:
+        own = content["video2idx"][queries[entry["desc_id"]].video_id]
+        for number, start, end, _ in entry["predictions"][:k]:
+            hits += number == own
+            assert start == end == 0
+    return 100 * hits / len(queries)
+
+
+def slow_moment_recall(content: dict, task: str, queries: dict[str, Query], k: int, m: float) -> float:
+    hits = total = 0
+    for entry in content[task]:
+        query = queries[entry["desc_id"]]
+        if not query.moments:
+            continue
+        total += 1
+        good = False
+        for number, start, end, _ in entry["predictions"][:k]:
+            for true_start, true_end in query.moments:
+                shared = min(end, true_end) - max(start, true_start)
+                union = (end - start) + (true_end - true_start) - max(shared, 0.0)
+                right = number == content["video2idx"][query.video_id]
+                good = good or (right and shared > 0 and shared / union >= m)
+        hits += good
+    return 100 * hits / total
+
+
+def test_further_engines_get_rows_of_their_own(data: DataFolder) -> None:
+    others = {"untrained": PlantedEngine(noise=20.0)}
+    report = evaluate(PlantedEngine(), data, "test", ANSWER, others=others)
+    for table in report.tables:
+        assert "untrained" in table.rows
+    assert report.value("VR", "untrained", "R@1") < 60.0
+    text = " ".join(headlines(report))
+    assert "above chance (8.3%), above untrained" in text
+
+
+def test_fewer_queries_are_drawn_by_hash_and_said_so(data: DataFolder) -> None:
+    options = EvaluateOptions(num_queries=6)
+    report = evaluate(PlantedEngine(), data, "test", ANSWER, options=options)
+    assert (report.num_queries, report.num_videos) == (6, VIDEOS)
+    assert "Only 6 of 25 queries" in report.notes[0]
+    assert report == evaluate(PlantedEngine(), data, "test", ANSWER, options=options)
+    taken = {query.query_id for query in make_task(data, "test", 6).queries}
+    assert taken < {query.query_id for query in make_task(data, "test", 9).queries}
+
+
+def test_batch_size_changes_nothing(data: DataFolder) -> None:
+    one = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=EvaluateOptions(batch_size=1))
+    many = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=EvaluateOptions(batch_size=64))
+    assert one == many
+
+
+def test_a_report_comes_back_from_json(data: DataFolder, tmp_path: Path) -> None:
+    report = evaluate(PlantedEngine(), data, "test", ANSWER)
+    report.write(tmp_path / "report.json")
+    assert read_report(tmp_path) == report
+
+
+def test_an_unknown_split_is_a_user_error(data: DataFolder) -> None:
+    with pytest.raises(DataError, match="no split 'val'"):
+        evaluate(PlantedEngine(), data, "val", ANSWER)
