@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 import warnings
 from collections import Counter
@@ -36,9 +37,24 @@ def tokenize(sentence: str) -> tuple[str, ...]:
     >>> tokenize("…!")
     ()
     """
-    text = unicodedata.normalize("NFC", sentence.lower())
-    pieces = "".join(map(_word_character, text)).split()
-    return tuple(word for word in (piece.strip("'") for piece in pieces) if _has_letter(word))
+    return tuple(word for word, _, _ in locate_words(unicodedata.normalize("NFC", sentence)))
+
+
+def locate_words(text: str) -> list[tuple[str, int, int]]:
+    """The words of a text in Unicode's composed form (NFC), each with the place [start, end) where it stands.
+
+    >>> locate_words("A dog's life.")
+    [('a', 0, 1), ("dog's", 2, 7), ('life', 8, 12)]
+    """
+    found = []
+    # One character in, one out: places in the mapped text are places in `text`.
+    for match in re.finditer(r"[^ ]+", "".join(map(_word_character, text))):
+        piece = match.group()
+        start = match.start() + len(piece) - len(piece.lstrip("'"))
+        word = piece.strip("'")
+        if _has_letter(word):
+            found.append((unicodedata.normalize("NFC", word.lower()), start, start + len(word)))
+    return found
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,48 @@
+"""From the name of a text encoder, as configurations write it, to the encoder."""
+
+from __future__ import annotations
+
+import difflib
+
+from dciml.errors import ConfigError
+from dciml.features.base import TextEncoder
+from dciml.features.vocabulary import Vocabulary
+from dciml.features.words import WordEncoder
+
+_KINDS = ("words", "minilm", "transformers")
+
+
+def create_text_encoder(
+    spec: str, vocabulary: Vocabulary, max_words: int = 30, device: str = "cpu"
+) -> TextEncoder:
+    """Make the encoder that `spec` names.
+
+    Args:
+        spec: `words` or `words:WIDTH` (the project's own), `minilm` (the package of the extra of that name),
+            or `transformers:FOLDER-OR-HUB-NAME`.
+        vocabulary: of the training sentences; only the project's own encoder depends on it.
+        max_words: later words of a sentence are dropped.
+        device: where a transformer runs.
+    Raises:
+        ConfigError: the spec is not one of these.
+        DataError: the encoder's package or model is missing.
+
+    >>> create_text_encoder("words:16", Vocabulary.build(["a dog"])).width
+    16
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "words" and (not argument or (argument.isdecimal() and int(argument) > 0)):
+        return WordEncoder(vocabulary, int(argument or 300), max_words)
+    if spec == "minilm":
+        from dciml.features.transformers_text import minilm
+
+        return minilm(max_words, device)
+    if kind == "transformers" and argument:
+        from dciml.features.transformers_text import TransformersTextEncoder
+
+        return TransformersTextEncoder(argument, max_words=max_words, device=device)
+    near = difflib.get_close_matches(kind, _KINDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
+    raise ConfigError(
+        f"unknown text encoder {spec!r}: use words, words:WIDTH, minilm or transformers:FOLDER{hint}"
+    )

