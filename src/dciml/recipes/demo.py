@@ -1,0 +1,190 @@
+"""The whole job on the embedded demo corpus: videos → features → training → evaluation → index → answers → page.
+
+    OUT/videos/      MP4 files            OUT/data/      data folder with the features
+    OUT/model/       the trained model    OUT/untrained/ the same with its first, random weights
+    OUT/report.json  the evaluation       OUT/index/     the search index over the test videos
+    OUT/index.html   the page, with OUT/keyframes/
+
+The same seed gives the same result. Videos and features are used again when they are there; all else is made anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dciml.config import RunConfig, load_config
+from dciml.datasets.folder import DataFolder
+from dciml.demo.corpus import CorpusSize, make_data_folder, make_videos, plan_corpus, video_path
+from dciml.demo.page import Answer, Corpus, FigureRow, Figures, write_page
+from dciml.features.visual import BuiltinVisualEncoder
+from dciml.types import Query
+
+if TYPE_CHECKING:
+    from dciml.recipes.report import Report
+
+NUM_SENTENCES = 8
+NUM_HITS = 4
+COLUMNS = {  # heading on the page → protocol and metric of the report
+    "videos, R@1": ("VR", "R@1"),
+    "videos, R@10": ("VR", "R@10"),
+    "moment in the given video, R@1": ("SVMR", "R@1, IoU=0.5"),
+    "moment in the corpus, R@1": ("VCMR, strict", "R@1, IoU=0.5"),
+    "moment in the corpus, R@10": ("VCMR, strict", "R@10, IoU=0.5"),
+}
+ABOUT = (
+    "A moment counts with an overlap (IoU) of at least 0.5. Blind spans are the same for every sentence: whole video, "
+    "halves, thirds, quarters. Oracle retrieval is told the right video."
+)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What may be changed; `overrides` are settings as for `dciml train --set`."""
+
+    size: CorpusSize = field(default_factory=CorpusSize)
+    seed: int = 7
+    workers: int = 2
+    overrides: tuple[str, ...] = ()
+
+
+def run_demo(out: Path, options: DemoOptions | None = None, console: Console | None = None) -> Path:
+    """Run everything; returns the page.
+
+    Raises:
+        DataError: `out` holds videos that the demo did not make.
+    """
+    from dciml.build import load_model
+    from dciml.recipes.evaluate import EvaluateOptions, evaluate
+    from dciml.recipes.index import build_index
+    from dciml.recipes.train import train
+
+    options, console = options or DemoOptions(), console or Console()
+    begin = monotonic()
+    stories = plan_corpus(options.size, options.seed)
+    with _stage(console, f"{len(stories)} videos"):
+        make_videos(stories, out / "videos", options.workers)
+    with _stage(console, "features"):
+        data = make_data_folder(
+            stories, out / "videos", out / "data", BuiltinVisualEncoder(), options.workers
+        )
+    config = _config(data, options.overrides)
+    for name in ("model", "untrained", "index"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    with _stage(console, "training"):
+        model_folder = train(config, out / "model", resume=False)
+    with _stage(console, "evaluation"):
+        model = load_model(model_folder)
+        untrained = load_model(_untrained_copy(model_folder, out / "untrained", config))
+        report = evaluate(
+            model.engine,
+            data,
+            "test",
+            config.answer,
+            others={"untrained": untrained.engine},
+            options=EvaluateOptions(run="demo"),
+        )
+        report.write(out / "report.json")
+    with _stage(console, "index"):
+        test_ids = [video.video_id for video in data.videos("test")]
+        build_index(model_folder, data.store.path, out / "index", video_ids=test_ids)
+    with _stage(console, "answers and page"):
+        page = _page(out, data, report)
+    _print_report(report, console)
+    console.print(
+        f"Everything took {monotonic() - begin:.0f} s. Open {page}", soft_wrap=True, highlight=False
+    )
+    return page
+
+
+def choose_queries(queries: Sequence[Query], number: int) -> list[Query]:
+    """Queries at even distances in the order of their ids, so that nobody can pick the good ones.
+
+    >>> [q.query_id for q in choose_queries([Query(f"q{i}", "v", "s") for i in range(6)], 3)]
+    ['q0', 'q2', 'q4']
+    """
+    ordered = sorted(queries, key=lambda query: query.query_id)
+    number = min(number, len(ordered))
+    return [ordered[index * len(ordered) // number] for index in range(number)]
+
+
+def figures_of(report: Report) -> Figures:
+    """The rows of a report that belong on the page; a row that a protocol does not have stays open there."""
+    names: dict[str, None] = {}
+    for table, _ in COLUMNS.values():
+        names |= dict.fromkeys(report.table(table).rows)
+    rows = []
+    for name in names:
+        values = []
+        for table, metric in COLUMNS.values():
+            interval = report.table(table).rows.get(name, {}).get(metric)
+            values.append(None if interval is None else interval.value)
+        rows.append(FigureRow("DCIML, trained" if name == "model" else name, tuple(values), name == "model"))
+    return Figures(tuple(COLUMNS), tuple(rows), ABOUT)
+
+
+def _config(data: DataFolder, overrides: Sequence[str]) -> RunConfig:
+    """The demo's settings, which come with the package, on the data folder just made."""
+    with as_file(files("dciml.demo") / "demo.yaml") as path:
+        config = load_config(path, overrides)
+    return config.model_copy(update={"data": config.data.model_copy(update={"folder": str(data.path)})})
+
+
+def _untrained_copy(model_folder: Path, out: Path, config: RunConfig) -> Path:
+    """A model folder like the trained one, with the weights that training began with."""
+    from dciml.build import ModelCard, build_dual
+    from dciml.files import read_json
+    from dciml.recipes.train import seed_everything
+    from dciml.training.checkpoint import WEIGHTS_FILE, save_tensors
+
+    out.mkdir(parents=True)
+    for name in ("model.json", "config.yaml", "vocabulary.json"):
+        shutil.copyfile(model_folder / name, out / name)
+    seed_everything(config.seed)
+    dual = build_dual(config, ModelCard(**read_json(out / "model.json")))
+    save_tensors(out / WEIGHTS_FILE, dict(dual.state_dict()), {"epoch": "0"})
+    return out
+
+
+def _page(out: Path, data: DataFolder, report: Report) -> Path:
+    import dciml
+
+    searcher = dciml.open_index(out / "index")
+    queries = choose_queries(data.queries("test"), NUM_SENTENCES)
+    answers = [Answer(query, tuple(searcher.search(query.sentence, NUM_HITS))) for query in queries]
+    videos = data.videos("test")
+    corpus = Corpus(
+        {video.video_id: video_path(out / "videos", video.video_id) for video in videos},
+        {video.video_id: video.duration_seconds for video in videos},
+    )
+    return write_page(out, "dciml: moments found in the demo videos", figures_of(report), answers, corpus)
+
+
+def _print_report(report: Report, console: Console) -> None:
+    from rich.table import Table
+
+    figures = figures_of(report)
+    table = Table(title=f"{report.num_queries} test sentences, {report.num_videos} videos; percent")
+    table.add_column("")
+    for column in figures.columns:
+        table.add_column(column, justify="right")
+    for row in figures.rows:
+        cells = ("–" if value is None else f"{value:.1f}" for value in row.values)
+        table.add_row(row.name, *cells, style="bold" if row.is_model else None)
+    console.print(table)
+
+
+@contextmanager
+def _stage(console: Console, name: str) -> Iterator[None]:
+    begin = monotonic()
+    console.print(f"{name} …", highlight=False)
+    yield
+    console.print(f"{name}: {monotonic() - begin:.1f} s", highlight=False)
