@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from dciml.config import AnswerConfig
 from dciml.errors import DataError
-from dciml.features.store import FeatureStore
+from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.index import ClipIndex
 from dciml.search.engine import Grounding
+from dciml.search.searcher import Searcher
 
 
 def _random(text: str) -> np.random.Generator:
@@ -18,7 +25,7 @@ def _random(text: str) -> np.random.Generator:
 
 
 class FakeEngine:
-    """A clip's vector is the mean of its rows; a sentence's vector is random but always the same.
+    """A clip's vector is the direction of the mean of its rows; a sentence's vector is random but always the same.
 
     `planted` maps a sentence to its vector.
     """
@@ -36,7 +43,8 @@ class FakeEngine:
         for video_id in video_ids:
             rows = store.rows(video_id).astype(np.float32)
             clips.append([part.mean(axis=0) for part in np.array_split(rows, self.num_clips)])
-        return np.array(clips, dtype=np.float32)
+        vectors = np.array(clips, dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
 
     def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
         if any(not any(c.isalnum() for c in sentence) for sentence in sentences):
@@ -56,3 +64,39 @@ class FakeEngine:
             spans.append(np.sort(random.uniform(size=(self.num_proposals, 2)), axis=1))
             scores.append(np.sort(-random.uniform(1, 3, size=self.num_proposals))[::-1])
         return Grounding(np.array(spans), np.array(scores))
+
+
+@dataclass
+class Corpus:
+    """A searcher with all that it is made of; videos differ in length and duration."""
+
+    engine: FakeEngine
+    store: FeatureStore
+    index: ClipIndex
+
+    def searcher(self, **settings: Any) -> Searcher:
+        """A searcher with these answer settings."""
+        return Searcher(self.engine, self.index, self.store, AnswerConfig(**settings))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Seven videos of random rows, v0 … v6."""
+    rng = np.random.default_rng(5)
+    engine = FakeEngine()
+    with FeatureStoreWriter(tmp_path / "store", StoreManifest("fake", engine.vector_width, 1.0)) as writer:
+        for number in range(7):
+            rows = rng.standard_normal((9 + 3 * number, engine.vector_width)).astype(np.float32)
+            writer.append(f"v{number}", rows, 10.0 + number)
+    store = FeatureStore.open(tmp_path / "store")
+    index = ClipIndex.create(
+        tmp_path / "index",
+        num_clips=engine.num_clips,
+        width=engine.vector_width,
+        fingerprint=engine.fingerprint,
+        model_folder=tmp_path / "model",
+        store_path=store.path,
+    )
+    ids = store.video_ids
+    index.add(ids, engine.fused_clips(store, ids), [store.duration_seconds(video_id) for video_id in ids])
+    return Corpus(engine, store, index)

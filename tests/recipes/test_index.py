@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+import dciml.build
+from dciml.build import Model
+from dciml.cli.search import register
+from dciml.config import AnswerConfig
+from dciml.errors import DataError, ModelError
+from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.index import ClipIndex
+from dciml.recipes.index import add_videos, build_index, open_features, remove_videos
+from dciml.search.engine import Grounding
+
+WIDTH = 16
+
+
+class RowsEngine:
+    """A clip's vector is the mean of its rows; a sentence asks for the direction that its last word numbers."""
+
+    num_clips, vector_width = 4, WIDTH
+
+    def __init__(self, fingerprint: str = "rows engine") -> None:
+        self.fingerprint = fingerprint
+        self.batches: list[int] = []
+
+    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
+        self.batches.append(len(video_ids))
+        clips = [
+            [part.astype(np.float32).mean(axis=0) for part in np.array_split(store.rows(video_id), 4)]
+            for video_id in video_ids
+        ]
+        return np.array(clips, dtype=np.float32)
+
+    def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        return np.array(
+            [np.eye(WIDTH)[int(sentence.split()[-1])] for sentence in sentences], dtype=np.float32
+        )
+
+    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
+        return Grounding(np.tile([0.0, 0.5], (len(sentences), 1, 1)), np.full((len(sentences), 1), -1.0))
+
+
+def make_model(folder: Path, fingerprint: str = "rows engine") -> Model:
+    (folder / "model").mkdir(exist_ok=True)
+    return Model(folder / "model", "fake", RowsEngine(fingerprint), AnswerConfig(), "test-encoder")
+
+
+def make_store(path: Path, first: int, count: int, encoder: str = "test-encoder") -> Path:
+    """Video n is all zeros but for its third quarter, which points along axis n."""
+    with FeatureStoreWriter(path, StoreManifest(encoder, WIDTH, 1.0)) as writer:
+        for number in range(first, first + count):
+            rows = np.zeros((8, WIDTH), dtype=np.float32)
+            rows[4:6, number] = 1.0
+            writer.append(f"video{number}", rows, 80.0)
+    return path
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> ClipIndex:
+    return build_index(make_model(tmp_path), make_store(tmp_path / "store", 0, 5), tmp_path / "index")
+
+
+def test_build_index_holds_all_videos_and_leaves_nothing_else(tmp_path: Path) -> None:
+    model, done = make_model(tmp_path), []
+    store = make_store(tmp_path / "store", 0, 5)
+    index = build_index(
+        model, store, tmp_path / "deep" / "index", batch_videos=2, on_progress=lambda *of: done.append(of)
+    )
+    assert index.video_ids == tuple(f"video{n}" for n in range(5))
+    assert (index.model_folder(), index.store_path("video3")) == (tmp_path / "model", store)
+    assert done == [(2, 5), (4, 5), (5, 5)]
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["index"]
+
+
+def test_build_index_of_a_split_takes_its_videos(tmp_path: Path, tiny_data: Path) -> None:
+    model = make_model(tmp_path)
+    assert len(build_index(model, tiny_data, tmp_path / "test", split="test")) == 8
+    assert len(build_index(model, tiny_data, tmp_path / "all")) == 32
+    with pytest.raises(DataError, match="there is no split 'val'"):
+        build_index(model, tiny_data, tmp_path / "val", split="val")
+
+
+def test_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    store, model = make_store(tmp_path / "store", 0, 2), make_model(tmp_path)
+    monkeypatch.setattr(ClipIndex, "add", fail)
+    with pytest.raises(OSError, match="disk full"):
+        build_index(model, store, tmp_path / "index")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "store"]
+
+
+def test_build_index_refuses_what_does_not_fit(tmp_path: Path, built: ClipIndex) -> None:
+    model = make_model(tmp_path)
+    with pytest.raises(DataError, match="something here already"):
+        build_index(model, tmp_path / "store", built.path)
+    other = make_store(tmp_path / "other", 0, 1, encoder="another encoder")
+    with pytest.raises(ModelError, match="another encoder"):
+        build_index(model, other, tmp_path / "new")
+    with pytest.raises(DataError, match="has no splits"):
+        build_index(model, tmp_path / "store", tmp_path / "new", split="test")
+    with pytest.raises(DataError, match="no such folder"):
+        open_features(tmp_path / "nothing", None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_add_videos_adds_the_new_ones(tmp_path: Path, built: ClipIndex) -> None:
+    model = make_model(tmp_path)
+    assert add_videos(built, model, make_store(tmp_path / "more", 4, 3)) == 2
+    assert add_videos(built, model, tmp_path / "more") == 0
+    assert built.video_ids[-2:] == ("video5", "video6")
+    assert built.store_path("video6") == tmp_path / "more"
+    with pytest.raises(ModelError, match="built with another model"):
+        add_videos(built, make_model(tmp_path, "retrained"), tmp_path / "more")
+
+
+def test_remove_videos_counts(built: ClipIndex) -> None:
+    assert remove_videos(built, ["video1", "video3"]) == 2
+    with pytest.raises(DataError, match="'video1'"):
+        remove_videos(built, ["video0", "video1"])
+    assert built.video_ids == ("video0", "video2", "video4")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs a command line with a fake model in the place of a trained one."""
+    monkeypatch.setattr(dciml.build, "load_model", lambda folder, device="cpu": make_model(tmp_path))
+    app, runner = typer.Typer(), CliRunner()
+    register(app)
+
+    def run(*arguments: object) -> Any:
+        result = runner.invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def test_commands_from_index_to_search(tmp_path: Path, command: Any) -> None:
+    out, store = tmp_path / "index", make_store(tmp_path / "store", 0, 5)
+    assert "5 videos indexed" in command("index", tmp_path / "model", store, "--out", out).output
+    more = make_store(tmp_path / "more", 5, 1)
+    assert "1 video added, 6 videos in all" in command("index-add", out, more).output
+    assert "2 videos removed, 4 videos left" in command("index-remove", out, "video0", "video1").output
+    hits = json.loads(command("search", out, "find 5", "--json", "-k", 3).output)["hits"]
+    assert len(hits) == 3
+    first = {key: hits[0][key] for key in ("rank", "video_id", "start_seconds", "end_seconds")}
+    assert first == {"rank": 1, "video_id": "video5", "start_seconds": 40.0, "end_seconds": 60.0}
+    table = command("search", out, "find 3", "--video", "video3").output
+    assert "00:40–01:00" in table
+    assert "video5" not in table
+
+
+def test_search_command_takes_folders_that_moved(tmp_path: Path, command: Any, built: ClipIndex) -> None:
+    (tmp_path / "store").rename(tmp_path / "store2")
+    with pytest.raises(ModelError, match="--features"):
+        command("search", built.path, "find 1")
+    result = command("search", built.path, "find 1", "--features", tmp_path / "store2", "--json")
+    assert json.loads(result.output)["hits"][0]["video_id"] == "video1"
+
+
+def test_search_command_says_what_is_wrong(tmp_path: Path, command: Any, built: ClipIndex) -> None:
+    with pytest.raises(DataError, match="the sentence is empty"):
+        command("search", built.path, " ")
+    with pytest.raises(DataError, match="does not hold the video 'video9'"):
+        command("search", built.path, "find 1", "--video", "video9")
+    with pytest.raises(DataError, match="not an index"):
+        command("search", tmp_path / "store", "find 1")
+    assert command("search", built.path, "find 1", "-k", 0).exit_code == 2
