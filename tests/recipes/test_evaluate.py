@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from dciml.cli.evaluate import register
 from dciml.config import AnswerConfig
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
@@ -89,7 +92,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
                 writer.append(name, table, SECONDS)
 
     folder = tmp_path_factory.mktemp("evaluate") / "planted"
-    return write_data_folder(folder, "planted", {"test": queries}, videos, build_store)
+    notes = {"clipped_moments": {"test": 3, "train": 9}, "dropped_moments": {"test": 0}}
+    return write_data_folder(folder, "planted", {"test": queries}, videos, build_store, notes=notes)
 
 
 def test_retrieval_and_chance_are_as_planted(data: DataFolder) -> None:
@@ -100,7 +104,10 @@ def test_retrieval_and_chance_are_as_planted(data: DataFolder) -> None:
     assert report.value("VR", "chance", "R@1") == pytest.approx(100 / VIDEOS)
     assert report.value("VR", "chance", "median rank") == 6.5
     assert (report.num_queries, report.num_queries_with_moments, report.num_videos) == (25, 24, VIDEOS)
-    assert any("1 queries have no true moment" in note for note in report.notes)
+    assert "1 queries have no true moment and count for VR only." in report.notes
+    assert report.notes[-1] == (
+        "At import, 3 true moments of the split ended after their video and were clipped to its end."
+    )
 
 
 def test_proposals_by_reconstruction_are_right_for_half_of_the_topics(data: DataFolder) -> None:
@@ -233,3 +240,39 @@ def test_a_report_comes_back_from_json(data: DataFolder, tmp_path: Path) -> None
 def test_an_unknown_split_is_a_user_error(data: DataFolder) -> None:
     with pytest.raises(DataError, match="no split 'val'"):
         evaluate(PlantedEngine(), data, "val", ANSWER)
+
+
+def test_the_command_prints_tables_and_headlines_and_writes_both_files(
+    data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loaded:
+        engine, answer = PlantedEngine(), ANSWER
+
+        def check_store(self, store: FeatureStore) -> None:
+            assert store.manifest.encoder == "planted"
+
+    asked = []
+    monkeypatch.setattr("dciml.build.load_model", lambda folder, device: asked.append(folder) or Loaded())
+    app = typer.Typer()
+    register(app)
+    files = ["--json", str(tmp_path / "r.json"), "--submission", str(tmp_path / "s.json")]
+    options = ["--data", str(data.path), "--queries", "20", "--beside", "zero-shot=other", *files]
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "my_model"), *options])
+    assert result.exit_code == 0, result.output
+    assert asked == [tmp_path / "my_model", Path("other")]
+    report = read_report(tmp_path / "r.json")
+    assert (report.run, report.num_queries) == ("my_model", 20)
+    assert len(json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["VR"]) == 20
+    for row in (
+        "model",
+        "zero-shot",
+        "blind spans",
+        "chance",
+        "oracle retrieval",
+        "retrieval only + blind spans",
+    ):
+        assert row in result.output
+    assert "The right video comes first for 100.0% of the sentences: above chance (8.3%)" in result.output
+    assert max(len(line) for line in result.output.splitlines()) <= 120
+    wrong = CliRunner().invoke(app, ["evaluate", "m", "--data", str(data.path), "--beside", "other"])
+    assert wrong.exit_code == 2

@@ -32,14 +32,13 @@ Clips = NDArray[np.float32]
 class Task:
     """The queries of a split, ordered by id, and its corpus: every video of the split with its duration.
 
-    `num_all_queries` is how many the split has; `num_clipped` is how many true moments the import clipped.
+    `num_all_queries` is how many the split has, of which `queries` may be a part.
     """
 
     store: FeatureStore
     queries: tuple[Query, ...]
     durations_seconds: Mapping[str, float]
     num_all_queries: int
-    num_clipped: int = 0
 
     @cached_property
     def video_ids(self) -> tuple[str, ...]:

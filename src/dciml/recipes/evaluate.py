@@ -79,7 +79,7 @@ def evaluate(
         submission.write(options.submission, task.queries)
     return Report(
         run=options.run,
-        data=f"{Path(data.path).name}, queries {_checksum(task.queries)}",
+        data=f"{data.name}, queries {_checksum(task.queries)}",
         split=split,
         num_videos=len(task.durations_seconds),
         num_queries=len(task.queries),
@@ -89,7 +89,7 @@ def evaluate(
         seed=options.seed,
         num_resamples=options.num_resamples,
         versions={"dciml": __version__, "numpy": np.__version__},
-        notes=tuple(_notes(task, options)),
+        notes=(*_notes(task, options), *_import_notes(data, split)),
         tables=tuple(tables),
     )
 
@@ -102,9 +102,7 @@ def make_task(data: DataFolder, split: str, num_queries: int | None = None) -> T
         raise DataError(f"the split {split!r} has no queries", where=data.path, mend="choose another --split")
     chosen = every if num_queries is None else sorted(every, key=_hash)[:num_queries]
     queries = tuple(sorted(chosen, key=lambda query: query.query_id))
-    return Task(
-        data.store, queries, durations, num_all_queries=len(every), num_clipped=_num_clipped(data, split)
-    )
+    return Task(data.store, queries, durations, num_all_queries=len(every))
 
 
 def _video_table(task: Task, asked: Mapping[str, Answers], options: EvaluateOptions) -> Table:
@@ -208,11 +206,18 @@ def _spans(hits: Sequence[SearchHit]) -> FloatArray:
     return np.array([(hit.start_seconds, hit.end_seconds) for hit in hits], dtype=np.float64).reshape(-1, 2)
 
 
-def _num_clipped(data: DataFolder, split: str) -> int:
-    """How many moments the import clipped to their video's end; 0 when the data folder does not say."""
-    clipped = data.notes.get("clipped_moments", {})
-    number = clipped.get(split, 0) if isinstance(clipped, dict) else 0
-    return number if isinstance(number, int) else 0
+def _import_notes(data: DataFolder, split: str) -> list[str]:
+    """What the import did to the true moments of the split; nothing when the data folder does not say."""
+    found = []
+    for name, what in (
+        ("clipped_moments", "ended after their video and were clipped to its end"),
+        ("dropped_moments", "were impossible and were dropped"),
+    ):
+        counts = data.notes.get(name)
+        number = counts.get(split) if isinstance(counts, dict) else None
+        if number:
+            found.append(f"At import, {number} true moments of the split {what}.")
+    return found
 
 
 def _hash(query: Query) -> tuple[str, str]:
@@ -233,10 +238,6 @@ def _notes(task: Task, options: EvaluateOptions) -> list[str]:
     without = len(task.queries) - len(task.moment_queries)
     if without:
         notes.append(f"{without} queries have no true moment and count for VR only.")
-    if task.num_clipped:
-        notes.append(
-            f"{task.num_clipped} true moments of the split ended after their video and were clipped."
-        )
     draws = f"{options.num_resamples} draws, seed {options.seed}"
     notes.append(f"Intervals: 95 %, percentile bootstrap over videos, {draws}.")
     return notes

@@ -153,7 +153,12 @@ def _assemble(
         queries,
         videos,
         partial(source.copy, video_ids=used, durations=durations),
-        notes={"features": source.path.name, "annotations": annotations},
+        notes={
+            "features": source.path.name,
+            "annotations": annotations,
+            "clipped_moments": {split: part.file.num_clipped for split, part in inputs.items()},
+            "dropped_moments": {split: part.file.num_dropped_moments for split, part in inputs.items()},
+        },
     )
     return ImportSummary(
         folder, {split: _summary(folder, split, inputs[split]) for split in inputs}, num_extra
