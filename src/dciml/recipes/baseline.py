@@ -1,0 +1,182 @@
+"""Build the two baselines, from the same records and features as the real model, each as a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from dciml.build_baseline import CARD_FILE, BaselineCard, load_baseline, make_space, save_baseline
+from dciml.config import Settings
+from dciml.datasets.folder import DataFolder
+from dciml.errors import DataError, ModelError, TrainingError
+from dciml.features.base import EncodedSentence, TextEncoder
+from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.text import create_text_encoder
+from dciml.features.vocabulary import Vocabulary
+from dciml.losses.retrieval import info_nce
+from dciml.losses.soft_max_pool import soft_max_pool
+from dciml.models.shared_space import SharedSpace, pad_words
+from dciml.search.baseline_engine import pooled_clips
+from dciml.types import TrainingPair
+
+__all__ = ["BaselineConfig", "SharedSpaceConfig", "build_cosine", "load_baseline", "train_shared_space"]
+
+Report = Callable[[int, float], None]  # epoch from 1, mean loss
+
+
+class BaselineConfig(Settings):
+    """What both baselines share; the untrained one has nothing more."""
+
+    text: str = Field("minilm", description="text encoder, as in a run's `text.encoder`")
+    train_split: str = "train"
+    max_words: int = Field(30, ge=1)
+    vocabulary_size: int = Field(8000, ge=1)
+    num_clips: int = Field(32, ge=1)
+    clip_weight: float = Field(0.7, ge=0, le=1, description="untrained: the video's mean has the rest")
+
+
+class SharedSpaceConfig(BaselineConfig):
+    """The trained baseline. Defaults: the best of a few tries on held-out pairs of the benchmark corpora."""
+
+    width: int = Field(256, ge=1, description="of the shared space")
+    epochs: int = Field(10, ge=1)
+    batch_pairs: int = Field(128, ge=2)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    pool_temperature: float = Field(0.1, gt=0, description="of the soft maximum over clips, in cosine")
+    temperature: float = Field(0.05, gt=0, description="of InfoNCE, in cosine")
+    seed: int = Field(9527, ge=0)
+
+
+def build_cosine(data: DataFolder, out: Path, config: BaselineConfig | None = None) -> Path:
+    """Write the untrained baseline as a model folder.
+
+    Raises:
+        DataError: the text encoder has no sentence vector of the width of the features.
+        ModelError: `out` holds a model already.
+    """
+    config = config or BaselineConfig()
+    _refuse_existing(out)
+    pairs, vocabulary, encoder = _text(data, config)
+    sentence = encoder.encode([pairs[0].sentence])[0].sentence
+    width, found = data.store.manifest.width, 0 if sentence is None else len(sentence)
+    if found != width:
+        has = f"sentence vectors of width {found}" if found else "no sentence vectors"
+        raise DataError(
+            f"queries and videos share no space: {encoder.name} gives {has}, the features are {width} wide",
+            where=data.path,
+            mend="use a text encoder that belongs to the features, or the trained baseline shared-space",
+        )
+    card = _card("cosine", data, config, encoder, width)
+    save_baseline(out, card, vocabulary, make_space(card))
+    return out
+
+
+def train_shared_space(
+    data: DataFolder, out: Path, config: SharedSpaceConfig | None = None, report: Report | None = None
+) -> Path:
+    """Train the shared linear space by InfoNCE over soft-max-pooled clips and write it as a model folder.
+
+    On one machine the same seed gives the same weights.
+
+    Args:
+        report: is told the mean loss of each epoch.
+    Raises:
+        DataError: the data folder cannot be used.
+        ModelError: `out` holds a model already.
+        TrainingError: the loss is not finite.
+    """
+    config = config or SharedSpaceConfig()
+    _refuse_existing(out)
+    pairs, vocabulary, encoder = _text(data, config)
+    sentences = EncodedCorpus.build(encoder, [pair.sentence for pair in pairs])
+    video_ids = list(dict.fromkeys(pair.video_id for pair in pairs))
+    row_of_video = {video_id: row for row, video_id in enumerate(video_ids)}
+    video_of_pair = np.array([row_of_video[pair.video_id] for pair in pairs])
+    clips = _clip_bank(data, video_ids, config.num_clips)
+
+    card = _card("shared_space", data, config, encoder, config.width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        space = SharedSpace(card.text_width, card.video_width, card.width)
+        optimizer = torch.optim.AdamW(space.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        for epoch in range(config.epochs):
+            order = np.random.default_rng((config.seed, epoch)).permutation(len(pairs))
+            losses = []
+            for batch in np.array_split(order, -(-len(order) // config.batch_pairs)):
+                videos, owner = np.unique(video_of_pair[batch], return_inverse=True)
+                encoded = [sentences.get(int(index)) for index in batch]
+                loss = _loss(space, encoded, clips[videos], torch.from_numpy(owner), config)
+                _check_finite(loss, [pairs[index].query_id for index in batch])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                losses.append(float(loss.detach()))
+            if report:
+                report(epoch + 1, float(np.mean(losses)))
+    save_baseline(out, card, vocabulary, space)
+    return out
+
+
+def _loss(
+    space: SharedSpace,
+    sentences: Sequence[EncodedSentence],
+    clips: torch.Tensor,
+    owner: torch.Tensor,
+    config: SharedSpaceConfig,
+) -> torch.Tensor:
+    """InfoNCE of sentences against the clips (V, S, width) of V videos; `owner` says which is whose."""
+    similarity = space.similarity(space.encode_words(*pad_words(sentences)), space.encode_clips(clips))
+    pooled = soft_max_pool(similarity, config.pool_temperature)  # (queries, videos)
+    return info_nce(pooled / config.temperature, owner)
+
+
+def _refuse_existing(out: Path) -> None:
+    if (out / CARD_FILE).exists():
+        raise ModelError(f"{out}: holds a model already; choose another --out")
+
+
+def _text(
+    data: DataFolder, config: BaselineConfig
+) -> tuple[tuple[TrainingPair, ...], Vocabulary, TextEncoder]:
+    pairs = data.pairs(config.train_split)
+    if not pairs:
+        raise DataError(f"the split {config.train_split!r} has no queries", where=data.path)
+    vocabulary = Vocabulary.build([pair.sentence for pair in pairs], config.vocabulary_size)
+    return pairs, vocabulary, create_text_encoder(config.text, vocabulary, config.max_words)
+
+
+def _card(
+    kind: str, data: DataFolder, config: BaselineConfig, encoder: TextEncoder, width: int
+) -> BaselineCard:
+    return BaselineCard.model_validate(
+        {
+            "kind": kind,
+            "text_spec": config.text,
+            "text_encoder": encoder.name,
+            "store_encoder": data.store.manifest.encoder,
+            "max_words": config.max_words,
+            "text_width": encoder.width,
+            "video_width": data.store.manifest.width,
+            "num_clips": config.num_clips,
+            "width": width,
+            "clip_weight": config.clip_weight if kind == "cosine" else 1.0,
+        }
+    )
+
+
+def _clip_bank(data: DataFolder, video_ids: list[str], num_clips: int) -> torch.Tensor:
+    """All training videos pooled to clips, (videos, S, width), in half precision to keep a large corpus small."""
+    bank = np.empty((len(video_ids), num_clips, data.store.manifest.width), dtype=np.float16)
+    for row, video_id in enumerate(video_ids):
+        bank[row] = pooled_clips(data.store, [video_id], num_clips)[0]
+    return torch.from_numpy(bank)
+
+
+def _check_finite(loss: torch.Tensor, query_ids: list[str]) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the loss info_nce is {float(loss)} for the queries {', '.join(query_ids)}")
