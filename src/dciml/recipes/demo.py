@@ -94,8 +94,7 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
         )
         report.write(out / "report.json")
     with _stage(console, "index"):
-        test_ids = [video.video_id for video in data.videos("test")]
-        build_index(model_folder, data.store.path, out / "index", video_ids=test_ids)
+        build_index(model, data.path, out / "index", split="test")
     with _stage(console, "answers and page"):
         page = _page(out, data, report)
     _print_report(report, console)
