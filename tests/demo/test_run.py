@@ -33,7 +33,7 @@ def report_of(tables: dict[str, dict[str, dict[str, float]]]) -> Report:
 def test_figures_join_the_tables_by_row_name() -> None:
     report = report_of(
         {
-            "VR": {"model": {"R@1": 50.0, "R@10": 90.0}, "chance": {"R@1": 2.0, "R@10": 20.0}},
+            "VR": {"chance": {"R@1": 2.0, "R@10": 20.0}, "model": {"R@1": 50.0, "R@10": 90.0}},
             "SVMR": {"blind spans": {"R@1, IoU=0.5": 8.0}, "model": {"R@1, IoU=0.5": 40.0}},
             "VCMR, strict": {"chance": {"R@1, IoU=0.5": 0.1, "R@10, IoU=0.5": 1.0}},
         }
@@ -42,8 +42,8 @@ def test_figures_join_the_tables_by_row_name() -> None:
     assert figures.columns == tuple(COLUMNS)
     assert [(row.name, row.values, row.is_model) for row in figures.rows] == [
         ("DCIML, trained", (50.0, 90.0, 40.0, None, None), True),
-        ("chance", (2.0, 20.0, None, 0.1, 1.0), False),
         ("blind spans", (None, None, 8.0, None, None), False),
+        ("chance", (2.0, 20.0, None, 0.1, 1.0), False),
     ]
 
 

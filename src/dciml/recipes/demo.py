@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 NUM_SENTENCES = 8
 NUM_HITS = 4
-COLUMNS = {  # heading on the page → protocol and metric of the report
-    "videos, R@1": ("VR", "R@1"),
-    "videos, R@10": ("VR", "R@10"),
-    "moment in the given video, R@1": ("SVMR", "R@1, IoU=0.5"),
-    "moment in the corpus, R@1": ("VCMR, strict", "R@1, IoU=0.5"),
-    "moment in the corpus, R@10": ("VCMR, strict", "R@10, IoU=0.5"),
+COLUMNS = {  # heading → protocol and metric of the report
+    "VR R@1": ("VR", "R@1"),
+    "VR R@10": ("VR", "R@10"),
+    "SVMR R@1": ("SVMR", "R@1, IoU=0.5"),
+    "VCMR R@1": ("VCMR, strict", "R@1, IoU=0.5"),
+    "VCMR R@10": ("VCMR, strict", "R@10, IoU=0.5"),
 }
+LAST_ROWS = ("blind spans", "chance")
 ABOUT = (
-    "A moment counts with an overlap (IoU) of at least 0.5. Blind spans are the same for every sentence: whole video, "
-    "halves, thirds, quarters. Oracle retrieval is told the right video."
+    "VR: the right video is found. SVMR: the video is given, the moment is found. VCMR: video and moment are both "
+    "found in the whole corpus. R@10: among the first ten answers. A moment counts when its overlap (IoU) with the "
+    "true one is at least 0.5. Blind spans are the same for every sentence: whole video, halves, thirds, quarters. "
+    "Oracle retrieval is told the right video. Untrained is the same model with its first, random weights."
 )
 
 
@@ -120,8 +123,9 @@ def figures_of(report: Report) -> Figures:
     names: dict[str, None] = {}
     for table, _ in COLUMNS.values():
         names |= dict.fromkeys(report.table(table).rows)
+    order = sorted(names, key=lambda name: (name in LAST_ROWS, name == "chance", name != "model"))
     rows = []
-    for name in names:
+    for name in order:
         values = []
         for table, metric in COLUMNS.values():
             interval = report.table(table).rows.get(name, {}).get(metric)
@@ -168,17 +172,19 @@ def _page(out: Path, data: DataFolder, report: Report) -> Path:
 
 
 def _print_report(report: Report, console: Console) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     figures = figures_of(report)
-    table = Table(title=f"{report.num_queries} test sentences, {report.num_videos} videos; percent")
-    table.add_column("")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column(f"{report.num_queries} sentences, {report.num_videos} videos; percent", no_wrap=True)
     for column in figures.columns:
         table.add_column(column, justify="right")
     for row in figures.rows:
         cells = ("–" if value is None else f"{value:.1f}" for value in row.values)
         table.add_row(row.name, *cells, style="bold" if row.is_model else None)
     console.print(table)
+    console.print(figures.about, highlight=False)
 
 
 @contextmanager
