@@ -9,17 +9,20 @@ from typing import Any
 
 import torch
 
+from dciml.build_baseline import load_baseline
 from dciml.config import AnswerConfig, RunConfig, load_config
 from dciml.errors import ModelError
 from dciml.features.base import TextEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json
+from dciml.index import ClipIndex
 from dciml.models.dual import DualBranch
 from dciml.models.grounding import GroundingBranch
 from dciml.models.retrieval import RetrievalBranch
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
+from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
 
 MODEL_FORMAT = 1
@@ -109,9 +112,10 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
     kind = read_json(folder / "model.json").get("kind")
     if kind == "dciml":
         return _load_dual(folder, torch.device(device))
-    from dciml.recipes.baseline import load_baseline
-
-    return Model(folder, str(kind), load_baseline(folder, device), AnswerConfig(), "")
+    engine = load_baseline(folder, device)
+    # Its proposals are the windows of best contrast themselves.
+    answer = AnswerConfig(candidates="windows", ground_videos=0)
+    return Model(folder, str(kind), engine, answer, engine.store_encoder)
 
 
 def _load_dual(folder: Path, device: torch.device) -> Model:
@@ -139,7 +143,7 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
 
 def make_text_encoder(config: RunConfig, vocabulary: Vocabulary) -> TextEncoder:
     """The text encoder that the settings name."""
-    from dciml.features.transformers_text import create_text_encoder
+    from dciml.features.text import create_text_encoder
 
     return create_text_encoder(config.text.encoder, vocabulary)
 
@@ -150,3 +154,20 @@ def folder_fingerprint(folder: Path) -> str:
     for name in ("model.json", "vocabulary.json", WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
+
+
+def open_searcher(
+    folder: Path, device: str = "cpu", *, model_folder: Path | None = None, store_path: Path | None = None
+) -> Searcher:
+    """Open an index with the model and the features that it names.
+
+    Args:
+        model_folder, store_path: where these are now, if they have moved since the index was built.
+    Raises:
+        ModelError: the folder holds no index, or its model changed since it was built.
+        DataError: the features are gone.
+    """
+    index = ClipIndex.open(folder)
+    model = load_model(model_folder or index.model_folder(), device)
+    store = FeatureStore.open(store_path or index.store_path())
+    return Searcher(model.engine, index, store, model.answer)

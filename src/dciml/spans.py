@@ -28,7 +28,9 @@ def to_seconds(spans_unit: ArrayLike, duration_seconds: ArrayLike) -> FloatArray
     >>> to_seconds([[0.25, 0.5]], [60.0]).tolist()
     [[15.0, 30.0]]
     """
-    return np.asarray(spans_unit, dtype=np.float64) * np.asarray(duration_seconds, dtype=np.float64)[..., None]
+    durations = np.asarray(duration_seconds, dtype=np.float64)[..., None]
+    seconds: FloatArray = np.asarray(spans_unit, dtype=np.float64) * durations
+    return seconds
 
 
 def temporal_iou(pred: ArrayLike, target: ArrayLike) -> FloatArray:

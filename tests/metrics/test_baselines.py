@@ -56,6 +56,11 @@ def test_chance_of_the_whole_task_equals_simulation() -> None:
     assert query.moments == ((2.0, 9.0),)
 
 
+def test_a_random_span_is_a_third_of_the_video_long() -> None:
+    whole = Chance([Query("a", "v", "s", ((0.0, 20.0),))], {"a": 20.0}).moment_recalls()
+    assert whole.means()["mIoU"] == pytest.approx(1 / 3, abs=1e-12)
+
+
 def test_chance_of_retrieval_is_k_over_the_corpus() -> None:
     means = chance_recalls(QUERIES, 50).means()
     assert means == {"R@1": 0.02, "R@5": 0.1, "R@10": 0.2, "R@100": 1.0, "SumR": pytest.approx(1.32)}

@@ -29,6 +29,7 @@ from dciml.models.dual import DualBranch
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
+    Optimizers,
     Progress,
     load_checkpoint,
     load_tensors,
@@ -53,7 +54,7 @@ class Run:
     config: RunConfig
     out: Path
     model: DualBranch
-    optimizers: dict[str, torch.optim.Optimizer]
+    optimizers: Optimizers
     training: PairData
     held_out: PairData
     progress: Progress
@@ -134,7 +135,7 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     model = build_dual(config, card).to(fabric.device)
     if fabric.global_rank == 0:
         _write_folder(out, config, card, vocabulary)
-    optimizers = {name: fabric.setup_optimizers(o) for name, o in make_optimizers(config, model).items()}
+    optimizers = _on_fabric(fabric, make_optimizers(config, model))
     return Run(
         fabric,
         config,
@@ -145,6 +146,16 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
         pair_data(held_out_pairs),
         Progress(),
     )
+
+
+def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
+    """Let Fabric step the optimisers, so that mixed precision scales gradients back."""
+    wrapped: Optimizers = {}
+    for name, optimizer in optimizers.items():
+        ready = fabric.setup_optimizers(optimizer)
+        assert not isinstance(ready, tuple)
+        wrapped[name] = ready
+    return wrapped
 
 
 def make_optimizers(config: RunConfig, model: DualBranch) -> dict[str, torch.optim.Optimizer]:

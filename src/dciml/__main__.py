@@ -1,0 +1,5 @@
+"""`python -m dciml`."""
+
+from dciml.cli import main
+
+main()

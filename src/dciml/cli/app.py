@@ -1,0 +1,41 @@
+"""All commands in one place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dciml.cli import baseline, data, demo, evaluate, search, train
+from dciml.version import __version__
+
+app = typer.Typer(
+    name="dciml",
+    help="Find the video and the moment that a sentence describes, learned from (video, sentence) pairs alone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+demo.register(app)
+app.add_typer(data.app, name="import")
+train.register(app)
+evaluate.register(app)
+search.register(app)
+baseline.register(app)

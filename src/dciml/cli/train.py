@@ -1,0 +1,37 @@
+"""`dciml train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(train)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file of settings; see configs/.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run and its model. Default: runs/NAME, NAME from the settings."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, for example training.epochs=3. May be repeated."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT from its last checkpoint.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train both branches from (video, sentence) pairs; no moment is read."""
+    from dciml.config import load_config
+    from dciml.recipes.train import train as run
+
+    resolved = load_config(config, settings or [])
+    folder = run(resolved, out or Path("runs") / resolved.name, resume=resume, quiet=quiet)
+    typer.echo(f"model: {folder}")
