@@ -49,7 +49,8 @@ def temporal_iou(pred: ArrayLike, target: ArrayLike) -> FloatArray:
     intersection = np.clip(end - start, 0.0, None)
     length_a, length_b = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]
     union = length_a[:, None] + length_b[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    iou: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return iou
 
 
 def non_maximum_suppression(spans: ArrayLike, max_iou: float) -> NDArray[np.int64]:

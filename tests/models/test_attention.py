@@ -10,7 +10,7 @@ from dciml.models.grounding import log_gaussian
 def test_gaussian_bias_equals_reweighted_softmax() -> None:
     """The slow definition: softmax, times g, divided by the new sum."""
     torch.manual_seed(0)
-    attention = Attention(8, 2, dropout=0.0).double()
+    attention = Attention(8, 2).double()
     x = torch.randn(3, 5, 8, dtype=torch.float64)
     g = torch.rand(3, 5, dtype=torch.float64) + 0.01
     q, (k, v) = attention.query(x), attention.key_value(x).chunk(2, dim=-1)
@@ -62,4 +62,4 @@ def test_log_gaussian_peaks_at_its_centre() -> None:
 
 def test_attention_refuses_a_width_that_heads_do_not_divide() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        Attention(10, 4, dropout=0.0)
+        Attention(10, 4)

@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.metrics.video_retrieval import score_blocks
 from dciml.recipes.answers import index_corpus
 from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
 from dciml.recipes.headlines import headlines
@@ -159,8 +161,10 @@ def test_scored_hits_equal_those_of_search(data: DataFolder, tmp_path: Path) -> 
 
 
 def test_an_independent_scorer_reads_the_submission_and_finds_the_same(
-    data: DataFolder, tmp_path: Path
+    data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Blocks of four queries, so that positions in a block and in the whole differ.
+    monkeypatch.setattr("dciml.recipes.answers.score_blocks", partial(score_blocks, max_products=4 * CLIPS))
     file = tmp_path / "submission.json"
     report = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=EvaluateOptions(submission=file))
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -175,6 +179,44 @@ def test_an_independent_scorer_reads_the_submission_and_finds_the_same(
         for m in (0.3, 0.5, 0.7):
             found = slow_moment_recall(content, "SVMR", queries, n, m)
             assert report.value("SVMR", "model", f"R@{n}, IoU={m}") == pytest.approx(found)
+
+
+def test_rows_equal_a_slow_count_from_the_submission_and_the_engine(data: DataFolder, tmp_path: Path) -> None:
+    file, engine = tmp_path / "submission.json", PlantedEngine(0.6)
+    report = evaluate(engine, data, "test", ANSWER, options=EvaluateOptions(submission=file))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    every = {query.query_id: query for query in data.queries("test")}
+    queries = [query for query in every.values() if query.moments]
+    videos = {entry["desc_id"]: [row[0] for row in entry["predictions"]] for entry in content["VR"]}
+    suppressed = content | {"VCMR": [slow_suppression(entry) for entry in content["VCMR"]]}
+    for m in (0.3, 0.5):
+        lenient = blind = 0
+        for query in queries:
+            rank = 1 + videos[query.query_id].index(content["video2idx"][query.video_id])
+            spans = engine.ground(data.store, [query.sentence], [query.video_id]).spans_unit[0, :5] * SECONDS
+            lenient += rank <= 5 and any(slow_iou(span, query.moments[0]) >= m for span in spans)
+            # Five answers are the first five blind spans of the first video.
+            first = [(0, 40), (0, 20), (20, 40), (0, 40 / 3), (40 / 3, 80 / 3)]
+            blind += rank == 1 and any(slow_iou(span, query.moments[0]) >= m for span in first)
+        found = report.value("VCMR, lenient", "model", f"R@5, IoU={m}, N_p=5")
+        assert found == pytest.approx(100 * lenient / len(queries))
+        found = report.value("VCMR, strict", "retrieval only + blind spans", f"R@5, IoU={m}")
+        assert found == pytest.approx(100 * blind / len(queries))
+        found = report.value("VCMR, strict", "model, NMS 0.5", f"R@10, IoU={m}")
+        assert found == pytest.approx(slow_moment_recall(suppressed, "VCMR", every, 10, m))
+
+
+def slow_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
+    return shared / ((a[1] - a[0]) + (b[1] - b[0]) - shared)
+
+
+def slow_suppression(entry: dict) -> dict:
+    kept: list[list[float]] = []
+    for row in entry["predictions"]:
+        if not any(row[0] == other[0] and slow_iou(row[1:3], other[1:3]) > 0.5 for other in kept):
+            kept.append(row)
+    return entry | {"predictions": kept}
 
 
 def slow_video_recall(content: dict, queries: dict[str, Query], k: int) -> float:

@@ -29,14 +29,15 @@ class Attention(nn.Module):
 
     Multiplying the attention by positive weights g and normalising again is the same as adding log g to the scores:
     softmax(a)·g / Σ softmax(a)·g = softmax(a + log g). So the Gaussian re-weighting of the grounding branch
-    (METHOD §3) is a bias, and the fused kernel serves it.
+    (METHOD §3) is a bias, and the fused kernel serves it. That kernel has no dropout on a CPU, so there is none on
+    the attention weights; the layers drop what attention gives.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -50,8 +51,7 @@ class Attention(nn.Module):
         q = split_heads(self.query(queries), self.heads)
         k, v = (split_heads(part, self.heads) for part in self.key_value(keys).chunk(2, dim=-1))
         mask = None if bias is None else bias[:, None].to(q.dtype)
-        dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, mask, dropout)))
+        out: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, mask)))
         return out
 
 
@@ -60,8 +60,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention = Attention(width, heads, dropout)
-        self.cross_attention = Attention(width, heads, dropout)
+        self.self_attention = Attention(width, heads)
+        self.cross_attention = Attention(width, heads)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )

@@ -153,7 +153,7 @@ def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
     wrapped: Optimizers = {}
     for name, optimizer in optimizers.items():
         ready = fabric.setup_optimizers(optimizer)
-        assert not isinstance(ready, tuple)
+        assert isinstance(ready, torch.optim.Optimizer)
         wrapped[name] = ready
     return wrapped
 
