@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dciml.metrics.intervals import Interval
     from dciml.recipes.report import Report, Table
+    from dciml.search.engine import Engine
 
 MIN_WIDTH = 118  # a row with intervals; a pipe counts as 80 columns wide, which would cut numbers off
 MAX_COLUMNS = 4
@@ -68,13 +69,15 @@ def evaluate(
     from dciml.datasets.folder import DataFolder
     from dciml.recipes.evaluate import EvaluateOptions
     from dciml.recipes.evaluate import evaluate as run
+    from dciml.recipes.zero_shot import zero_shot_engine
 
     loaded, folder = load_model(model, device), DataFolder.open(data)
     loaded.check_store(folder.store)
     options = EvaluateOptions(
         run=model.resolve().name, num_queries=queries, submission=submission, progress=True
     )
-    others = {}
+    zero_shot = zero_shot_engine(loaded.engine, folder.store)
+    others: dict[str, Engine] = {"zero-shot": zero_shot} if zero_shot else {}
     for name, path in map(_named_model, beside or []):
         other = load_model(path, device)
         other.check_store(folder.store)

@@ -1,0 +1,28 @@
+"""The zero-shot row: nothing trained, the sentence's own vector against the video rows, where both share a space."""
+
+from __future__ import annotations
+
+from dciml.features.store import FeatureStore
+from dciml.models.cosine import CosineSpace
+from dciml.search.baseline_engine import BaselineEngine
+from dciml.search.dual_engine import DualEngine
+from dciml.search.engine import Engine
+
+
+def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | None:
+    """The untrained cosine with the text encoder of a trained engine.
+
+    Returns: None when the encoder has no sentence vector of the width of the features, or the engine is itself
+        an untrained cosine.
+    """
+    if not isinstance(engine, DualEngine | BaselineEngine):
+        return None
+    if isinstance(engine, BaselineEngine) and isinstance(engine.space, CosineSpace):
+        return None
+    sentence = engine.text_encoder.encode(["a video"])[0].sentence
+    width = store.manifest.width
+    if sentence is None or len(sentence) != width:
+        return None
+    fingerprint = f"zero-shot {engine.text_encoder.name}"
+    space = CosineSpace(width)
+    return BaselineEngine(space, engine.text_encoder, engine.num_clips, fingerprint, store.manifest.encoder)
