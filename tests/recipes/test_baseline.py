@@ -22,7 +22,7 @@ from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary, tokenize
 from dciml.recipes import baseline as recipe
 from dciml.recipes.baseline import (
-    BaselineConfig,
+    CosineConfig,
     SharedSpaceConfig,
     build_cosine,
     load_baseline,
@@ -126,7 +126,7 @@ def test_shared_space_learns_to_find_planted_moments(trained: Path, data: DataFo
 def test_cosine_finds_planted_moments_without_training(
     planted_text: None, data: DataFolder, tmp_path: Path
 ) -> None:
-    folder = build_cosine(data, tmp_path / "cosine", BaselineConfig(num_clips=8))
+    folder = build_cosine(data, tmp_path / "cosine", CosineConfig(num_clips=8))
     moments, videos = _found_moments(folder, data)
     assert moments >= 0.8
     assert videos >= 0.8
@@ -189,7 +189,7 @@ def test_cosine_needs_a_shared_space(
         build_cosine(data, tmp_path / "m")
     monkeypatch.undo()
     with pytest.raises(DataError, match="no sentence vectors"):
-        build_cosine(data, tmp_path / "m", BaselineConfig(text="words"))
+        build_cosine(data, tmp_path / "m", CosineConfig(text="words"))
 
 
 def test_an_existing_model_is_not_overwritten(trained: Path, data: DataFolder) -> None:

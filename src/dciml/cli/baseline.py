@@ -26,9 +26,9 @@ def register(app: typer.Typer) -> None:
 def cosine(data: DataArgument, out: OutOption, text: TextOption = "minilm") -> None:
     """Nothing trained: the sentence's vector against the video rows, where both share a space."""
     from dciml.datasets.folder import DataFolder
-    from dciml.recipes.baseline import BaselineConfig, build_cosine
+    from dciml.recipes.baseline import CosineConfig, build_cosine
 
-    build_cosine(DataFolder.open(data), out, BaselineConfig(text=text))
+    build_cosine(DataFolder.open(data), out, CosineConfig(text=text))
     typer.echo(f"The untrained cosine is in {out}.")
 
 
