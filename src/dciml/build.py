@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from dciml.build_baseline import load_baseline
 from dciml.config import AnswerConfig, RunConfig, load_config
-from dciml.errors import ModelError
+from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features.base import TextEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
@@ -44,6 +48,21 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> ModelCard:
+        """Read a model.json of this kind. Raises ModelError: of another format version, or damaged."""
+        content = read_json(path)
+        version = content.get("format_version")
+        if version != MODEL_FORMAT:
+            raise ModelError(f"{path}: the model format is {version}, this version reads {MODEL_FORMAT}")
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            fields = ", ".join(str(e["loc"][0]) for e in error.errors())
+            raise ModelError(
+                f"{path}: damaged or incomplete ({fields}); restore it or train again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,14 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
     """
     if not (folder / "model.json").exists():
         raise ModelError(f"{folder}: no model here (there is no model.json); train one with `dciml train`")
-    kind = read_json(folder / "model.json").get("kind")
+    with _as_model_error(folder):
+        content = read_json(folder / "model.json")
+    if not isinstance(content, dict):
+        raise ModelError(f"{folder / 'model.json'}: damaged, it does not describe a model; train again")
+    kind = content.get("kind")
     if kind == "dciml":
-        return _load_dual(folder, torch.device(device))
+        with _as_model_error(folder):
+            return _load_dual(folder, torch.device(device))
     engine = load_baseline(folder, device)
     # Its proposals are the windows of best contrast themselves.
     answer = AnswerConfig(candidates="windows", ground_videos=0)
@@ -119,12 +143,7 @@ def load_model(folder: Path, device: str = "cpu") -> Model:
 
 
 def _load_dual(folder: Path, device: torch.device) -> Model:
-    content = read_json(folder / "model.json")
-    if content.get("format_version") != MODEL_FORMAT:
-        raise ModelError(
-            f"{folder}: model format {content.get('format_version')}, this version reads {MODEL_FORMAT}"
-        )
-    card = ModelCard(**content)
+    card = ModelCard.read(folder / "model.json")
     config = load_config(folder / "config.yaml")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     encoder = make_text_encoder(config, vocabulary)
@@ -135,22 +154,38 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
         )
     dual = build_dual(config, card)
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
-    dual.load_state_dict(tensors)
+    try:
+        dual.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE}: does not fit the settings beside it ({reason}); restore the folder"
+        ) from error
     dual.eval().to(device)
-    engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder), device)
+    engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder, config), device)
     return Model(folder, "dciml", engine, config.answer, card.store_encoder)
 
 
+@contextmanager
+def _as_model_error(folder: Path) -> Iterator[None]:
+    """What is wrong with a file of a model is wrong with the model; the file is named by the error itself."""
+    try:
+        yield
+    except (DataError, ConfigError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
+
+
 def make_text_encoder(config: RunConfig, vocabulary: Vocabulary) -> TextEncoder:
-    """The text encoder that the settings name."""
+    """The text encoder that the settings name; it encodes at least as many words as the branches read."""
     from dciml.features.text import create_text_encoder
 
-    return create_text_encoder(config.text.encoder, vocabulary)
+    return create_text_encoder(config.text.encoder, vocabulary, max_words=max(30, config.text.max_words))
 
 
-def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 of what decides a model's answers: weights, card, vocabulary."""
-    digest = hashlib.sha256()
+def folder_fingerprint(folder: Path, config: RunConfig) -> str:
+    """SHA-256 of what decides a model's vectors and spans: weights, card, vocabulary, and the settings of both."""
+    settings = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in ("model.json", "vocabulary.json", WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -51,8 +51,10 @@ class RetrievalConfig(Settings):
     heads: int = Field(4, ge=1)
     num_clips: int = Field(32, ge=1)
     max_frames: int = Field(128, ge=1)
-    windows: tuple[float | None, ...] = Field(
-        (None, 0.5, 1.0, 5.0), description="Gaussian window widths of the parallel blocks; null: no window"
+    windows: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
+        (None, 0.5, 1.0, 5.0),
+        min_length=1,
+        description="Gaussian window widths of the parallel blocks; null: no window",
     )
     num_blocks: int = Field(2, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -249,10 +251,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write it as key=value, for example training.epochs=3")
     *parents, leaf = key.split(".")
     for parent in parents:
-        branch = tree.setdefault(parent, {})
-        if not isinstance(branch, dict):
+        if tree.get(parent) is None:  # absent, or `training:` with nothing below it
+            tree[parent] = {}
+        if not isinstance(tree[parent], dict):
             raise ConfigError(f"--set {override}: {parent} holds a value, not settings")
-        tree = branch
+        tree = tree[parent]
     try:
         tree[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,5 +34,16 @@ def train(
     from dciml.recipes.train import train as run
 
     resolved = load_config(config, settings or [])
-    folder = run(resolved, out or Path("runs") / resolved.name, resume=resume, quiet=quiet)
-    typer.echo(f"model: {folder}")
+    folder = out or Path("runs") / resolved.name
+    # With several processes each runs this command; one of them speaks.
+    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    try:
+        run(resolved, folder, resume=resume, quiet=quiet)
+    except KeyboardInterrupt as interrupt:
+        if first:
+            typer.echo(
+                f"dciml: {interrupt or 'stopped; go on with --resume from the last checkpoint'}", err=True
+            )
+        raise typer.Exit(130) from None
+    if first:
+        typer.echo(f"model: {folder}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import math
+import os
 import platform
 import random
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +25,7 @@ from dciml.build import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
 from dciml.config import RunConfig, dump_config
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
-from dciml.errors import ModelError
+from dciml.errors import DataError, ModelError
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import write_json, write_text
@@ -33,13 +37,16 @@ from dciml.training.checkpoint import (
     Progress,
     load_checkpoint,
     load_tensors,
+    remove_leftovers,
     save_checkpoint,
     save_tensors,
 )
+from dciml.training.distributed import any_process
 from dciml.training.loader import PairData, epoch_groups, prefetched
 from dciml.training.progress import Reporter
 from dciml.training.schedule import lr_factor
 from dciml.training.steps import Step, training_step
+from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import validate
 from dciml.types import TrainingPair
 
@@ -53,36 +60,72 @@ class Run:
     fabric: Fabric
     config: RunConfig
     out: Path
+    card: ModelCard
     model: DualBranch
     optimizers: Optimizers
     training: PairData
     held_out: PairData
-    progress: Progress
+    progress: Progress = field(default_factory=Progress)
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    @cached_property
+    def fixed(self) -> dict[str, Any]:
+        """What a resumed run must have in common with this one."""
+        return fixed_settings(self)
 
     def save(self) -> None:
         """Write the checkpoint; only the first process writes."""
         if self.fabric.global_rank == 0:
-            save_checkpoint(self.out, self.model, self.optimizers, self.progress, comparable(self.config))
+            scaler = self.fabric.strategy.precision.state_dict()
+            save_checkpoint(self.out, self.model, self.optimizers, self.progress, self.fixed, scaler)
+
+    def load(self) -> None:
+        """Go back to where the checkpoint was written."""
+        self.progress, scaler = load_checkpoint(self.out, self.model, self.optimizers, self.fixed)
+        self.fabric.strategy.precision.load_state_dict(scaler)
+
+    def stop_if_asked(self) -> None:
+        """Save and stop when any process was asked to; between two steps, so that the checkpoint is exact.
+
+        Raises:
+            Stopped: says where the run stands.
+        """
+        if any_process(self.fabric, self.stop.asked):
+            self.save()
+            self.fabric.barrier()  # none leaves before the checkpoint is written
+            place = f"epoch {self.progress.epoch + 1}, after {self.progress.step} steps in all"
+            raise Stopped(f"stopped in {place}; the run is saved in {self.out}, go on with --resume")
 
 
 def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
     """Run to the end and leave a model folder in `out`.
 
     Raises:
-        ModelError: `out` holds a run and `resume` is not set, or the run there has other settings.
+        ModelError: `out` holds a run or a model and `resume` is not set, or the run there has other settings.
         DataError: the data folder cannot be used.
         TrainingError: a loss is not finite.
+        Stopped: SIGINT or SIGTERM came; the run is saved.
     """
-    if (out / CHECKPOINT_FILE).exists() and not resume:
-        raise ModelError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+    _check_out(out, resume)
     fabric = make_fabric(config)
     run = _set_up(config, out, fabric)
     if resume and (out / CHECKPOINT_FILE).exists():
-        run.progress = load_checkpoint(out, run.model, run.optimizers, comparable(config))
+        run.load()
+    if fabric.global_rank == 0:
+        remove_leftovers(out)
+        _write_folder(run)
     reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
-    with reporter.open(run.progress, config.training.epochs):
+    with run.stop.listening(), reporter.open(run.progress, config.training.epochs):
         _epochs(run, reporter)
     return out
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    if (out / CHECKPOINT_FILE).exists():
+        if not resume:
+            raise ModelError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+    elif (out / WEIGHTS_FILE).exists():
+        raise ModelError(f"{out}: holds a model whose training cannot go on; choose another --out")
 
 
 def make_fabric(config: RunConfig) -> Fabric:
@@ -90,29 +133,29 @@ def make_fabric(config: RunConfig) -> Fabric:
     settings = config.training
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    strategy = "ddp" if settings.devices > 1 or _under_torchrun() else "auto"
+    devices, num_nodes = settings.devices, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    several = devices * num_nodes > 1
     fabric = Fabric(
         accelerator=settings.accelerator,
-        devices=settings.devices,
+        devices=devices,
+        num_nodes=num_nodes,
         precision=settings.precision,
-        strategy=strategy,
+        strategy="ddp" if several else "auto",
     )
-    if settings.devices > 1 or _under_torchrun():
+    if several:
         fabric.launch()
     return fabric
-
-
-def _under_torchrun() -> bool:
-    import os
-
-    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     folder = DataFolder.open(Path(config.data.folder))
     pairs = folder.pairs(config.data.train_split)
     training_pairs, held_out_ids = split_off_validation(pairs, config.data.validation_fraction, config.seed)
-    held_out_pairs = [pair for pair in pairs if pair.video_id in set(held_out_ids)]
+    held_out = frozenset(held_out_ids)
+    held_out_pairs = [pair for pair in pairs if pair.video_id in held_out]
     vocabulary = Vocabulary.build([pair.sentence for pair in training_pairs], config.text.vocabulary_size)
     vocabulary.check_training_pairs(training_pairs)
     encoder = make_text_encoder(config, vocabulary)
@@ -133,19 +176,9 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     )
     seed_everything(config.seed)
     model = build_dual(config, card).to(fabric.device)
-    if fabric.global_rank == 0:
-        _write_folder(out, config, card, vocabulary)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
-    return Run(
-        fabric,
-        config,
-        out,
-        model,
-        optimizers,
-        pair_data(list(training_pairs)),
-        pair_data(held_out_pairs),
-        Progress(),
-    )
+    training = pair_data(list(training_pairs))
+    return Run(fabric, config, out, card, model, optimizers, training, pair_data(held_out_pairs))
 
 
 def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
@@ -165,22 +198,29 @@ def make_optimizers(config: RunConfig, model: DualBranch) -> dict[str, torch.opt
         side: {"params": [p for _, p in model.side(side)], "lr": rates[side], "base_lr": rates[side]}
         for side in SIDES
     }
-    decay = config.training.weight_decay
+    # Fabric cannot clip the scaled gradients of half precision for a fused optimiser.
+    how = {"weight_decay": config.training.weight_decay, "fused": config.training.precision != "16-mixed"}
     if config.training.mode == "joint":
-        return {"joint": torch.optim.AdamW(list(groups.values()), weight_decay=decay, fused=True)}
-    return {side: torch.optim.AdamW([groups[side]], weight_decay=decay, fused=True) for side in SIDES}
+        return {"joint": torch.optim.AdamW(list(groups.values()), **how)}  # type: ignore[arg-type]
+    return {side: torch.optim.AdamW([groups[side]], **how) for side in SIDES}  # type: ignore[arg-type]
 
 
 def _epochs(run: Run, reporter: Reporter) -> None:
     fabric, total_epochs = run.fabric, run.config.training.epochs
     steps_per_epoch = len(epoch_groups(run.training, 0, fabric.global_rank, fabric.world_size))
+    if steps_per_epoch == 0:
+        raise DataError(
+            f"there are fewer training videos than processes ({fabric.world_size})",
+            mend="start fewer processes",
+        )
     for epoch in range(run.progress.epoch, total_epochs):
-        with _saved_on_interrupt(run):
-            _one_epoch(run, reporter, epoch, total_steps=steps_per_epoch * total_epochs)
+        _one_epoch(run, reporter, epoch, total_steps=steps_per_epoch * total_epochs)
         if (epoch + 1) % run.config.training.validate_every == 0 or epoch + 1 == total_epochs:
             _validate_and_keep(run, reporter, epoch)
         run.progress = replace(run.progress, epoch=epoch + 1, step_in_epoch=0)
         run.save()
+        if epoch + 1 < total_epochs:
+            run.stop_if_asked()
 
 
 def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> None:
@@ -200,6 +240,7 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
         values = training_step(context, batch.to(fabric.device), run.optimizers)
         run.progress = replace(run.progress, step=step + 1, step_in_epoch=run.progress.step_in_epoch + 1)
         reporter.step(step, values, len(batch.video_of_query) * fabric.world_size)
+        run.stop_if_asked()
         if monotonic() - saved_at > config.training.checkpoint_every_seconds:
             run.save()
             saved_at = monotonic()
@@ -212,34 +253,46 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
             group["lr"] = group["base_lr"] * factor
 
 
-@contextmanager
-def _saved_on_interrupt(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        run.save()
-        raise
-
-
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch; at inference the sides do not touch each other."""
     values = validate(run.model, run.held_out, run.fabric.device)
     reporter.validation(epoch, values)
-    weights = run.out / WEIGHTS_FILE
-    kept = load_tensors(weights)[0] if weights.exists() and run.progress.best else {}
+    writes = run.fabric.global_rank == 0
+    kept = load_tensors(run.out / WEIGHTS_FILE)[0] if writes and run.progress.best else {}
     for side in SIDES:
         if not math.isfinite(values[side]) or values[side] <= run.progress.best_of(side):
             continue
         kept |= {name: parameter.detach() for name, parameter in run.model.side(side)}
         run.progress = replace(run.progress, best=run.progress.with_best(side, values[side]))
-    if run.fabric.global_rank == 0:
-        save_tensors(weights, kept, {"epoch": str(epoch)})
+    if writes:
+        save_tensors(run.out / WEIGHTS_FILE, kept, {"epoch": str(epoch)})
 
 
-def comparable(config: RunConfig) -> str:
-    """The settings that decide the result of a run, as text; a run resumes only with the same ones."""
-    neutral = {"threads": None, "accelerator": "auto", "checkpoint_every_seconds": 120.0}
-    return dump_config(config.model_copy(update={"training": config.training.model_copy(update=neutral)}))
+def fixed_settings(run: Run) -> dict[str, Any]:
+    """What decides the result of a run, by dotted key: settings, data, processes. A run resumes only with the same."""
+    tree = run.config.model_dump(mode="json", exclude={"name", "answer"})
+    for key in ("threads", "accelerator", "devices", "checkpoint_every_seconds"):
+        del tree["training"][key]
+    del tree["data"]["folder"]  # it may move; what it holds may not change
+    return {
+        **dict(_flat(tree, "")),
+        "number of processes": run.fabric.world_size,
+        "text encoder": run.card.text_encoder,
+        "content of the data folder": _data_digest(run),
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _data_digest(run: Run) -> str:
+    pairs = [astuple(pair) for data in (run.training, run.held_out) for pair in data.pairs]
+    return hashlib.sha256(json.dumps([run.training.store.fingerprint, pairs]).encode()).hexdigest()[:16]
 
 
 def seed_everything(seed: int) -> None:
@@ -249,15 +302,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _write_folder(out: Path, config: RunConfig, card: ModelCard, vocabulary: Vocabulary) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", dump_config(config))
-    write_json(out / "model.json", card.to_json())
-    vocabulary.save(out / "vocabulary.json")
+def _write_folder(run: Run) -> None:
+    write_text(run.out / "config.yaml", dump_config(run.config))
+    write_json(run.out / "model.json", run.card.to_json())
+    run.training.vocabulary.save(run.out / "vocabulary.json")
     packages = ("dciml", "torch", "numpy", "lightning-fabric", "transformers", "safetensors")
     versions = {name: _version(name) for name in packages}
     write_json(
-        out / "run.json",
+        run.out / "run.json",
         {"git_revision": _git_revision(), "python": platform.python_version(), "packages": versions},
     )
 

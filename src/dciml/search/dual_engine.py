@@ -52,6 +52,8 @@ class DualEngine:
                 max_frames=self.config.retrieval.max_frames,
             ).to(self.device)
             parts.append(self.dual.retrieval.fused_clips(*self.dual.retrieval.encode_videos(videos)).cpu())
+        if not parts:
+            return np.zeros((0, self.num_clips, self.vector_width), dtype=np.float32)
         return torch.cat(parts).float().numpy()
 
     @torch.inference_mode()
@@ -62,11 +64,15 @@ class DualEngine:
             queries = self._queries(sentences[start : start + 256]).to(self.device)
             vectors = self.dual.retrieval.encode_queries(queries)
             parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu())
+        if not parts:
+            return np.zeros((0, self.vector_width), dtype=np.float32)
         return torch.cat(parts).float().numpy()
 
     @torch.inference_mode()
     def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
         """Proposals of sentence i in video i, lowest negative log-likelihood first; scores are its negative."""
+        if len(sentences) != len(video_ids):
+            raise ValueError(f"{len(sentences)} sentences, but {len(video_ids)} videos")
         spans, scores = [], []
         for start in range(0, len(sentences), 64):
             part = slice(start, start + 64)
@@ -76,6 +82,9 @@ class DualEngine:
             unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
             spans.append(unit.gather(1, order[..., None].expand(-1, -1, 2)).cpu())
             scores.append(-selection.nll.gather(1, order).cpu())
+        if not spans:
+            count = self.config.grounding.num_proposals
+            return Grounding(np.zeros((0, count, 2)), np.zeros((0, count)))
         return Grounding(torch.cat(spans).double().numpy(), torch.cat(scores).double().numpy())
 
     def _batch(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,8 @@ from dciml.models.dual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "model.safetensors"
+
+Settings = dict[str, Any]  # flat: dotted key → plain value
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,42 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 
 def save_checkpoint(
-    folder: Path, model: DualBranch, optimizers: Optimizers, progress: Progress, config: str
+    folder: Path,
+    model: DualBranch,
+    optimizers: Optimizers,
+    progress: Progress,
+    settings: Settings,
+    scaler: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser state and progress as one file; a kill leaves the old file or the new."""
+    """Write weights, optimiser state and progress as one file; a kill leaves the old file or the new.
+
+    Args:
+        settings: what a resumed run must have in common with this one.
+        scaler: state of the gradient scaler of half precision; {} where there is none.
+    """
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers.values():
         for parameter, state in optimizer.state.items():
             tensors |= {f"optimizer/{names[parameter]}/{key}": torch.as_tensor(v) for key, v in state.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "config": config}
+    state = {"progress": asdict(progress), "settings": settings, "scaler": scaler}
+    metadata = {key: json.dumps(value) for key, value in state.items()}
     save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
 
 
-def load_checkpoint(folder: Path, model: DualBranch, optimizers: Optimizers, config: str) -> Progress:
+def load_checkpoint(
+    folder: Path, model: DualBranch, optimizers: Optimizers, settings: Settings
+) -> tuple[Progress, dict[str, Any]]:
     """Put weights and optimiser state back in place.
 
+    Returns: the progress, and the state of the gradient scaler.
     Raises:
         ModelError: there is no checkpoint, it is damaged, or it was made with other settings.
     """
     tensors, metadata = load_tensors(folder / CHECKPOINT_FILE)
-    if metadata["config"] != config:
-        old, new = set(metadata["config"].splitlines()), set(config.splitlines())
-        changed = ", ".join(sorted(line.strip() for line in old ^ new))
-        raise ModelError(
-            f"{folder}: the run was made with other settings ({changed}); resume with the same ones"
-        )
+    if not {"progress", "settings", "scaler"} <= metadata.keys():
+        raise ModelError(f"{folder / CHECKPOINT_FILE}: this is no checkpoint of this version; train again")
+    _refuse_other_settings(folder, json.loads(metadata["settings"]), settings)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     parameters = dict(model.named_parameters())
     for optimizer in optimizers.values():
@@ -74,11 +88,28 @@ def load_checkpoint(folder: Path, model: DualBranch, optimizers: Optimizers, con
             prefix = f"optimizer/{name}/"
             state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             if parameter in own and state:
-                device = parameter.device
-                optimizer.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in state.items()}
+                # A fused optimiser wants its step counter on the device too.
+                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     fields = json.loads(metadata["progress"])
     best = tuple((str(side), float(value)) for side, value in fields.pop("best"))
-    return Progress(**fields, best=best)
+    return Progress(**fields, best=best), json.loads(metadata["scaler"])
+
+
+def _refuse_other_settings(folder: Path, before: Settings, now: Settings) -> None:
+    now = json.loads(json.dumps(now))  # as it is once written and read
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed)
+        raise ModelError(
+            f"{folder}: the run was made with other settings ({listed}); resume with the same ones"
+        )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files of a run that was killed."""
+    for name in (CHECKPOINT_FILE, WEIGHTS_FILE):
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -48,6 +48,13 @@ def gather_output(fabric: Fabric, output: RetrievalOutput) -> RetrievalOutput:
     )
 
 
+def any_process(fabric: Fabric, value: bool) -> bool:
+    """Is the value True in at least one process? All get the same answer."""
+    if fabric.world_size == 1:
+        return value
+    return bool(_gathered(fabric, torch.tensor(value, dtype=torch.int64, device=fabric.device)).any())
+
+
 def _row_counts(fabric: Fabric, rows: Tensor) -> list[int]:
     counts: list[int] = _gathered(fabric, torch.tensor(len(rows), device=rows.device)).tolist()
     return counts

@@ -207,6 +207,8 @@ def _apply(
 ) -> dict[str, float]:
     """Weigh, check, differentiate, update. Refuses a term without a gradient or with a value that is not finite."""
     used = {name: term for name, term in terms.items() if step.weights[name] > 0}
+    if not used:  # all weights of this side are 0: it stays as it is
+        return {}
     values = dict(zip(used, torch.stack([t.detach().float() for t in used.values()]).tolist(), strict=True))
     for name, term in used.items():
         if not term.requires_grad:
