@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 
 from dciml.batching import Batch, QueryBatch, VideoBatch
 from dciml.masks import length_mask
+
+if TYPE_CHECKING:
+    from dciml.config import RunConfig
 
 VIDEO_WIDTH, TEXT_WIDTH, STATIC_WIDTH, VOCABULARY = 12, 10, 8, 20
 
@@ -103,3 +107,28 @@ def tiny_data(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny-data"
     write_data_folder(folder, "tiny", queries, videos, fill)
     return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_data: Path) -> Callable[..., RunConfig]:
+    """Settings of a run on `tiny_data` that takes a second: 2 epochs of 3 steps, all pathways on in the second."""
+    from dciml.config import parse_config
+
+    def make(**changes: Any) -> RunConfig:
+        tree: dict[str, Any] = {
+            "name": "tiny",
+            "data": {"folder": str(tiny_data)},
+            "text": {"encoder": "words:16", "max_words": 8},
+            "retrieval": {
+                "hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "windows": [None, 1.0],
+                "num_blocks": 1, "hard_negatives_from_epoch": 1,
+            },
+            "grounding": {"hidden": 16, "heads": 2, "layers": 1, "num_proposals": 3, "num_positions": 8},
+            "mutual": {"from_epoch": 1},
+            "training": {"epochs": 2, "batch_videos": 8, "threads": 1, "accelerator": "cpu"},
+        }  # fmt: skip
+        for key, value in changes.items():
+            tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+        return parse_config(tree, "test")
+
+    return make

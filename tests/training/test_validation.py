@@ -1,0 +1,98 @@
+"""Values on held-out pairs: against the slow definition; no dropout; nothing left changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dciml.build import ModelCard, build_dual
+from dciml.config import RunConfig
+from dciml.datasets.folder import DataFolder
+from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.vocabulary import Vocabulary
+from dciml.features.words import WordEncoder
+from dciml.losses.grounding import grounding_losses
+from dciml.models.dual import DualBranch
+from dciml.training.loader import PairData
+from dciml.training.validation import validate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data(tiny_config: Callable[..., RunConfig], tiny_data: Path) -> PairData:
+    folder = DataFolder.open(tiny_data)
+    pairs = folder.pairs("test")
+    vocabulary = Vocabulary.build([pair.sentence for pair in pairs])
+    corpus = EncodedCorpus.build(WordEncoder(vocabulary, 16), [pair.sentence for pair in pairs])
+    return PairData(folder.store, pairs, corpus, vocabulary, tiny_config())
+
+
+@pytest.fixture
+def model(data: PairData) -> DualBranch:
+    torch.manual_seed(0)
+    card = ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, len(data.vocabulary))
+    return build_dual(data.config, card)
+
+
+def test_retrieval_value_is_the_sum_of_recalls(model: DualBranch, data: PairData) -> None:
+    model.eval()
+    videos = list(data.by_video())
+    ranks = []
+    with torch.no_grad():
+        for index, pair in enumerate(data.pairs):
+            scores = {}
+            for video_id in videos:
+                batch = data.collate([(video_id, [index])], 0)
+                output = model.retrieval(batch)
+                clip = torch.cosine_similarity(output.query, output.clips[0], dim=-1).max()
+                frame = torch.cosine_similarity(output.query, output.frames[0:1])[0]
+                scores[video_id] = 0.7 * float(clip) + 0.3 * float(frame)
+            ranks.append(sorted(scores, key=lambda v: -scores[v]).index(pair.video_id) + 1)
+    expected = sum(100 * sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10, 100))
+    assert validate(model, data, CPU)["retrieval"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_model_that_scores_all_alike_gets_no_credit(model: DualBranch, data: PairData) -> None:
+    """Ties count against; a model that collapsed to one vector must not look perfect."""
+    with torch.no_grad():
+        for parameter in model.retrieval.parameters():
+            parameter.zero_()
+    assert validate(model, data, CPU)["retrieval"] == pytest.approx(200.0)  # R@10 and R@100 of 8 videos
+
+
+def test_grounding_value_is_the_mean_objective_of_single_pairs(model: DualBranch, data: PairData) -> None:
+    model.eval()
+    total = 0.0
+    with torch.no_grad():
+        for index, pair in enumerate(data.pairs):
+            batch = data.collate([(pair.video_id, [index])], 0)
+            output = model.grounding(batch, model.grounding.select(batch).best_index, 1.0)
+            terms = grounding_losses(
+                output,
+                model.grounding.log_weights(output.proposals),
+                reference_margin=0.1,
+                negative_margin=0.15,
+                diversity_lambda=0.13,
+            )
+            total += float(terms["reconstruct"])
+            total += 2 * float(terms["contrast_reference"] + terms["contrast_left"] + terms["contrast_right"])
+    expected = -total / len(data.pairs)
+    for pairs_at_once in (1, 3, 64):
+        value = validate(model, data, CPU, pairs_at_once)["grounding"]
+        assert value == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_is_repeatable_and_leaves_the_model_alone(model: DualBranch, data: PairData) -> None:
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(1)
+    first = validate(model, data, CPU)
+    torch.manual_seed(2)
+    assert validate(model, data, CPU) == first
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
