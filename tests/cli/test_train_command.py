@@ -1,0 +1,121 @@
+"""`dciml train` as a user types it: in this process, and as a process that is asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dciml.cli.app import app
+from dciml.config import RunConfig, dump_config, load_config
+from dciml.errors import ConfigError, DataError, ModelError
+from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def config(tiny_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_config()))
+    return path
+
+
+def test_command_trains_and_says_where_the_model_is(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = RUNNER.invoke(
+        app, ["train", str(config), "--out", str(out), "--set", "training.epochs=1", "--set", "seed=3"]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"model: {out}"
+    assert "epoch 1: " in result.stderr
+    assert "sentences/s; held out: SumR" in result.stderr.replace("\n", " ")
+    assert "triplet_clip" in result.stderr
+    written = load_config(out / "config.yaml")
+    assert (written.training.epochs, written.seed) == (1, 3)
+    facts = json.loads((out / "run.json").read_text())
+    assert {"torch", "numpy", "dciml", "lightning-fabric"} <= facts["packages"].keys()
+    assert facts["git_revision"] is None or len(facts["git_revision"]) >= 40
+    events = b"".join(path.read_bytes() for path in (out / "tensorboard").glob("events.*"))
+    assert b"loss/triplet_clip" in events
+    assert b"held_out/grounding" in events
+
+
+def test_quiet_command_shows_no_bar(config: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        str(config),
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+        "--set",
+        "training.epochs=1",
+    ]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+
+
+def test_default_folder_is_named_by_the_settings(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["train", str(config), "--quiet", "--set", "training.epochs=1"])
+    assert result.exit_code == 0
+    assert (tmp_path / "runs" / "tiny" / WEIGHTS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "error", "message"),
+    [
+        (["--set", "training.epoch=1"], ConfigError, r"did you mean training\.epochs\?"),
+        (["--set", "training.epochs=many"], ConfigError, r"training\.epochs: "),
+        (["--set", "data.folder=nowhere"], DataError, "nowhere: there is no such folder"),
+        (["--set", "data.train_split=trian"], DataError, "there is no split 'trian'"),
+        (["--set", "text.encoder=wrods"], ConfigError, "did you mean words"),
+    ],
+)
+def test_mistake_is_explained_and_leaves_no_folder(
+    config: Path, tmp_path: Path, extra: list[str], error: type[Exception], message: str
+) -> None:
+    result = RUNNER.invoke(app, ["train", str(config), "--out", str(tmp_path / "out"), *extra])
+    with pytest.raises(error, match=message):
+        raise result.exception or AssertionError("the command went well")
+    assert not (tmp_path / "out").exists()
+
+
+def test_process_asked_to_stop_saves_says_so_and_goes_on_later(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "dciml", "train", str(config), "--out", str(out), "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    long = ["--set", "training.epochs=15"]
+    process = subprocess.Popen(
+        [*command, *long], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    patience = time.monotonic() + 120
+    while not (out / CHECKPOINT_FILE).exists() and process.poll() is None:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr.strip().splitlines()[-1].startswith("dciml: stopped in epoch ")
+    assert stderr.strip().endswith("go on with --resume")
+    assert "Traceback" not in stderr
+
+    refused = RUNNER.invoke(app, ["train", str(config), "--out", str(out), *long])
+    assert isinstance(refused.exception, ModelError)
+    assert "go on with --resume" in str(refused.exception)
+    result = RUNNER.invoke(app, ["train", str(config), "--out", str(out), "--quiet", *long, "--resume"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"model: {out}\n"
+    assert json.loads(load_tensors(out / CHECKPOINT_FILE)[1]["progress"])["epoch"] == 15

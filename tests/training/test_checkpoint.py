@@ -1,0 +1,149 @@
+"""Checkpoints: what comes back, what is refused, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from dciml.build import ModelCard, build_dual
+from dciml.config import RunConfig, dump_config
+from dciml.errors import ModelError
+from dciml.models.dual import DualBranch
+from dciml.recipes.train import make_optimizers, train
+from dciml.training.checkpoint import (
+    CHECKPOINT_FILE,
+    WEIGHTS_FILE,
+    Progress,
+    load_checkpoint,
+    load_tensors,
+    remove_leftovers,
+    save_checkpoint,
+    save_tensors,
+)
+
+MakeConfig = Callable[..., RunConfig]
+Start = Callable[[str], ForkServerProcess]
+
+
+def make_model(config: RunConfig, seed: int = 0) -> DualBranch:
+    torch.manual_seed(seed)
+    return build_dual(config, ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, 20))
+
+
+@pytest.mark.parametrize("mode", ["alternating", "joint"])
+def test_checkpoint_brings_everything_back(tiny_config: MakeConfig, tmp_path: Path, mode: str) -> None:
+    config = tiny_config(training={"mode": mode})
+    model = make_model(config)
+    optimizers = make_optimizers(config, model)
+    for step in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.1 * (step + 1))
+        for optimizer in optimizers.values():
+            optimizer.step()
+    progress = Progress(3, 2, 11, (("grounding", -1.25), ("retrieval", 0.1)))
+    settings, scaler = {"seed": 1, "windows": [None, 0.5]}, {"scale": 65536.0, "_growth_tracker": 3}
+    save_checkpoint(tmp_path, model, optimizers, progress, settings, scaler)
+
+    other = make_model(config, seed=1)
+    fresh = make_optimizers(config, other)
+    assert load_checkpoint(tmp_path, other, fresh, settings) == (progress, scaler)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    for name, optimizer in optimizers.items():
+        pairs = zip(optimizer.param_groups, fresh[name].param_groups, strict=True)
+        for group, new_group in pairs:
+            for parameter, new in zip(group["params"], new_group["params"], strict=True):
+                before, after = optimizer.state[parameter], fresh[name].state[new]
+                assert before.keys() == after.keys() >= {"step", "exp_avg", "exp_avg_sq"}
+                assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_other_settings_are_named_even_when_two_are_swapped(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    config = tiny_config()
+    model = make_model(config)
+    optimizers = make_optimizers(config, model)
+    save_checkpoint(tmp_path, model, optimizers, Progress(), {"a.x": 1, "b.x": 2, "c": None}, {})
+    with pytest.raises(
+        ModelError, match=r"\(a\.x was 1 and is 2; b\.x was 2 and is 1; d was None and is 5\)"
+    ):
+        load_checkpoint(tmp_path, model, optimizers, {"a.x": 2, "b.x": 1, "c": None, "d": 5})
+
+
+def test_tensors_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"x\.safetensors: there is no such file"):
+        load_tensors(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match=r"x\.safetensors: the file is damaged"):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / CHECKPOINT_FILE
+    save_tensors(path, {"a": torch.ones(2)}, {})
+
+    def fail(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("dciml.training.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_tensors(path, {"a": torch.zeros(2)}, {})
+    assert torch.equal(load_tensors(path)[0]["a"], torch.ones(2))
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+
+
+def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (f".{CHECKPOINT_FILE}.x1", f".{WEIGHTS_FILE}.x2", CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"}
+
+
+def check_kills(make: MakeConfig, start: Start, tmp_path: Path, kills: int, longest: float) -> None:
+    """Kill a run at random moments after its folder appears, resume each time, and compare with an unbroken run."""
+    config = make(training={"checkpoint_every_seconds": 1e-9, "epochs": 4})
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    out, draw, killed = tmp_path / "m", random.Random(0), 0
+    for _ in range(kills):
+        process = start(f"train(load_config(Path({str(tmp_path / 'c.yaml')!r})), Path({str(out)!r}), "
+                        "resume=True, quiet=True)")  # fmt: skip
+        before = stamp(out)
+        while stamp(out) == before and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0.0, longest))
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        killed += process.exitcode != 0
+        for file in out.glob("*.safetensors"):
+            load_tensors(file)
+    assert killed >= 1  # the others were at their end already
+    train(config, out, resume=True, quiet=True)
+    train(config, tmp_path / "whole", quiet=True)
+    for name in (CHECKPOINT_FILE, WEIGHTS_FILE):
+        left, right = load_tensors(out / name)[0], load_tensors(tmp_path / "whole" / name)[0]
+        assert left.keys() == right.keys()
+        assert all(torch.equal(value, right[key]) for key, value in left.items())
+    assert not list(out.glob(".*"))
+
+
+def stamp(out: Path) -> int | None:
+    """When the run's settings were last written, which each start does just before its first step."""
+    file = out / "run.json"
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
+def test_killed_run_can_go_on_and_ends_alike(tiny_config: MakeConfig, start: Start, tmp_path: Path) -> None:
+    check_kills(tiny_config, start, tmp_path, 3, longest=0.6)
+
+
+@pytest.mark.slow
+def test_run_killed_many_times_ends_alike(tiny_config: MakeConfig, start: Start, tmp_path: Path) -> None:
+    check_kills(tiny_config, start, tmp_path, 30, longest=1.2)
