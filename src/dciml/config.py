@@ -26,10 +26,6 @@ class DataConfig(Settings):
     folder: str = Field(description="data folder made by `dciml import`; relative to the current folder")
     train_split: str = "train"
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training videos held out")
-    validation_moments: bool = Field(
-        False,
-        description="may the held-out videos' moments be read to choose the checkpoint? Never for training",
-    )
 
 
 class TextConfig(Settings):

@@ -38,7 +38,9 @@ class DataError(DcimlError):
     a.jsonl, line 2, field sentence: the sentence is empty. To mend it: write a sentence.
     """
 
-    def __init__(self, what: str, *, where: Where | str | Path | None = None, mend: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: Where | str | Path | None = None, mend: str | None = None
+    ) -> None:
         self.what, self.where, self.mend = what, where, mend
         text = f"{where}: {what}" if where is not None else what
         super().__init__(f"{text}. To mend it: {mend}." if mend else f"{text}.")

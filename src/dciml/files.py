@@ -84,5 +84,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError("the text is not UTF-8", where=path, mend="convert the file to UTF-8") from error
     if not text.strip():
-        raise DataError("the file is empty", where=path, mend="check how it was written, or name another file")
+        raise DataError(
+            "the file is empty", where=path, mend="check how it was written, or name another file"
+        )
     return text

@@ -43,7 +43,9 @@ class Video:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.duration_seconds) and self.duration_seconds > 0):
-            raise ValueError(f"video {self.video_id}: duration {self.duration_seconds} is not a positive number")
+            raise ValueError(
+                f"video {self.video_id}: duration {self.duration_seconds} is not a positive number"
+            )
 
 
 @dataclass(frozen=True, slots=True)

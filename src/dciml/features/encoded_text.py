@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,18 @@ class EncodedCorpus:
     def static_width(self) -> int:
         """Width of the static rows."""
         return int(self.static_table.shape[1])
+
+    def take(self, indices: Sequence[int]) -> EncodedCorpus:
+        """Some of the sentences, in the given order."""
+        spans = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
+        rows = np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
+        return replace(
+            self,
+            word_index=self.word_index[rows],
+            offsets=np.cumsum([0, *map(len, spans)], dtype=np.int64),
+            contextual=None if self.contextual is None else self.contextual[rows],
+            sentences=None if self.sentences is None else self.sentences[list(indices)],
+        )
 
     def get(self, index: int) -> EncodedSentence:
         """Sentence `index`; contextual rows are rounded to half precision (an error of at most 0.0005)."""

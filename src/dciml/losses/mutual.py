@@ -43,9 +43,13 @@ def explicit_to_retrieval(
 def explicit_to_grounding(
     proposals: Proposals, best_clip_unit: Float[Tensor, "queries"]
 ) -> Float[Tensor, "queries"]:
-    """The best clip's time must lie inside the proposals: (start − t)₊ + (t − end)₊, mean over proposals."""
-    t = best_clip_unit[:, None]
-    starts, ends = proposals.centers - proposals.widths / 2, proposals.centers + proposals.widths / 2
+    """The best clip's time must lie inside the proposals: (start − t)₊ + (t − end)₊, mean over proposals.
+
+    Only the centres move. With a gradient to the widths the cheapest way to hold every t is to cover the whole
+    video, and that is where all proposals went (docs/decisions/0014-the-best-clip-moves-centres-only.md).
+    """
+    t, half = best_clip_unit[:, None], proposals.widths.detach() / 2
+    starts, ends = proposals.centers - half, proposals.centers + half
     return ((starts - t).clamp(min=0) + (t - ends).clamp(min=0)).mean(dim=1)
 
 

@@ -26,7 +26,7 @@ from dciml.config import RunConfig, dump_config
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
 from dciml.errors import DataError, ModelError
-from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import write_json, write_text
 from dciml.models.dual import DualBranch
@@ -48,7 +48,6 @@ from dciml.training.schedule import lr_factor
 from dciml.training.steps import Step, training_step
 from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import validate
-from dciml.types import TrainingPair
 
 SIDES = ("retrieval", "grounding")
 
@@ -155,14 +154,16 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     pairs = folder.pairs(config.data.train_split)
     training_pairs, held_out_ids = split_off_validation(pairs, config.data.validation_fraction, config.seed)
     held_out = frozenset(held_out_ids)
-    held_out_pairs = [pair for pair in pairs if pair.video_id in held_out]
     vocabulary = Vocabulary.build([pair.sentence for pair in training_pairs], config.text.vocabulary_size)
     vocabulary.check_training_pairs(training_pairs)
     encoder = make_text_encoder(config, vocabulary)
 
-    def pair_data(some: list[TrainingPair]) -> PairData:
-        corpus = EncodedCorpus.build(encoder, [pair.sentence for pair in some])
-        return PairData(folder.store, tuple(some), corpus, vocabulary, config)
+    encoded = encode_cached(encoder, [pair.sentence for pair in pairs], folder.path / "text-cache")
+
+    def pair_data(*, is_held_out: bool) -> PairData:
+        chosen = [i for i, pair in enumerate(pairs) if (pair.video_id in held_out) is is_held_out]
+        some = tuple(pairs[i] for i in chosen)
+        return PairData(folder.store, some, encoded.take(chosen), vocabulary, config)
 
     card = ModelCard(
         kind="dciml",
@@ -177,8 +178,8 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     seed_everything(config.seed)
     model = build_dual(config, card).to(fabric.device)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
-    training = pair_data(list(training_pairs))
-    return Run(fabric, config, out, card, model, optimizers, training, pair_data(held_out_pairs))
+    training, validation = pair_data(is_held_out=False), pair_data(is_held_out=True)
+    return Run(fabric, config, out, card, model, optimizers, training, validation)
 
 
 def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
