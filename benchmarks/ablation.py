@@ -1,6 +1,6 @@
 """Train and evaluate one configuration with each set of pathways, and print the table.
 
-    python benchmarks/ablation.py configs/qvh_captions.yaml --data data/qvh_captions --out runs/ablation-qvh --seeds 1 2 3
+    python benchmarks/ablation.py CONFIG --data DATA --out RUNS --seeds 1 2 3
 
 The ablation is a list of settings, not code (METHOD §4). A run that has its report already is not made again.
 """

@@ -26,6 +26,7 @@ from dciml.models.grounding import GroundingBranch
 from dciml.models.retrieval import RetrievalBranch
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
+from dciml.search.residual_engine import ResidualEngine
 from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
 
@@ -163,7 +164,12 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
         ) from error
     dual.eval().to(device)
     engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder, config), device)
-    return Model(folder, "dciml", engine, config.answer, card.store_encoder)
+    if not config.retrieval.zero_shot_weight:
+        return Model(folder, "dciml", engine, config.answer, card.store_encoder)
+    residual = ResidualEngine.around(
+        engine, card.video_width, card.store_encoder, config.retrieval.zero_shot_weight
+    )
+    return Model(folder, "dciml", residual, config.answer, card.store_encoder)
 
 
 @contextmanager

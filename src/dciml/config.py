@@ -55,6 +55,12 @@ class RetrievalConfig(Settings):
     num_blocks: int = Field(2, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     clip_weight: float = Field(0.7, ge=0, le=1, description="the frame scale has the rest")
+    zero_shot_weight: float = Field(
+        0.0,
+        ge=0,
+        description="what the untrained cosine of sentence and clip adds to a score when answering; needs a text "
+        "encoder whose sentence vectors share the space of the video rows",
+    )
     margin: float = Field(0.2, ge=0, description="triplet, in cosine")
     hard_negatives_from_epoch: int = Field(20, ge=0)
     hard_pool_size: int = Field(22, ge=1)

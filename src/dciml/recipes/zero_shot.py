@@ -7,6 +7,7 @@ from dciml.models.cosine import CosineSpace
 from dciml.search.baseline_engine import BaselineEngine
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
+from dciml.search.residual_engine import ResidualEngine
 
 
 def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | None:
@@ -15,6 +16,8 @@ def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | No
     Returns: None when the encoder has no sentence vector of the width of the features, or the engine is itself
         an untrained cosine.
     """
+    if isinstance(engine, ResidualEngine):
+        return engine.untrained
     if not isinstance(engine, DualEngine | BaselineEngine):
         return None
     if isinstance(engine, BaselineEngine) and isinstance(engine.space, CosineSpace):
