@@ -112,6 +112,13 @@ def test_explicit_to_grounding_is_zero_only_inside() -> None:
     assert explicit_to_grounding(proposals, torch.tensor([0.3])).item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_explicit_to_grounding_moves_centres_and_no_width() -> None:
+    centers, widths = torch.tensor([[0.5]], requires_grad=True), torch.tensor([[0.2]], requires_grad=True)
+    explicit_to_grounding(Proposals(centers, widths), torch.tensor([0.9])).sum().backward()
+    assert centers.grad.item() == -1.0  # towards the later clip
+    assert widths.grad is None
+
+
 def test_better_by_leaves_the_plain_side_alone() -> None:
     plain, modulated = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     loss = better_by(modulated, plain, 0.2).sum()
