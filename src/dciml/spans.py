@@ -1,4 +1,4 @@
-"""Spans: seconds and unit time, (centre, width) and (start, end), overlap, and suppression of near-duplicates.
+"""Spans: seconds and unit time, (centre, width) and (start, end), and overlap.
 
 A span is the last axis of an array, (..., 2). All functions take and return NumPy arrays; the few that
 training needs on tensors are in `models` and `losses`.
@@ -51,26 +51,6 @@ def temporal_iou(pred: ArrayLike, target: ArrayLike) -> FloatArray:
     union = length_a[:, None] + length_b[None, :] - intersection
     iou: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return iou
-
-
-def non_maximum_suppression(spans: ArrayLike, max_iou: float) -> NDArray[np.int64]:
-    """Indices of the spans that stay when each span that overlaps a better one is dropped.
-
-    Args:
-        spans: (n, 2), best first.
-        max_iou: a span goes when its IoU with a kept, better one is above this.
-    Returns: kept indices, ascending (best first).
-
-    >>> non_maximum_suppression([[0, 10], [1, 10], [20, 30]], 0.5).tolist()
-    [0, 2]
-    """
-    array = _checked(spans)
-    alive = np.ones(len(array), dtype=bool)
-    overlap = temporal_iou(array, array)
-    for index in range(len(array)):
-        if alive[index]:
-            alive[index + 1 :] &= overlap[index, index + 1 :] <= max_iou
-    return np.flatnonzero(alive)
 
 
 def _checked(spans: ArrayLike) -> FloatArray:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.metrics.corpus_moments import lenient, strict, suppress_within_videos
+from dciml.metrics.corpus_moments import lenient, strict
 from dciml.types import Query, SearchHit
 
 Answer = tuple[str, float, float]
@@ -144,23 +144,3 @@ def test_lenient_equals_the_double_loop_and_bounds_strict(cases: list[tuple[int,
     strict_means = strict(queries, listed).means()
     for name, value in strict_means.items():
         assert value <= means[f"{name}, N_p=10"]
-
-
-def test_suppression_works_inside_each_video_only() -> None:
-    found = [("v", 0.0, 10.0), ("w", 0.0, 10.0), ("v", 0.0, 9.0), ("v", 20.0, 30.0), ("w", 1.0, 10.0)]
-    kept = suppress_within_videos(as_hits(found))
-    assert [(h.video_id, h.start_seconds) for h in kept] == [("v", 0.0), ("w", 0.0), ("v", 20.0)]
-    assert suppress_within_videos([]) == []
-
-
-@settings(deadline=None, max_examples=30)
-@given(answers)
-def test_suppression_keeps_the_first_hit_and_no_near_pair(found: list[Answer]) -> None:
-    hits = as_hits(found)
-    kept = suppress_within_videos(hits, 0.5)
-    assert kept[:1] == hits[:1]
-    assert [h.rank for h in kept] == sorted(h.rank for h in kept)
-    for i, a in enumerate(kept):
-        for b in kept[:i]:
-            near = slow_iou((a.start_seconds, a.end_seconds), (b.start_seconds, b.end_seconds)) > 0.5
-            assert not (near and a.video_id == b.video_id)

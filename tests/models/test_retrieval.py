@@ -29,6 +29,7 @@ def test_score_is_the_weighted_sum_of_both_scales(retrieval: RetrievalBranch, ba
 
 
 def test_padding_changes_nothing(retrieval: RetrievalBranch, batch: Batch) -> None:
+    q = batch.queries
     padded = replace(
         batch,
         videos=replace(
@@ -37,9 +38,12 @@ def test_padding_changes_nothing(retrieval: RetrievalBranch, batch: Batch) -> No
             frame_mask=F.pad(batch.videos.frame_mask, (0, 9)),
         ),
         queries=replace(
-            batch.queries,
-            words=F.pad(batch.queries.words, (0, 0, 0, 4), value=7.0),
-            word_mask=F.pad(batch.queries.word_mask, (0, 4)),
+            q,
+            words=F.pad(q.words, (0, 0, 0, 4), value=7.0),
+            static_words=F.pad(q.static_words, (0, 0, 0, 4), value=7.0),
+            word_mask=F.pad(q.word_mask, (0, 4)),
+            word_ids=F.pad(q.word_ids, (0, 4), value=7),
+            hidden_words=F.pad(q.hidden_words, (0, 4)),
         ),
     )
     plain, wide = retrieval(batch), retrieval(padded)

@@ -30,7 +30,9 @@ def test_score_is_the_learned_one_plus_the_weighted_untrained_one(
 ) -> None:
     learned = load_model(train(tiny_config(), tmp_path / "model", quiet=True)).engine
     assert isinstance(learned, DualEngine)
-    untrained = BaselineEngine(RandomSpace(), learned.text_encoder, learned.num_clips, "random", "test-encoder")
+    untrained = BaselineEngine(
+        RandomSpace(), learned.text_encoder, learned.num_clips, "random", "test-encoder"
+    )
     engine = ResidualEngine(learned, untrained, weight=0.5)
     store, ids, sentences = DataFolder.open(tiny_data).store, ["test24", "test25"], ["red dog runs"]
 

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from dciml.metrics.grounding import best_overlaps, running_best
 from dciml.metrics.per_query import PerQuery, join
-from dciml.spans import non_maximum_suppression
 from dciml.types import Query, SearchHit
 
 FIRST = (1, 5, 10, 100)
@@ -85,20 +84,3 @@ def lenient(
         for n in first_proposals
     }
     return PerQuery(tuple(query.query_id for query in queries), values)
-
-
-def suppress_within_videos(hits: Sequence[SearchHit], max_iou: float = 0.5) -> list[SearchHit]:
-    """Drop each hit that overlaps a better hit of the same video by more than `max_iou`; the order stays.
-
-    >>> near = [SearchHit(1, "v", 0, 10, 3.0), SearchHit(2, "v", 1, 10, 2.0), SearchHit(3, "w", 0, 10, 1.0)]
-    >>> [hit.rank for hit in suppress_within_videos(near)]
-    [1, 3]
-    """
-    places: dict[str, list[int]] = {}
-    for place, hit in enumerate(hits):
-        places.setdefault(hit.video_id, []).append(place)
-    kept: set[int] = set()
-    for own in places.values():
-        spans = [(hits[place].start_seconds, hits[place].end_seconds) for place in own]
-        kept.update(own[index] for index in non_maximum_suppression(spans, max_iou))
-    return [hit for place, hit in enumerate(hits) if place in kept]

@@ -15,7 +15,7 @@ from rich.progress import track
 from dciml.config import AnswerConfig
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
-from dciml.metrics.corpus_moments import MAX_ANSWERS, strict, suppress_within_videos
+from dciml.metrics.corpus_moments import MAX_ANSWERS, strict
 from dciml.metrics.per_query import FloatArray, PerQuery
 from dciml.metrics.video_retrieval import score_blocks, true_ranks
 from dciml.recipes.submission import Submission
@@ -25,6 +25,7 @@ from dciml.spans import to_seconds
 from dciml.types import Query, SearchHit
 
 NUM_FIRST_VIDEOS = 100
+SUPPRESSION_IOU = 0.5
 Clips = NDArray[np.float32]
 
 
@@ -57,7 +58,8 @@ class Answers:
 
     `video_ranks`: rank of the true video; `first_videos`: the best 100 videos. For queries with moments:
     `proposals`: (P, 2) seconds in the true video in the engine's own order; `true_video_hits`: what search
-    answers in that video; `strict` and `strict_suppressed`: scores of the corpus-wide hits, in parts.
+    answers in that video; `strict` and `strict_otherwise`: scores of the corpus-wide hits, in parts, as the
+    settings say and with the suppression of near-duplicates the other way round (`other_suppression`).
     """
 
     video_ranks: dict[str, int] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class Answers:
     proposals: dict[str, FloatArray] = field(default_factory=dict)
     true_video_hits: dict[str, list[SearchHit]] = field(default_factory=dict)
     strict: list[PerQuery] = field(default_factory=list)
-    strict_suppressed: list[PerQuery] = field(default_factory=list)
+    strict_otherwise: list[PerQuery] = field(default_factory=list)
 
 
 def ask(
@@ -130,6 +132,11 @@ def _rank_videos(
                 submission.add_videos(query.query_id, first, scores[row, order[row]].tolist())
 
 
+def other_suppression(answer: AnswerConfig) -> AnswerConfig:
+    """The same settings without the suppression of near-duplicates inside a video, or, where there is none, with it."""
+    return answer.model_copy(update={"nms_iou": SUPPRESSION_IOU if answer.nms_iou is None else None})
+
+
 def _ask_moments(
     searcher: Searcher,
     task: Task,
@@ -139,9 +146,11 @@ def _ask_moments(
 ) -> None:
     """Search the corpus and the true videos for a batch of queries; score and drop."""
     sentences = [query.sentence for query in queries]
-    found = dict(
-        zip((q.query_id for q in queries), searcher.search_batch(sentences, MAX_ANSWERS), strict=True)
+    ids = [query.query_id for query in queries]
+    both = searcher.search_variants(
+        sentences, [searcher.config, other_suppression(searcher.config)], MAX_ANSWERS
     )
+    found, found_otherwise = (dict(zip(ids, hits, strict=True)) for hits in both)
     if submission:
         for query_id, hits in found.items():
             submission.add_hits("VCMR", query_id, hits)
@@ -150,8 +159,8 @@ def _ask_moments(
         return
     scored = {query.query_id: found[query.query_id] for query in with_moments}
     answers.strict.append(strict(with_moments, scored))
-    suppressed = {query_id: suppress_within_videos(own) for query_id, own in scored.items()}
-    answers.strict_suppressed.append(strict(with_moments, suppressed))
+    otherwise = {query.query_id: found_otherwise[query.query_id] for query in with_moments}
+    answers.strict_otherwise.append(strict(with_moments, otherwise))
     _ask_true_videos(searcher, task, with_moments, answers, submission)
 
 

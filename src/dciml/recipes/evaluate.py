@@ -23,7 +23,7 @@ from dciml.metrics.grounding import moment_recalls
 from dciml.metrics.intervals import Bootstrap, Interval
 from dciml.metrics.per_query import FloatArray, PerQuery, concatenate
 from dciml.metrics.video_retrieval import recalls
-from dciml.recipes.answers import Answers, Task, ask
+from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
 from dciml.recipes.report import MEDIAN_RANK, Report, Table, in_percent
 from dciml.recipes.submission import Submission
 from dciml.search.engine import Engine
@@ -74,7 +74,7 @@ def evaluate(
         asked[name] = ask(other, task, answer, options.batch_size, options.progress)
     tables = [_video_table(task, asked, options)]
     if task.moment_queries:
-        tables += _moment_tables(task, asked, options)
+        tables += _moment_tables(task, asked, options, answer)
     if submission and options.submission:
         submission.write(options.submission, task.queries)
     return Report(
@@ -119,7 +119,9 @@ def _video_table(task: Task, asked: Mapping[str, Answers], options: EvaluateOpti
     return Table("VR", about, len(task.queries), rows)
 
 
-def _moment_tables(task: Task, asked: Mapping[str, Answers], options: EvaluateOptions) -> list[Table]:
+def _moment_tables(
+    task: Task, asked: Mapping[str, Answers], options: EvaluateOptions, answer: AnswerConfig
+) -> list[Table]:
     bootstrap = Bootstrap(task.moment_queries, options.num_resamples, options.seed)
     blind = {q.query_id: blind_spans(task.durations_seconds[q.video_id]) for q in task.moment_queries}
     chance = Chance(
@@ -132,7 +134,7 @@ def _moment_tables(task: Task, asked: Mapping[str, Answers], options: EvaluateOp
         ),
         "VCMR, strict": (
             "One of the first K (video, span) answers of the whole corpus is the right video with IoU ≥ m.",
-            _strict_rows(task, asked, blind) | {"chance": chance.strict(len(task.durations_seconds))},
+            _strict_rows(task, asked, blind, answer) | {"chance": chance.strict(len(task.durations_seconds))},
         ),
         "VCMR, lenient": (
             "The right video is among the first K, and any of its first N_p proposals has IoU ≥ m.",
@@ -161,9 +163,12 @@ def _grounding_rows(task: Task, asked: Mapping[str, Answers], blind: Mapping[str
     return rows | {"blind spans": moment_recalls(queries, blind)}
 
 
-def _strict_rows(task: Task, asked: Mapping[str, Answers], blind: Mapping[str, FloatArray]) -> Rows:
+def _strict_rows(
+    task: Task, asked: Mapping[str, Answers], blind: Mapping[str, FloatArray], answer: AnswerConfig
+) -> Rows:
     queries, model = task.moment_queries, asked[MODEL]
-    rows = {MODEL: concatenate(model.strict), "model, NMS 0.5": concatenate(model.strict_suppressed)}
+    otherwise = f"model, NMS {SUPPRESSION_IOU}" if answer.nms_iou is None else "model, no NMS"
+    rows = {MODEL: concatenate(model.strict), otherwise: concatenate(model.strict_otherwise)}
     rows["oracle retrieval"] = strict(queries, model.true_video_hits)
     rows |= {name: concatenate(answers.strict) for name, answers in asked.items() if name != MODEL}
     whole = [_blind_strict(task, model, query, 100, 1) for query in queries]

@@ -25,7 +25,8 @@ from dciml.build import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
 from dciml.config import RunConfig, dump_config
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
-from dciml.errors import DataError, ModelError
+from dciml.errors import ConfigError, DataError, ModelError
+from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import write_json, write_text
@@ -159,6 +160,7 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     encoder = make_text_encoder(config, vocabulary)
 
     encoded = encode_cached(encoder, [pair.sentence for pair in pairs], folder.path / "text-cache")
+    _check_zero_shot(config, encoded, folder.store.manifest.width)
 
     def pair_data(*, is_held_out: bool) -> PairData:
         chosen = [i for i, pair in enumerate(pairs) if (pair.video_id in held_out) is is_held_out]
@@ -180,6 +182,16 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
     training, validation = pair_data(is_held_out=False), pair_data(is_held_out=True)
     return Run(fabric, config, out, card, model, optimizers, training, validation)
+
+
+def _check_zero_shot(config: RunConfig, encoded: EncodedCorpus, video_width: int) -> None:
+    if not config.retrieval.zero_shot_weight:
+        return
+    if encoded.sentences is None or encoded.sentences.shape[1] != video_width:
+        raise ConfigError(
+            f"retrieval.zero_shot_weight needs sentence vectors of the width of the video rows ({video_width}), but "
+            f"{config.text.encoder} has none such; set it to 0, or use the text encoder that made the rows"
+        )
 
 
 def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:

@@ -28,11 +28,17 @@ class ResidualEngine:
     weight: float
 
     @classmethod
-    def around(cls, learned: DualEngine, video_width: int, store_encoder: str, weight: float) -> ResidualEngine:
+    def around(
+        cls, learned: DualEngine, video_width: int, store_encoder: str, weight: float
+    ) -> ResidualEngine:
         """Add the untrained cosine of the same text encoder. The encoder's sentence vectors have `video_width`."""
         space = CosineSpace(video_width)
         untrained = BaselineEngine(
-            space, learned.text_encoder, learned.num_clips, f"zero-shot {learned.text_encoder.name}", store_encoder
+            space,
+            learned.text_encoder,
+            learned.num_clips,
+            f"zero-shot {learned.text_encoder.name}",
+            store_encoder,
         )
         return cls(learned, untrained, weight)
 

@@ -49,12 +49,28 @@ class Searcher:
         self, sentences: Sequence[str], k: int | None = None, within: Sequence[str] | None = None
     ) -> list[list[SearchHit]]:
         """The same for many sentences at once, with the same hits; k = None: `AnswerConfig.max_hits`."""
+        return self.search_variants(sentences, [self.config], k, within)[0]
+
+    def search_variants(
+        self,
+        sentences: Sequence[str],
+        configs: Sequence[AnswerConfig],
+        k: int | None = None,
+        within: Sequence[str] | None = None,
+    ) -> list[list[list[SearchHit]]]:
+        """The hits of `search_batch` under several answer settings, with the costly part done once.
+
+        Args:
+            configs: may differ from the searcher's own in how spans are ranked, see `evidence`.
+        Returns: for each config, the hits of each sentence.
+        """
         num_hits = self.config.max_hits if k is None else k
         if num_hits < 1:
             raise ValueError(f"k must be positive, not {num_hits}")
-        hits: list[list[SearchHit]] = []
+        hits: list[list[list[SearchHit]]] = [[] for _ in configs]
         for matches, evidence in self.evidence(sentences, within):
-            hits.extend(self._hits(matches, rank_moments(evidence, self.config, num_hits)))
+            for found, config in zip(hits, configs, strict=True):
+                found.extend(self._hits(matches, rank_moments(evidence, config, num_hits)))
         return hits
 
     def evidence(
