@@ -132,6 +132,9 @@ class TrainingConfig(Settings):
         description="joint: one step for both branches with gradients through both, as a contrast",
     )
     epochs: int = Field(100, ge=1)
+    grounding_every: int = Field(
+        1, ge=1, description="the grounding branch takes its turn in every so many steps; 1 as published"
+    )
     batch_videos: int = Field(
         16, ge=1, description="videos a batch and process; all their sentences come along"
     )
@@ -170,11 +173,11 @@ class AnswerConfig(Settings):
     )
     contrast_weight: float = Field(1.0, ge=0, description="span score per unit of contrast")
     reconstruction_weight: float = Field(
-        1.0, ge=0, description="span score per nat by which a proposal is below the best one of its video"
+        0.1, ge=0, description="span score per nat by which a proposal is below the best one of its video"
     )
     max_spans: int | None = Field(None, ge=1, description="spans a video, the best; null: all")
     nms_iou: float | None = Field(
-        None,
+        0.5,
         ge=0,
         le=1,
         description="spans that overlap a better one of their video more are left out; null: none",

@@ -221,3 +221,14 @@ def test_non_finite_loss_stops_with_its_name_and_the_batch(batch: Batch) -> None
     broken = replace(batch, videos=replace(batch.videos, clips=clips))
     with pytest.raises(TrainingError, match=r"loss nce_clip is nan.*v0, v1, v2.*q0"):
         training_step(make_step(model, settings()), broken, optimizers(model))
+
+
+def test_grounding_takes_its_turn_in_every_so_many_steps(batch: Batch) -> None:
+    model = make_model()
+    config = settings(training={"grounding_every": 3}, mutual={"from_epoch": 9})
+    for number in range(4):
+        before = {key: p.clone() for key, p in model.side("grounding")}
+        values = training_step(replace(make_step(model, config), number=number), batch, optimizers(model))
+        moved = any(not torch.equal(p, before[key]) for key, p in model.side("grounding"))
+        assert moved is ("reconstruct" in values) is (number % 3 == 0)
+        assert "nce_clip" in values

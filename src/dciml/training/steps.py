@@ -21,23 +21,34 @@ from dciml.models.dual import DualBranch
 from dciml.models.mutual import BestClip, best_clip, proposal_feature
 from dciml.outputs import GroundingOutput, RetrievalOutput, Selection
 from dciml.training.distributed import gather_output, mean_over_all, sum_gradients
-from dciml.training.schedule import easiness, hard_pool_size, loss_weights
+from dciml.training.schedule import PATHWAY_TERMS, easiness, hard_pool_size, loss_weights
+
+MODULATED_RETRIEVAL = PATHWAY_TERMS["implicit_to_retrieval"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step knows besides its batch. `generator` draws negatives and is the same in every process."""
+    """What one step knows besides its batch.
+
+    `generator` draws negatives and is the same in every process; `number` counts the steps of the run.
+    """
 
     fabric: Fabric
     model: DualBranch
     config: RunConfig
     epoch: int
     generator: torch.Generator
+    number: int = 0
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each loss term in this epoch."""
         return loss_weights(self.config, self.epoch)
+
+    @property
+    def trains_grounding(self) -> bool:
+        """Does the grounding branch take its turn in this step?"""
+        return self.number % self.config.training.grounding_every == 0
 
     def wants(self, *terms: str) -> bool:
         """Is one of these terms part of the loss?"""
@@ -57,12 +68,12 @@ def as_teacher(module: nn.Module) -> Iterator[None]:
 
 
 def retrieval_terms(
-    step: Step, batch: Batch, selection: Selection, condition: Tensor | None
+    step: Step, batch: Batch, selection: Selection | None, condition: Tensor | None
 ) -> dict[str, Tensor]:
     """All losses of the retrieval side, by name.
 
     Args:
-        selection: what the grounding branch chose, fixed values.
+        selection: what the grounding branch chose, fixed values; None when no term wants it.
         condition: (queries, grounding hidden): the grounding feature that modulates; None when no term wants it.
     """
     output = step.model.retrieval(batch)
@@ -81,7 +92,7 @@ def retrieval_terms(
             alpha=settings.diversity_alpha,
             delta=settings.diversity_delta,
         )
-    if step.wants("explicit_to_retrieval"):
+    if selection is not None and step.wants("explicit_to_retrieval"):
         loss = explicit_to_retrieval(
             output.paired_similarity(), selection.best(), step.config.mutual.temperature
         )
@@ -150,16 +161,21 @@ def _modulated_grounding(
 
 def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
     """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name."""
-    with step.fabric.autocast():
-        selection = step.model.grounding.select(batch)
-    if "joint" in optimizers:
+    selection = None
+    if step.trains_grounding or step.wants("explicit_to_retrieval", *MODULATED_RETRIEVAL):
+        with step.fabric.autocast():
+            selection = step.model.grounding.select(batch)
+    owner = "joint" if "joint" in optimizers else "retrieval"
+    if owner == "joint" and selection is not None and step.trains_grounding:
         return _joint_step(step, batch, selection, optimizers["joint"])
-    values = _retrieval_step(step, batch, selection, optimizers["retrieval"])
-    return values | _grounding_step(step, batch, selection, optimizers["grounding"])
+    values = _retrieval_step(step, batch, selection, optimizers[owner])
+    if selection is not None and step.trains_grounding:
+        values |= _grounding_step(step, batch, selection, optimizers["grounding"])
+    return values
 
 
 def _retrieval_step(
-    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
+    step: Step, batch: Batch, selection: Selection | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
@@ -190,8 +206,8 @@ def _joint_step(
     return _apply(step, batch, terms, optimizer)
 
 
-def _condition(step: Step, batch: Batch, selection: Selection) -> Tensor | None:
-    if not step.wants("modulated_clip", "modulated_frame", "match_clip", "match_frame"):
+def _condition(step: Step, batch: Batch, selection: Selection | None) -> Tensor | None:
+    if selection is None or not step.wants(*MODULATED_RETRIEVAL):
         return None
     return proposal_feature(step.model.grounding, batch, selection.best())
 

@@ -1,0 +1,123 @@
+"""Compare answer settings on the held-out training videos of a run (their moments are read here, and only here).
+
+    python benchmarks/choose_answer.py runs/demo --data demo-out/data --queries 300
+
+Which settings rank moments best is a choice that training cannot make (docs/decisions/0009). Videos that training
+never saw, cut from the training split, are the corpus; the test split is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dciml.build import load_model
+from dciml.config import AnswerConfig, load_config
+from dciml.datasets.folder import DataFolder
+from dciml.datasets.split import split_off_validation
+from dciml.metrics.corpus_moments import strict
+from dciml.metrics.grounding import moment_recalls
+from dciml.metrics.per_query import FloatArray
+from dciml.recipes.answers import Task, index_corpus
+from dciml.search.searcher import Searcher
+from dciml.types import Query, SearchHit
+
+SPAN_SETTINGS: dict[str, list[Any]] = {
+    "candidates": ["windows", "proposals", "both"],
+    "contrast_weight": [0.0, 1.0],
+    "reconstruction_weight": [0.0, 0.1, 0.3, 1.0, 3.0],
+}
+LIST_SETTINGS: dict[str, list[Any]] = {
+    "video_weight": [3.0, 10.0, 30.0, 100.0],
+    "span_reference": ["best", "softmax", "absolute"],
+    "nms_iou": [None, 0.5],
+}
+
+
+def held_out_task(data: DataFolder, fraction: float, seed: int, num_queries: int) -> Task:
+    """The held-out videos of a run as a corpus, with their queries."""
+    everything = data.queries("train")
+    _, held_out = split_off_validation(data.pairs("train"), fraction, seed)
+    queries = tuple(q for q in everything if q.video_id in set(held_out) and q.moments)[:num_queries]
+    durations = {video_id: data.store.duration_seconds(video_id) for video_id in held_out}
+    return Task(data.store, queries, durations, len(queries))
+
+
+def grid(base: AnswerConfig, settings: dict[str, list[Any]]) -> list[AnswerConfig]:
+    """Every combination; those that score nothing (both weights 0) are left out."""
+    made = [
+        base.model_copy(update=dict(zip(settings, values, strict=True)))
+        for values in itertools.product(*settings.values())
+    ]
+    return [c for c in made if c.contrast_weight or c.reconstruction_weight]
+
+
+def in_own_video(searcher: Searcher, query: Query, configs: list[AnswerConfig]) -> list[FloatArray]:
+    """The spans that each setting finds in the query's own video, best first, in seconds."""
+    found = searcher.search_variants([query.sentence], configs, within=[query.video_id])
+    return [spans_of(hits[0]) for hits in found]
+
+
+def spans_of(hits: list[SearchHit]) -> FloatArray:
+    """(n, 2) seconds."""
+    return np.array([(hit.start_seconds, hit.end_seconds) for hit in hits]).reshape(-1, 2)
+
+
+def show(
+    rows: list[tuple[list[float], AnswerConfig]], names: list[str], settings: dict[str, list[Any]]
+) -> None:
+    """The best rows as a Markdown table."""
+    print("| " + " | ".join([*settings, *names]) + " |\n" + "|---" * (len(settings) + len(names)) + "|")
+    for values, config in sorted(rows, key=lambda row: -sum(row[0]))[:12]:
+        cells = [str(getattr(config, name)) for name in settings] + [f"{100 * value:.1f}" for value in values]
+        print("| " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    """Read the arguments, answer, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--queries", type=int, default=300)
+    arguments = parser.parse_args()
+    config, data = load_config(arguments.model / "config.yaml"), DataFolder.open(arguments.data)
+    engine = load_model(arguments.model).engine
+    task = held_out_task(data, config.data.validation_fraction, config.seed, arguments.queries)
+    base = AnswerConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        clips = engine.fused_clips(task.store, task.video_ids)
+        searcher = Searcher(
+            engine, index_corpus(engine, task, clips, Path(folder) / "index"), task.store, base
+        )
+        spans = grid(base, SPAN_SETTINGS)
+        own = [in_own_video(searcher, query, spans) for query in task.queries]
+        names = ["R@1, IoU=0.5", "R@5, IoU=0.5", "mIoU"]
+        rows = []
+        for place, setting in enumerate(spans):
+            found = {q.query_id: own[i][place] for i, q in enumerate(task.queries)}
+            means = moment_recalls(task.queries, found).means()
+            rows.append(([means[name] for name in names], setting))
+        print(f"\nVideo given, {len(task.queries)} held-out queries\n")
+        show(rows, names, SPAN_SETTINGS)
+        best = max(rows, key=lambda row: sum(row[0]))[1]
+        lists = grid(best, LIST_SETTINGS)
+        answers = searcher.search_variants([q.sentence for q in task.queries], lists, 100)
+        names = ["R@1, IoU=0.5", "R@10, IoU=0.5", "R@100, IoU=0.5"]
+        rows = []
+        for setting, hits in zip(lists, answers, strict=True):
+            scored = dict(zip((q.query_id for q in task.queries), hits, strict=True))
+            means = strict(task.queries, scored).means()
+            rows.append(([means[name] for name in names], setting))
+        print(f"\nWhole corpus of {len(task.video_ids)} held-out videos, spans as in the first row above\n")
+        show(rows, names, LIST_SETTINGS)
+
+
+if __name__ == "__main__":
+    main()
