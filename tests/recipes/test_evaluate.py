@@ -28,7 +28,7 @@ from dciml.types import Query, Video
 
 WIDTH, CLIPS, PROPOSALS, VIDEOS = 24, 8, 10, 12
 SECONDS = 40.0
-ANSWER = AnswerConfig()
+ANSWER = AnswerConfig(nms_iou=None, reconstruction_weight=1.0)
 
 
 class PlantedEngine:
@@ -321,3 +321,13 @@ def test_the_command_prints_tables_and_headlines_and_writes_both_files(
     assert max(len(line) for line in result.output.splitlines()) <= 120
     wrong = CliRunner().invoke(app, ["evaluate", "m", "--data", str(data.path), "--beside", "other"])
     assert wrong.exit_code == 2
+
+
+def test_both_ways_of_suppression_are_reported_whatever_the_settings_say(data: DataFolder) -> None:
+    engine = PlantedEngine(noise=0.6)
+    suppressed = evaluate(engine, data, "test", ANSWER.model_copy(update={"nms_iou": 0.5}))
+    plain = evaluate(engine, data, "test", ANSWER)
+    first, second = suppressed.table("VCMR, strict").rows, plain.table("VCMR, strict").rows
+    assert first["model, no NMS"] == second["model"]
+    assert first["model"] == second["model, NMS 0.5"]
+    assert first["model"] != second["model"]

@@ -76,7 +76,12 @@ class Corpus:
 
     def searcher(self, **settings: Any) -> Searcher:
         """A searcher with these answer settings."""
-        return Searcher(self.engine, self.index, self.store, AnswerConfig(**settings))
+        return Searcher(
+            self.engine,
+            self.index,
+            self.store,
+            AnswerConfig(**{"nms_iou": None, "reconstruction_weight": 1.0, **settings}),
+        )
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def evidence(
 
 
 def config(**settings: Any) -> AnswerConfig:
-    return AnswerConfig(**settings)
+    return AnswerConfig(**{"nms_iou": None, "reconstruction_weight": 1.0, **settings})
 
 
 def pick(grounding: Grounding, row: int) -> Grounding:
