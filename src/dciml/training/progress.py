@@ -33,7 +33,7 @@ class Reporter:
         self._epochs = 0
         self._started, self._sentences = monotonic(), 0
         self._sums: dict[str, float] = {}
-        self._steps = 0
+        self._counts: dict[str, int] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -62,7 +62,7 @@ class Reporter:
 
     def start_epoch(self, epoch: int, num_steps: int, done: int) -> None:
         """A new epoch begins (or goes on after `done` steps)."""
-        self._sums, self._steps, self._sentences, self._started = {}, 0, 0, monotonic()
+        self._sums, self._counts, self._sentences, self._started = {}, {}, 0, monotonic()
         left = (self._epochs - epoch) * num_steps
         self._bar.reset(
             self._task, total=left, completed=done, description=f"epoch {epoch + 1}/{self._epochs}"
@@ -71,9 +71,9 @@ class Reporter:
     def step(self, step: int, values: dict[str, float], num_sentences: int) -> None:
         """One step is done."""
         self._sentences += num_sentences
-        self._steps += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1  # a side does not take every step
             if self._writer is not None:
                 self._writer.add_scalar(f"loss/{name}", value, step)
         losses = " ".join(f"{name} {value:.3f}" for name, value in values.items())
@@ -84,7 +84,7 @@ class Reporter:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"held_out/{name}", value, epoch)
-        losses = ", ".join(f"{name} {total / max(self._steps, 1):.3f}" for name, total in self._sums.items())
+        losses = ", ".join(f"{name} {total / self._counts[name]:.3f}" for name, total in self._sums.items())
         self._console.print(
             f"epoch {epoch + 1}: {self._rate():.1f} sentences/s; held out: SumR {values['retrieval']:.1f}, "
             f"grounding {values['grounding']:.3f}; mean losses: {losses}",
