@@ -17,7 +17,7 @@ import torch
 from dciml.batching import Batch
 from dciml.config import RunConfig, load_config
 from dciml.datasets.folder_writer import write_data_folder
-from dciml.errors import ConfigError, DataError, ModelError
+from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
@@ -376,14 +376,3 @@ def test_corpus_of_one_video_is_refused(tiny_config: MakeConfig, tmp_path: Path)
     ):
         train(tiny_config(data={"folder": str(data)}), tmp_path / "m", quiet=True)
     assert not (tmp_path / "m").exists()
-
-
-def test_zero_shot_weight_without_a_shared_space_is_refused(
-    tiny_config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
-    config = tiny_config()
-    config = config.model_copy(
-        update={"retrieval": config.retrieval.model_copy(update={"zero_shot_weight": 1.0})}
-    )
-    with pytest.raises(ConfigError, match="zero_shot_weight needs sentence vectors"):
-        train(config, tmp_path / "run", quiet=True)

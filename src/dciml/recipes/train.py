@@ -11,6 +11,7 @@ import platform
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -115,9 +116,24 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         remove_leftovers(out)
         _write_folder(run)
     reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
-    with run.stop.listening(), reporter.open(run.progress, config.training.epochs):
+    with _repeatable(fabric), run.stop.listening(), reporter.open(run.progress, config.training.epochs):
         _epochs(run, reporter)
     return out
+
+
+@contextmanager
+def _repeatable(fabric: Fabric) -> Iterator[None]:
+    """On a CPU, use the algorithms that give the same sums whatever the threads do.
+
+    Without this two runs with two threads part after some steps: gradients of gathered rows are added up in the order
+    in which the threads come.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or fabric.device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _check_out(out: Path, resume: bool) -> None:

@@ -1,0 +1,43 @@
+"""Settings that the training recipe checks or keeps for the time of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dciml.config import RunConfig
+from dciml.errors import ConfigError
+from dciml.recipes import train as recipe
+from dciml.recipes.train import train
+
+
+def test_training_on_a_cpu_uses_repeatable_algorithms_and_puts_the_switch_back(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    step = recipe.training_step
+
+    def watched(*arguments: Any) -> dict[str, float]:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(*arguments)
+
+    monkeypatch.setattr(recipe, "training_step", watched)
+    train(tiny_config(), tmp_path / "run", quiet=True)
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_zero_shot_weight_without_a_shared_space_is_refused(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny_config()
+    config = config.model_copy(
+        update={"retrieval": config.retrieval.model_copy(update={"zero_shot_weight": 1.0})}
+    )
+    with pytest.raises(ConfigError, match="zero_shot_weight needs sentence vectors"):
+        train(config, tmp_path / "run", quiet=True)
