@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from dciml.batching import Batch, QueryBatch, VideoBatch
-from dciml.masks import length_mask
 
 if TYPE_CHECKING:
     from dciml.config import RunConfig
@@ -33,8 +32,8 @@ def make_batch(
     num_videos, num_queries = len(sentences_per_video), sum(sentences_per_video)
     frame_counts = torch.tensor([max_frames - 3 * (i % 4) for i in range(num_videos)])
     word_counts = torch.tensor([7 - (i % 4) for i in range(num_queries)])
-    frame_mask = length_mask(frame_counts, int(frame_counts.max()))
-    word_mask = length_mask(word_counts, int(word_counts.max()))
+    frame_mask = torch.arange(int(frame_counts.max()))[None] < frame_counts[:, None]
+    word_mask = torch.arange(int(word_counts.max()))[None] < word_counts[:, None]
 
     def unit(*shape: int) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.randn(*shape, generator=rng), dim=-1)

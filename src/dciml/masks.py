@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-
-
-def length_mask(lengths: Int[Tensor, "batch"], max_length: int) -> Bool[Tensor, "batch length"]:
-    """True at the first `lengths[i]` positions of row i.
-
-    >>> length_mask(torch.tensor([1, 3]), 3).int().tolist()
-    [[1, 0, 0], [1, 1, 1]]
-    """
-    return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
 
 
 def padding_bias(mask: Bool[Tensor, "*batch keys"]) -> Float[Tensor, "*batch keys"]:
@@ -29,11 +20,3 @@ def causal_bias(length: int, device: torch.device) -> Float[Tensor, "length leng
     """0 on and below the diagonal, a very large negative number above: position i sees positions ≤ i."""
     allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     return padding_bias(allowed)
-
-
-def masked_mean(
-    values: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch width"]:
-    """Mean over the valid positions; 0 for a row without any."""
-    weights = mask.to(values.dtype)[..., None]
-    return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)

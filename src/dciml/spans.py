@@ -1,4 +1,4 @@
-"""Spans: seconds and unit time, (centre, width) and (start, end), and overlap.
+"""Spans: seconds and unit time, and overlap.
 
 A span is the last axis of an array, (..., 2). All functions take and return NumPy arrays; the few that
 training needs on tensors are in `models` and `losses`.
@@ -10,16 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-
-
-def from_center_width(center: ArrayLike, width: ArrayLike) -> FloatArray:
-    """Spans (start, end) in unit time, clamped to [0, 1], from centres and widths of equal shape.
-
-    >>> from_center_width([0.5, 0.1], [0.5, 0.4]).round(2).tolist()
-    [[0.25, 0.75], [0.0, 0.3]]
-    """
-    c, w = np.asarray(center, dtype=np.float64), np.asarray(width, dtype=np.float64)
-    return np.clip(np.stack([c - w / 2, c + w / 2], axis=-1), 0.0, 1.0)
 
 
 def to_seconds(spans_unit: ArrayLike, duration_seconds: ArrayLike) -> FloatArray:

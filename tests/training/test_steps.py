@@ -129,7 +129,6 @@ def test_query_is_taught_by_its_own_video(batch: Batch) -> None:
     def per_query(changed: Batch) -> dict[str, torch.Tensor]:
         values: list[dict[str, torch.Tensor]] = []
         for index in range(len(batch.video_of_query)):
-            selection = model.grounding.select(changed)
             q = changed.queries
             rows = slice(index, index + 1)
             one = replace(
@@ -140,7 +139,6 @@ def test_query_is_taught_by_its_own_video(batch: Batch) -> None:
                 ),
                 video_of_query=changed.video_of_query[rows],
             )  # fmt: skip
-            del selection
             values.append(all_terms(make_step(model, config), one))
         return {
             k: torch.stack([v[k] for v in values]).detach() for terms in PATHWAY_TERMS.values() for k in terms

@@ -233,7 +233,7 @@ class GroundingBranch(nn.Module):
         )
 
     @torch.no_grad()
-    def select(self, batch: Batch, pairs_at_once: int = 64) -> Selection:
+    def select(self, batch: Batch) -> Selection:
         """Judge every proposal, without gradients and without dropout."""
         was_training = self.training
         self.eval()

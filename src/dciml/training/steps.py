@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from lightning_fabric import Fabric
@@ -40,7 +41,7 @@ class Step:
     generator: torch.Generator
     number: int = 0
 
-    @property
+    @cached_property
     def weights(self) -> dict[str, float]:
         """Weight of each loss term in this epoch."""
         return loss_weights(self.config, self.epoch)
