@@ -5,7 +5,7 @@ Times count from the first frame that the file shows, whatever its container's c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +36,22 @@ class VideoInfo:
     width: int
     height: int
     average_fps: float
+    path: Path
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which pictures of a video somebody wants: how many a second (> 0), and the (width, height) to scale them to.
+
+    Without a size they keep that of the file.
+    """
+
+    frames_per_second: float
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.frames_per_second > 0:
+            raise ValueError(f"frames_per_second must be positive, not {self.frames_per_second}")
 
 
 def probe(path: Path) -> VideoInfo:
@@ -52,7 +68,7 @@ def probe(path: Path) -> VideoInfo:
         turned = _quarter_turns(first) % 2
         width, height = (first.height, first.width) if turned else (first.width, first.height)
         rate = stream.average_rate or stream.guessed_rate or 0
-        return VideoInfo(_duration_seconds(container, path), width, height, float(rate))
+        return VideoInfo(_duration_seconds(container, path), width, height, float(rate), path)
 
 
 def iterate_frames(
@@ -70,29 +86,54 @@ def iterate_frames(
     Raises:
         DataError: missing, empty, damaged, cut off, or not a video.
     """
-    if not frames_per_second > 0:
-        raise ValueError(f"frames_per_second must be positive, not {frames_per_second}")
+    for _, seconds, picture in iterate_samples(path, [Sampling(frames_per_second, size)]):
+        yield seconds, picture
+
+
+def iterate_samples(path: Path, samplings: Sequence[Sampling]) -> Iterator[tuple[int, float, RGBFrame]]:
+    """Sample a file in several ways in one pass: yield (index of the sampling, seconds, picture).
+
+    Each sampling gets what `iterate_frames` would give it alone, in the order of time.
+
+    Raises:
+        DataError: as `iterate_frames`.
+    """
     with _opened(path) as container:
         duration_seconds = _duration_seconds(container, path)
-        scale = _Scaler(size)
-        index, shown = 0, None  # `shown` is the picture on screen at the next sample's time
-        picture: RGBFrame | None = None
+        takers = [_Taker(sampling) for sampling in samplings]
+        shown = None  # the picture on screen
         for frame in _decoded(container, path):
             until_seconds = _seconds(frame, container)
-            while shown is not None and index / frames_per_second < until_seconds - 1e-6:
-                picture = scale(shown) if picture is None else picture
-                yield index / frames_per_second, picture
-                index += 1
-            shown, picture = frame, None
+            if shown is not None:
+                for number, taker in enumerate(takers):
+                    for seconds, picture in taker.take(shown, until_seconds):
+                        yield number, seconds, picture
+            shown = frame
         if shown is None:
             raise _unreadable(path, "it holds no picture")
         end_seconds = _seconds(shown, container) + float((shown.duration or 0) * shown.time_base)
         if duration_seconds - end_seconds > MISSING_TAIL_SECONDS:
             raise _unreadable(path, f"pictures end at {end_seconds:.1f} s of {duration_seconds:.1f} s")
-        picture = scale(shown) if picture is None else picture
-        while index == 0 or index / frames_per_second < duration_seconds - 1e-6:
-            yield index / frames_per_second, picture
-            index += 1
+        for number, taker in enumerate(takers):
+            for seconds, picture in taker.take(shown, max(duration_seconds, 2e-6)):
+                yield number, seconds, picture
+
+
+class _Taker:
+    """Takes the samples of one sampling while a file is decoded."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._rate = sampling.frames_per_second
+        self._scale = _Scaler(sampling.size)
+        self._index = 0
+
+    def take(self, frame: Any, until_seconds: float) -> Iterator[tuple[float, RGBFrame]]:
+        """The samples that fall on a frame that stays on screen until a time."""
+        picture: RGBFrame | None = None
+        while self._index / self._rate < until_seconds - 1e-6:
+            picture = self._scale(frame) if picture is None else picture
+            yield self._index / self._rate, picture
+            self._index += 1
 
 
 def frame_at(path: Path, seconds: float, size: tuple[int, int] | None = None) -> RGBFrame:

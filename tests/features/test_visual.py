@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.errors import DataError
 from dciml.features import motion, pictures, visual
-from dciml.features.extract import extract_videos
-from dciml.features.store import FeatureStore
+from dciml.features.joined import encode_video
 from dciml.features.visual import BuiltinVisualEncoder
-from dciml.media import write_video
+from dciml.media import VideoInfo, write_video
 
 HEIGHT, WIDTH = 48, 64
 
@@ -35,10 +33,35 @@ def crossing(step: int, count: int = 20) -> list[tuple[int, int] | None]:
     return [None] * count + inside + [None] * count
 
 
+def encode_pictures(pictures: np.ndarray, rows_per_second: float = 2.0) -> np.ndarray:
+    encoder = BuiltinVisualEncoder(rows_per_second)
+    duration = len(pictures) / encoder.frames_per_second
+    builder = encoder.begin(VideoInfo(duration, WIDTH, HEIGHT, encoder.frames_per_second, Path("v.mp4")))
+    for index, picture in enumerate(pictures):
+        builder.add(index / encoder.frames_per_second, picture)
+    return builder.finish()
+
+
+def encode_whole(pictures: np.ndarray, samples_per_row: int = 2) -> np.ndarray:
+    """The definition: all pictures at once, each block with the background of the pictures around it."""
+    parts, tracks = [], []
+    for start in range(0, len(pictures), 64):
+        end = min(start + 64, len(pictures))
+        around = pictures[max(start - 80, 0) : end + 80]
+        found = visual._encode_block(pictures[max(start - 1, 0) : end], pictures[start:end], around)
+        parts.append(found[0])
+        tracks.append(found[1])
+    course = np.concatenate(tracks)
+    courses = [visual.GAINS["course"] * motion.course_of(course, reach) for reach in visual.CONTEXTS]
+    samples = np.concatenate([np.concatenate(parts), visual.GAINS["tracks"] * course, *courses], axis=1)
+    groups = range(0, len(samples), samples_per_row)
+    return np.stack([samples[k : k + samples_per_row].mean(axis=0) for k in groups])
+
+
 def test_rows_have_the_stated_width_and_rate(tmp_path: Path) -> None:
     encoder = BuiltinVisualEncoder()
     write_video(tmp_path / "v.mp4", scene_with_square(crossing(5), (220, 30, 30)), 10)
-    encoded = encoder.encode(tmp_path / "v.mp4")
+    encoded = encode_video(tmp_path / "v.mp4", encoder)
     assert encoded.duration_seconds == 5.0
     assert encoded.rows.shape == (10, encoder.width)
     assert encoded.rows.dtype == np.float32
@@ -51,23 +74,56 @@ def test_any_pictures_give_finite_rows(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     low, high = sorted(rng.integers(0, 256, 2))
     some = rng.integers(low, high + 1, (count, HEIGHT, WIDTH, 3)).astype(np.uint8)
-    rows = BuiltinVisualEncoder().encode_pictures(some)
+    rows = encode_pictures(some)
     assert rows.shape == (-(-count // 2), BuiltinVisualEncoder.width)
     assert np.isfinite(rows).all()
     assert np.abs(rows).max() < 100
 
 
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 143, 144, 145, 207, 208, 301])
+def test_streaming_gives_the_rows_of_the_whole(count: int) -> None:
+    places = [None if k % 50 < 20 else (5 + k % 30, (3 * k) % 50) for k in range(count)]
+    some = (
+        scene_with_square(places, (30, 60, 220))
+        + (np.arange(count) % 9).astype(np.uint8)[:, None, None, None]
+    )
+    np.testing.assert_allclose(encode_pictures(some), encode_whole(some), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "samples_per_row", "frames_per_second"), [
+    (0.5, 8, 4.0), (1.0, 4, 4.0), (1.5, 3, 4.5), (3.0, 1, 3.0), (8.0, 1, 8.0),
+])  # fmt: skip
+def test_rate_is_settable(rate: float, samples_per_row: int, frames_per_second: float) -> None:
+    encoder = BuiltinVisualEncoder(rate)
+    assert encoder.frames_per_second == frames_per_second
+    some = scene_with_square([*crossing(3), *crossing(-2), *crossing(3)], (220, 30, 30))
+    np.testing.assert_allclose(
+        encode_pictures(some, rate), encode_whole(some, samples_per_row), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_long_video_is_not_held() -> None:
+    builder = BuiltinVisualEncoder().begin(VideoInfo(300.0, WIDTH, HEIGHT, 4.0, Path("v.mp4")))
+    some = scene_with_square(crossing(3), (220, 30, 30))
+    held = []
+    for index in range(1200):
+        builder.add(index / 4, some[index % len(some)])
+        held.append(len(builder._pictures))
+    assert max(held) <= 64 + 2 * 80
+    assert builder.finish().shape == (600, 581)
+
+
 def test_blocks_change_nothing_but_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     some = scene_with_square(crossing(3), (220, 30, 30))
-    whole = BuiltinVisualEncoder().encode_pictures(some)
+    whole = encode_pictures(some)
     monkeypatch.setattr(visual, "BLOCK", 7)
-    np.testing.assert_allclose(BuiltinVisualEncoder().encode_pictures(some), whole, atol=1e-4)
+    np.testing.assert_allclose(encode_pictures(some), whole, atol=1e-4)
 
 
 def test_encoding_leaves_its_input_alone() -> None:
     some = scene_with_square(crossing(5), (220, 30, 30))
     before = some.copy()
-    BuiltinVisualEncoder().encode_pictures(some)
+    encode_pictures(some)
     np.testing.assert_array_equal(some, before)
 
 
@@ -168,34 +224,3 @@ def test_window_sums_equal_the_slow_definition() -> None:
     found = motion._window_sums(values, 2)
     slow = [values[max(i - 2, 0) : i + 3].sum(axis=0) for i in range(9)]
     np.testing.assert_allclose(found, slow, atol=1e-5)
-
-
-def write_three(folder: Path) -> dict[str, Path]:
-    paths = {f"v{k}": folder / f"{k}.mp4" for k in range(3)}
-    for k, path in enumerate(paths.values()):
-        write_video(path, scene_with_square(crossing(4 + k, 6), (220, 30, 30)), 8)
-    return paths
-
-
-def test_extraction_gives_the_same_store_in_any_number_of_processes(tmp_path: Path) -> None:
-    paths = write_three(tmp_path)
-    seen: list[str] = []
-    extract_videos(paths, BuiltinVisualEncoder(), tmp_path / "one", workers=1, on_video=seen.append)
-    extract_videos(paths, BuiltinVisualEncoder(), tmp_path / "two", workers=2)
-    one, two = FeatureStore.open(tmp_path / "one"), FeatureStore.open(tmp_path / "two")
-    assert one.fingerprint == two.fingerprint
-    assert list(one.video_ids) == list(paths) == seen
-    assert one.manifest.encoder == "builtin-visual-1"
-
-
-def test_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    paths = write_three(tmp_path)
-    broken = paths | {"v1": tmp_path / "missing.mp4"}
-    with pytest.raises(
-        DataError, match=r"^[^ ]*missing\.mp4: there is no such file\. To mend it: check the path\.$"
-    ):
-        extract_videos(broken, BuiltinVisualEncoder(), tmp_path / "store", workers=2)
-    assert FeatureStore.open(tmp_path / "store").video_ids == ("v0",)
-    seen: list[str] = []
-    extract_videos(paths, BuiltinVisualEncoder(), tmp_path / "store", workers=1, on_video=seen.append)
-    assert seen == ["v1", "v2"]

@@ -19,8 +19,8 @@ from dciml.datasets.folder_writer import write_data_folder
 from dciml.demo.render import FRAMES_PER_SECOND, render
 from dciml.demo.story import Split, Story, plan_story
 from dciml.errors import DataError
-from dciml.features.base import VideoEncoder
 from dciml.features.extract import extract_videos
+from dciml.features.joined import VideoEncoder
 from dciml.files import read_json, write_json
 from dciml.media import write_video
 from dciml.processes import map_in_processes

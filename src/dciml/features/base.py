@@ -1,14 +1,17 @@
-"""The two small interfaces behind which every encoder stands."""
+"""The small interfaces behind which every encoder stands."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # media loads the video libraries
+    from dciml.media import RGBFrame, VideoInfo
 
 FloatRows = NDArray[np.float32]
 
@@ -56,8 +59,21 @@ class EncodedVideo:
     duration_seconds: float
 
 
-class VideoEncoder(Protocol):
-    """Turns a video file into feature rows."""
+class RowBuilder(Protocol):
+    """Takes the pictures of one video in the order of time and makes its rows; holds only a stretch of them."""
+
+    def add(self, seconds: float, picture: RGBFrame) -> None:
+        """Take the picture, (height, width, 3), that is on screen at a time; it is not changed."""
+
+    def finish(self) -> FloatRows:
+        """The rows, (T, width) with T = `num_rows(duration, rows_per_second)`; called once, after the last picture."""
+
+
+class FrameEncoder(Protocol):
+    """Turns the pictures of a video into feature rows, one video after another. Must pickle: processes get copies.
+
+    Weights are loaded at the first video, not before, so that a copy is cheap.
+    """
 
     @property
     def name(self) -> str:
@@ -71,5 +87,21 @@ class VideoEncoder(Protocol):
     def rows_per_second(self) -> float:
         """How many rows a second of video gives."""
 
-    def encode(self, path: Path) -> EncodedVideo:
-        """Encode a video file. Raises DataError for a file that cannot be decoded."""
+    @property
+    def frames_per_second(self) -> float:
+        """How many pictures a second it wants to see; 0: none (it reads something else than pictures)."""
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that it wants of the pictures of a video that is shown at the given size."""
+
+    def begin(self, info: VideoInfo) -> RowBuilder:
+        """Start a video. Raises DataError where the encoder cannot work on it."""
+
+
+def num_rows(duration_seconds: float, rows_per_second: float) -> int:
+    """How many rows a video has: its duration times the rate, rounded up (but for a microsecond), at least 1.
+
+    >>> num_rows(5.0, 2.0), num_rows(5.1, 2.0), num_rows(0.01, 2.0)
+    (10, 11, 1)
+    """
+    return max(1, math.ceil((duration_seconds - 1e-6) * rows_per_second))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from dciml.features.base import EncodedVideo, VideoEncoder
+from dciml.features.joined import VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.processes import map_in_processes
 
@@ -36,12 +36,8 @@ def extract_videos(
         stored = FeatureStore.open(store_path)
         missing = [video_id for video_id in paths if video_id not in stored]
         files = [paths[video_id] for video_id in missing]
-        encoded = map_in_processes(partial(_encode, encoder), files, workers)
+        encoded = map_in_processes(partial(encode_video, encoder=encoder), files, workers)
         for video_id, file, video in zip(missing, files, encoded, strict=True):
             writer.append(video_id, video.rows, video.duration_seconds, source=file.name)
             if on_video is not None:
                 on_video(video_id)
-
-
-def _encode(encoder: VideoEncoder, path: Path) -> EncodedVideo:
-    return encoder.encode(path)

@@ -6,11 +6,9 @@ ways of moving easy to read for a linear layer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from dciml.features.base import EncodedVideo, FloatRows
+from dciml.features.base import FloatRows
 from dciml.features.motion import change_by_cell, course_of, find_foreground, foreground_look
 from dciml.features.pictures import (
     Bytes,
@@ -21,12 +19,11 @@ from dciml.features.pictures import (
     colour_name_shares,
     edge_directions,
 )
-from dciml.media import iterate_frames, probe
+from dciml.media import RGBFrame, VideoInfo
 
 SIZE = (64, 48)  # width and height that pictures are scaled to
-SAMPLES_PER_ROW = 2
 ROWS_PER_SECOND = 2.0
-SAMPLES_PER_SECOND = SAMPLES_PER_ROW * ROWS_PER_SECOND
+SAMPLES_PER_SECOND = 4.0  # about; a whole number of samples makes a row
 BLOCK = 64  # pictures that are worked on together and share a background
 BACKGROUND_REACH = 80  # pictures before and after a block that its background is found from
 BACKGROUND_PICTURES = 40  # at most so many of them are looked at
@@ -49,48 +46,96 @@ GAINS = {
 
 
 class BuiltinVisualEncoder:
-    """A `VideoEncoder` without weights.
+    """A `FrameEncoder` without weights.
+
+    Args:
+        rows_per_second: > 0. Pictures are looked at about 4 times a second whatever it is, since the course of
+            motion is described in such steps; a rate above that looks once a row.
 
     >>> encoder = BuiltinVisualEncoder()
-    >>> encoder.name, encoder.width, encoder.rows_per_second
-    ('builtin-visual-1', 581, 2.0)
+    >>> encoder.name, encoder.width, encoder.rows_per_second, encoder.frames_per_second
+    ('builtin-visual-1', 581, 2.0, 4.0)
     """
 
     name = "builtin-visual-1"
     width = 581
-    rows_per_second = ROWS_PER_SECOND
 
-    def encode(self, path: Path) -> EncodedVideo:
-        """Encode a video file.
+    def __init__(self, rows_per_second: float = ROWS_PER_SECOND) -> None:
+        if not rows_per_second > 0:
+            raise ValueError(f"rows_per_second must be positive, not {rows_per_second}")
+        self.rows_per_second = rows_per_second
+        self.samples_per_row = max(1, round(SAMPLES_PER_SECOND / rows_per_second))
+        self.frames_per_second = rows_per_second * self.samples_per_row
 
-        Returns: rows (T, width), T = ceil(duration · rows_per_second), and the file's duration.
-        Raises:
-            DataError: the file cannot be decoded.
-        """
-        pictures = np.stack([picture for _, picture in iterate_frames(path, SAMPLES_PER_SECOND, SIZE)])
-        return EncodedVideo(self.encode_pictures(pictures), probe(path).duration_seconds)
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        """Always 64 by 48."""
+        del width, height
+        return SIZE
 
-    def encode_pictures(self, pictures: Bytes) -> FloatRows:
-        """Encode pictures sampled at `SAMPLES_PER_SECOND`: (n, 48, 64, 3) → (ceil(n / 2), width)."""
-        parts: list[Floats] = []
-        tracks: list[Floats] = []
-        for start in range(0, len(pictures), BLOCK):
-            block_parts, block_tracks = _encode_block(pictures, start)
-            parts.append(block_parts)
-            tracks.append(block_tracks)
-        course = np.concatenate(tracks)
-        courses = [GAINS["course"] * course_of(course, samples) for samples in CONTEXTS]
-        samples = np.concatenate([np.concatenate(parts), GAINS["tracks"] * course, *courses], axis=1)
-        return _mean_of_pairs(samples)
+    def begin(self, info: VideoInfo) -> BuiltinRows:
+        """Start a video."""
+        del info
+        return BuiltinRows(self.samples_per_row)
 
 
-def _encode_block(pictures: Bytes, start: int) -> tuple[Floats, Floats]:
-    """Features by picture, without the course of time, and the tracks of the foreground."""
-    end = min(start + BLOCK, len(pictures))
-    block = pictures[start:end]
+class BuiltinRows:
+    """Makes the rows of one video; holds the pictures of a block and of what lies around it, 2 MB at most.
+
+    Args:
+        samples_per_row: how many neighbouring samples are averaged to a row.
+    """
+
+    def __init__(self, samples_per_row: int) -> None:
+        self._samples_per_row = samples_per_row
+        self._pictures: list[RGBFrame] = []  # those from `_first` on
+        self._first = self._start = 0  # indices of the first picture held, and of the first not yet encoded
+        self._rows: list[FloatRows] = []
+        self._rest: Floats | None = None  # samples of a row that is not complete
+        self._tracks: list[Floats] = []
+
+    def add(self, seconds: float, picture: RGBFrame) -> None:
+        """Take the next picture, (48, 64, 3)."""
+        del seconds  # the samples are evenly spaced
+        self._pictures.append(picture)
+        if self._first + len(self._pictures) == self._start + BLOCK + BACKGROUND_REACH:
+            self._encode_next()
+
+    def finish(self) -> FloatRows:
+        """The rows, (ceil(samples / samples_per_row), 581)."""
+        while self._start < self._first + len(self._pictures):
+            self._encode_next()
+        if self._rest is not None and len(self._rest):
+            self._rows.append(_mean_of_groups(self._rest, self._samples_per_row))
+        tracks = np.concatenate(self._tracks)
+        courses = [GAINS["tracks"] * tracks, *(GAINS["course"] * course_of(tracks, n) for n in CONTEXTS)]
+        course_rows = _mean_of_groups(np.concatenate(courses, axis=1), self._samples_per_row)
+        return np.concatenate([np.concatenate(self._rows), course_rows], axis=1)
+
+    def _encode_next(self) -> None:
+        held = np.stack(self._pictures)
+        begin = self._start - self._first
+        end = min(begin + BLOCK, len(held))
+        around = held[max(begin - BACKGROUND_REACH, 0) : end + BACKGROUND_REACH]
+        samples, tracks = _encode_block(held[max(begin - 1, 0) : end], held[begin:end], around)
+        self._tracks.append(tracks)
+        samples = samples if self._rest is None else np.concatenate([self._rest, samples])
+        whole = len(samples) // self._samples_per_row * self._samples_per_row
+        self._rows.append(_mean_of_groups(samples[:whole], self._samples_per_row))
+        self._rest = samples[whole:]
+        self._start += end - begin
+        drop = max(self._start - BACKGROUND_REACH - self._first, 0)
+        del self._pictures[:drop]
+        self._first += drop
+
+
+def _encode_block(since: Bytes, block: Bytes, around: Bytes) -> tuple[Floats, Floats]:
+    """Features by picture, without the course of time, and the tracks of the foreground.
+
+    `since` is the block with the picture before it, where there is one; `around` gives the background.
+    """
     names, grey = colour_name_indices(block), brightness(block)
-    before = brightness(pictures[max(start - 1, 0) : start + 1])[:1]
-    foreground = find_foreground(block, _background(pictures, start, end))
+    before = brightness(since[:1])
+    foreground = find_foreground(block, _background(around))
     parts = [
         GAINS["layout"] * colour_layout(block),
         GAINS["colours"] * colour_name_shares(names, 1, 1),
@@ -102,17 +147,18 @@ def _encode_block(pictures: Bytes, start: int) -> tuple[Floats, Floats]:
     return np.concatenate(parts, axis=1), foreground.tracks
 
 
-def _background(pictures: Bytes, start: int, end: int) -> Floats:
-    """The median picture around a block, (48, 64, 3)."""
-    around = pictures[max(start - BACKGROUND_REACH, 0) : end + BACKGROUND_REACH]
+def _background(around: Bytes) -> Floats:
+    """The median picture of a stretch of time, (48, 64, 3)."""
     step = -(-len(around) // BACKGROUND_PICTURES)
     background: Floats = np.median(around[::step], axis=0).astype(np.float32)
     return background
 
 
-def _mean_of_pairs(samples: Floats) -> FloatRows:
-    """Means of `SAMPLES_PER_ROW` neighbouring rows; a last, incomplete group counts as it is."""
-    starts = np.arange(0, len(samples), SAMPLES_PER_ROW)
-    sizes = np.minimum(SAMPLES_PER_ROW, len(samples) - starts)[:, None]
+def _mean_of_groups(samples: Floats, size: int) -> FloatRows:
+    """Means of so many neighbouring rows; a last, incomplete group counts as it is."""
+    if not len(samples):
+        return samples.astype(np.float32)
+    starts = np.arange(0, len(samples), size)
+    sizes = np.minimum(size, len(samples) - starts)[:, None]
     rows: FloatRows = (np.add.reduceat(samples, starts, axis=0) / sizes).astype(np.float32)
     return rows
