@@ -311,8 +311,8 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_other_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = make_index(tmp_path)
-    monkeypatch.setattr("dciml.index.catalogue.FORMAT_VERSION", 2)
-    with pytest.raises(ModelError, match="format version 1, this program reads version 2"):
+    monkeypatch.setattr("dciml.index.catalogue.FORMAT_VERSION", 3)
+    with pytest.raises(ModelError, match="format version 2, this program reads version 3"):
         ClipIndex.open(index.path)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 import dciml.build
 from dciml.build import Model
-from dciml.cli.search import register
+from dciml.cli import index as index_commands
+from dciml.cli import search as search_commands
 from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
@@ -91,7 +93,7 @@ def test_build_index_of_a_split_takes_its_videos(tmp_path: Path, tiny_data: Path
 
 
 def test_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     store, model = make_store(tmp_path / "store", 0, 2), make_model(tmp_path)
@@ -137,7 +139,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs a command line with a fake model in the place of a trained one."""
     monkeypatch.setattr(dciml.build, "load_model", lambda folder, device="cpu": make_model(tmp_path))
     app, runner = typer.Typer(), CliRunner()
-    register(app)
+    index_commands.register(app)
+    search_commands.register(app)
 
     def run(*arguments: object) -> Any:
         result = runner.invoke(app, [str(argument) for argument in arguments])
@@ -179,3 +182,48 @@ def test_search_command_says_what_is_wrong(tmp_path: Path, command: Any, built: 
     with pytest.raises(DataError, match="not an index"):
         command("search", tmp_path / "store", "find 1")
     assert command("search", built.path, "find 1", "-k", 0).exit_code == 2
+
+
+def test_index_keeps_file_tags_date_and_checksum(tmp_path: Path) -> None:
+    film = tmp_path / "videos" / "a film.mp4"
+    film.parent.mkdir()
+    film.write_bytes(b"film")
+    os.utime(film, (1e9, 1e9))
+    with FeatureStoreWriter(
+        tmp_path / "data" / "features", StoreManifest("test-encoder", WIDTH, 1.0)
+    ) as writer:
+        for name, source in (("near", "a film.mp4"), ("whole", str(film)), ("gone", "b.mp4"), ("none", None)):
+            writer.append(name, np.ones((4, WIDTH)), 4.0, source)
+    index = build_index(
+        make_model(tmp_path), tmp_path / "data" / "features", tmp_path / "index", tags=["day"]
+    )
+    for name in ("near", "whole"):
+        video = index.video(name)
+        assert (video.media_path, video.title, video.tags, video.date_unix) == (
+            str(film),
+            "a film",
+            ("day",),
+            1e9,
+        )
+    assert [index.video(name).media_path for name in ("gone", "none")] == [None, None]
+    checksums = {index.video(name).checksum for name in index.video_ids}
+    assert len(checksums) == 1
+    assert None not in checksums
+
+
+def test_search_command_filters(tmp_path: Path, command: Any, built: ClipIndex) -> None:
+    more = make_store(tmp_path / "more", 5, 2)
+    command("index-add", built.path, more, "--tag", "new")
+    hits = json.loads(command("search", built.path, "find 1", "--tag", "new", "--json").output)["hits"]
+    assert {hit["video_id"] for hit in hits} == {"video5", "video6"}
+    both = command("search", built.path, "find 1", "--tag", "new", "--video", "video6", "--json").output
+    assert {hit["video_id"] for hit in json.loads(both)["hits"]} == {"video6"}
+    assert json.loads(command("search", built.path, "find 1", "--min-duration", 80, "--json").output)["hits"]
+    for options in (
+        ["--min-duration", 81],
+        ["--folder", tmp_path],
+        ["--after", "2020-01-01"],
+        ["--before", "2020-01-01"],
+    ):
+        with pytest.raises(DataError, match="no video of the index fits the filter"):
+            command("search", built.path, "find 1", *options)

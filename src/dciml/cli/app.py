@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dciml.cli import baseline, data, demo, evaluate, search, train
+from dciml.cli import baseline, data, demo, doctor, evaluate, index, inspect, search, train
 from dciml.version import __version__
 
 app = typer.Typer(
@@ -37,5 +37,8 @@ demo.register(app)
 app.add_typer(data.app, name="import")
 train.register(app)
 evaluate.register(app)
+index.register(app)
 search.register(app)
 baseline.register(app)
+inspect.register(app)
+doctor.register(app)

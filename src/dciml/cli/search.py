@@ -1,26 +1,20 @@
-"""`dciml index`, `index-add`, `index-remove` and `search`: arguments and printing; the work is in `recipes`."""
+"""`dciml search`: arguments and printing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from dciml.index import ClipIndex, VideoFilter
     from dciml.types import SearchHit
 
-ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
-FeaturesArgument = Annotated[Path, typer.Argument(help="Feature store, or data folder.")]
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
-VideoIdsArgument = Annotated[list[str], typer.Argument(help="Ids of the videos to take out.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist yet.")]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Of a data folder: only this split's videos.")
-]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
@@ -32,61 +26,31 @@ HitsOption = Annotated[int, typer.Option("-k", min=1, help="How many moments.")]
 VideoOption = Annotated[
     list[str] | None, typer.Option("--video", help="Search in this video only; may be repeated.")
 ]
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="Only videos whose file lies in this folder, or deeper.")
+]
+TagOption = Annotated[str | None, typer.Option("--tag", help="Only videos with this tag.")]
+DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+AfterOption = Annotated[
+    datetime | None,
+    typer.Option("--after", formats=DATE_FORMATS, help="Only videos of this local time or later."),
+]
+BeforeOption = Annotated[
+    datetime | None,
+    typer.Option("--before", formats=DATE_FORMATS, help="Only videos from before this local time."),
+]
+MinDurationOption = Annotated[
+    float | None, typer.Option("--min-duration", min=0, help="Only videos of at least so many seconds.")
+]
+MaxDurationOption = Annotated[
+    float | None, typer.Option("--max-duration", min=0, help="Only videos of at most so many seconds.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command("index")(index)
-    app.command("index-add")(index_add)
-    app.command("index-remove")(index_remove)
+    """Add the command to the program."""
     app.command("search")(search)
-
-
-def index(
-    model: ModelArgument,
-    features: FeaturesArgument,
-    out: OutOption,
-    split: SplitOption = None,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Make a corpus searchable: encode its videos with a model and write an index."""
-    from dciml.build import load_model
-    from dciml.recipes.index import build_index
-
-    loaded = load_model(model, device)
-    with _progress() as report:
-        built = build_index(loaded, features, out, split=split, on_progress=report)
-    typer.echo(f"{out}: {_videos(len(built))} indexed.")
-
-
-def index_add(
-    index: IndexArgument,
-    features: FeaturesArgument,
-    split: SplitOption = None,
-    device: DeviceOption = "cpu",
-    model: MovedModelOption = None,
-) -> None:
-    """Add the videos that an index does not hold yet."""
-    from dciml.build import load_model
-    from dciml.index import ClipIndex
-    from dciml.recipes.index import add_videos
-
-    opened = ClipIndex.open(index)
-    loaded = load_model(model or opened.model_folder(), device)
-    with _progress() as report:
-        added = add_videos(opened, loaded, features, split=split, on_progress=report)
-    typer.echo(f"{index}: {_videos(added)} added, {_videos(len(opened))} in all.")
-
-
-def index_remove(index: IndexArgument, video_ids: VideoIdsArgument) -> None:
-    """Take videos out of an index."""
-    from dciml.index import ClipIndex
-    from dciml.recipes.index import remove_videos
-
-    opened = ClipIndex.open(index)
-    removed = remove_videos(opened, video_ids)
-    typer.echo(f"{index}: {_videos(removed)} removed, {_videos(len(opened))} left.")
 
 
 def search(
@@ -94,6 +58,12 @@ def search(
     sentence: SentenceArgument,
     k: HitsOption = 10,
     video: VideoOption = None,
+    folder: FolderOption = None,
+    tag: TagOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
     json: JsonOption = False,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
@@ -101,13 +71,40 @@ def search(
 ) -> None:
     """Find the moments that a sentence describes."""
     from dciml.build import open_searcher
+    from dciml.index import VideoFilter
 
+    wanted = VideoFilter(
+        video_ids=video,
+        folder=folder,
+        tag=tag,
+        after_unix=None if after is None else after.timestamp(),
+        before_unix=None if before is None else before.timestamp(),
+        min_duration_seconds=min_duration,
+        max_duration_seconds=max_duration,
+    )
     searcher = open_searcher(index, device, model_folder=model, store_path=features)
-    hits = searcher.search(sentence, k, within=video)
+    hits = searcher.search(sentence, k, within=select_within(searcher.index, wanted))
     if json:
         print_json(sentence, hits)
     else:
         print_hits(hits)
+
+
+def select_within(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...] | None:
+    """The ids that a filter lets through; None for a filter that asks for nothing.
+
+    Raises:
+        DataError: no video fits the filter.
+    """
+    from dciml.errors import DataError
+    from dciml.index import VideoFilter
+
+    if wanted == VideoFilter():
+        return None
+    chosen = index.select(wanted)
+    if not chosen:
+        raise DataError("no video of the index fits the filter", where=index.path, mend="ask for less")
+    return chosen
 
 
 def print_json(sentence: str, hits: Sequence[SearchHit]) -> None:
@@ -151,21 +148,3 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _videos(count: int) -> str:
-    return "1 video" if count == 1 else f"{count} videos"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("videos", total=None)
-
-        def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield report

@@ -21,6 +21,7 @@ from dciml.index.catalogue import (
     Catalogue,
     Contents,
     IndexFacts,
+    NewVideo,
     delete_videos,
     insert_videos,
     store_key,
@@ -28,6 +29,7 @@ from dciml.index.catalogue import (
 from dciml.index.exact import best_places, pair_similarities, similarity_blocks
 from dciml.index.references import FolderReference
 from dciml.index.vectors import ClipVectors, FloatArray
+from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
 
 CATALOGUE_FILE = "catalogue.sqlite"
 READ_TRIES = 5
@@ -167,6 +169,32 @@ class ClipIndex:
         key = min(stores) if video_id is None else self._contents.videos[self.places([video_id])[0]].store_key
         return stores[key].resolve(self.path, what="feature store", option="--features")
 
+    def video(self, video_id: str) -> CatalogueVideo:
+        """What the catalogue knows of a video. Raises DataError for one that the index does not hold."""
+        video = self._catalogue.video(self._contents.videos[self.places([video_id])[0]].key)
+        if video is None:
+            raise DataError(
+                f"the video {video_id!r} has been removed since the index was opened",
+                where=self.path,
+                mend="open the index again",
+            )
+        return video
+
+    def select(self, wanted: VideoFilter) -> tuple[str, ...]:
+        """The ids of the videos that a filter lets through, in the order of `video_ids`; there may be none.
+
+        Raises:
+            DataError: `wanted.video_ids` names a video that the index does not hold.
+        """
+        named = None if wanted.video_ids is None else set(wanted.video_ids)
+        if named is not None:
+            self.places(list(named))
+        return tuple(
+            video_id
+            for video_id in self._catalogue.select(wanted)
+            if video_id in self and (named is None or video_id in named)
+        )
+
     def places(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Where videos stand in `video_ids`. Raises DataError for one that the index does not hold."""
         for video_id in video_ids:
@@ -186,6 +214,7 @@ class ClipIndex:
         vectors: ArrayLike,
         durations_seconds: ArrayLike,
         store_path: Path | None = None,
+        details: Sequence[VideoDetails] | None = None,
     ) -> None:
         """Add videos; committed on return, all or none. Each call writes all vectors, so add many at once.
 
@@ -193,6 +222,7 @@ class ClipIndex:
             vectors: (V, S, D), fused clip vectors.
             durations_seconds: (V,), positive.
             store_path: the feature store that holds them; None: the one that the index was created with.
+            details: of each video, for the catalogue.
         Raises:
             DataError: an id comes twice or is in the index already, a vector or a duration is not usable, or
                 another process changed the index.
@@ -206,9 +236,11 @@ class ClipIndex:
         if store_path is not None:
             store = FolderReference.to(store_path, self.path)
 
+        told = [VideoDetails()] * len(video_ids) if details is None else details
+        new = [NewVideo(*row) for row in zip(video_ids, durations.tolist(), told, strict=True)]
+
         def change(connection: sqlite3.Connection) -> None:
-            rows = list(zip(video_ids, durations.tolist(), strict=True))
-            keys = insert_videos(connection, rows, store_key(connection, store))
+            keys = insert_videos(connection, new, store_key(connection, store), self.path)
             self._vectors.add(keys, array)
 
         self._commit(change)

@@ -1,4 +1,4 @@
-"""References from an index folder to other folders, which survive moving them together."""
+"""References from an index folder to folders and files outside it, which survive moving them together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dciml.errors import ModelError
 
 @dataclass(frozen=True)
 class FolderReference:
-    """A folder as seen from the index folder (None: no way, as between drives) and from the root.
+    """A folder (or a file) as seen from the index folder (None: no way, as between drives) and from the root.
 
     >>> str(FolderReference.to(Path("/data/models/m"), Path("/data/index")).relative)
     '../models/m'
@@ -39,10 +39,7 @@ class FolderReference:
         Raises:
             ModelError: it is in neither place; the message lists both and names the option.
         """
-        places = (
-            [] if self.relative is None else [(index_folder.absolute().resolve() / self.relative).resolve()]
-        )
-        places.append(Path(self.absolute))
+        places = self._places(index_folder)
         for place in places:
             if place.exists():
                 return place
@@ -51,3 +48,14 @@ class FolderReference:
             f"{index_folder}: the {what} folder of this index is gone (looked at {tried}). "
             f"To mend it: move it back, or say where it is now with {option} FOLDER."
         )
+
+    def find(self, index_folder: Path) -> str:
+        """As `resolve`, but where it was at first when it is in neither place."""
+        found = (str(place) for place in self._places(index_folder) if place.exists())
+        return next(found, self.absolute)
+
+    def _places(self, index_folder: Path) -> list[Path]:
+        beside = (
+            [] if self.relative is None else [(index_folder.absolute().resolve() / self.relative).resolve()]
+        )
+        return [*beside, Path(self.absolute)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from dciml.datasets.folder import DATA_FILE, DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
-from dciml.index import ClipIndex
+from dciml.index import ClipIndex, VideoDetails
 from dciml.search.engine import Engine
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def build_index(
     out: Path,
     *,
     split: str | None = None,
+    tags: Sequence[str] = (),
     batch_videos: int = BATCH_VIDEOS,
     on_progress: Progress | None = None,
 ) -> ClipIndex:
@@ -41,6 +43,7 @@ def build_index(
         features: a feature store, or a data folder.
         out: a folder that does not exist yet, or is empty.
         split: of a data folder, the split whose videos are indexed; None: all videos.
+        tags: for all these videos.
         batch_videos: how many videos the model encodes at a time.
     Raises:
         DataError: `out` is taken, or the features cannot be read.
@@ -65,7 +68,8 @@ def build_index(
             model_folder=model.folder,
             store_path=store.path,
         )
-        index.add(video_ids, vectors, _durations(store, video_ids))
+        told = [_details(store, video_id, tags) for video_id in video_ids]
+        index.add(video_ids, vectors, _durations(store, video_ids), details=told)
         temporary.chmod(0o755)
         temporary.rename(out)
     finally:
@@ -79,6 +83,7 @@ def add_videos(
     features: Path,
     *,
     split: str | None = None,
+    tags: Sequence[str] = (),
     batch_videos: int = BATCH_VIDEOS,
     on_progress: Progress | None = None,
 ) -> int:
@@ -93,7 +98,8 @@ def add_videos(
     new = [video_id for video_id in video_ids if video_id not in index]
     if new:
         vectors = _encode(model.engine, store, new, batch_videos, on_progress)
-        index.add(new, vectors, _durations(store, new), store.path)
+        told = [_details(store, video_id, tags) for video_id in new]
+        index.add(new, vectors, _durations(store, new), store.path, told)
     return len(new)
 
 
@@ -142,3 +148,31 @@ def _encode(
 
 def _durations(store: FeatureStore, video_ids: Sequence[str]) -> list[float]:
     return [store.duration_seconds(video_id) for video_id in video_ids]
+
+
+def _details(store: FeatureStore, video_id: str, tags: Sequence[str]) -> VideoDetails:
+    """The checksum is of the rows and the duration; the date is that of the media file."""
+    media = _media_file(store, video_id)
+    rows = np.ascontiguousarray(store.rows(video_id))
+    digest = hashlib.sha256(f"{rows.shape} {store.duration_seconds(video_id)!r} ".encode())
+    digest.update(rows.data)
+    return VideoDetails(
+        media_path=media,
+        tags=tuple(tags),
+        date_unix=None if media is None else media.stat().st_mtime,
+        checksum=digest.hexdigest(),
+    )
+
+
+def _media_file(store: FeatureStore, video_id: str) -> Path | None:
+    """The file that a video's rows came from, if it is there; a relative name is looked for beside the store.
+
+    The demo and older stores keep only the file's name, and `videos/` lies beside the data folder.
+    """
+    source = store.source(video_id)
+    if not source:
+        return None
+    near = store.path.absolute().parents
+    folders = [store.path.absolute(), *near[:2], *(folder / "videos" for folder in near[:2])]
+    places = [Path(source)] if Path(source).is_absolute() else [folder / source for folder in folders]
+    return next((place for place in places if place.is_file()), None)
