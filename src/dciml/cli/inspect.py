@@ -1,0 +1,111 @@
+"""`dciml inspect`: arguments and printing; the work is in `recipes.inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dciml.recipes.inspect import Inspection, Section, Value
+
+PathArgument = Annotated[Path, typer.Argument(help="A feature store, data folder, model folder or index.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
+
+MIN_WIDTH = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("inspect")(inspect)
+
+
+def inspect(path: PathArgument, json: JsonOption = False) -> None:
+    """Say what a folder holds: counts, durations, vocabulary, damage, and what is missing."""
+    from dciml.recipes.inspect import inspect as run
+
+    found = run(path)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    print_inspection(found)
+
+
+def print_inspection(found: Inspection) -> None:
+    """Print the tables side by side where they fit, and what was found below them."""
+    from rich.columns import Columns
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and console.width < MIN_WIDTH:
+        console.width = MIN_WIDTH
+    console.print(f"{found.kind}: {found.path}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(Columns([_table(section) for section in found.sections], padding=(1, 4)))
+    for sentence in found.findings:
+        console.print(f"! {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if not found.findings:
+        console.print("Nothing wrong was found.", highlight=False)
+
+
+def _table(section: Section) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    several = len(section.columns) > 1
+    table = Table(box=box.SIMPLE_HEAD if several else None, show_header=several, pad_edge=False)
+    table.title, table.title_justify, table.title_style = section.title.replace("_", " "), "left", "bold"
+    table.add_column("", style="dim", no_wrap=True)
+    for column in section.columns:
+        table.add_column(escape(column), justify="right" if several else "left", overflow="fold")
+    for name, values in section.rows.items():
+        label = name.removesuffix("_seconds").removesuffix("_share").replace("_", " ")
+        table.add_row(escape(label), *(escape(show(name, value)) for value in values))
+    return table
+
+
+def show(name: str, value: Value) -> str:
+    """A value as a person reads it; the name says what it measures.
+
+    >>> show("total_seconds", 5025.0), show("known_words_share", 0.9876), show("bytes", 2_500_000)
+    ('1:23:45', '98.8 %', '2.5 MB')
+    >>> show("rows", 1234567), show("rows_per_second", 1.5), show("still_there", True), show("name", None)
+    ('1,234,567', '1.5', 'yes', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if name.endswith("_seconds"):
+        return _duration(float(value))
+    if name.endswith("_share"):
+        return f"{100 * value:.1f} %"
+    if name == "bytes":
+        return _bytes(float(value))
+    return f"{value:,}" if isinstance(value, int) and name != "seed" else f"{value:g}"
+
+
+def _duration(seconds: float) -> str:
+    """Short times with tenths of a second, long ones as hours, minutes and seconds.
+
+    >>> _duration(9.25), _duration(83.0), _duration(36000.0)
+    ('9.2 s', '01:23', '10:00:00')
+    """
+    from dciml.cli.search import clock
+
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"

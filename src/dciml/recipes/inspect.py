@@ -1,0 +1,240 @@
+"""What is inside a feature store, a data folder, a model folder or an index, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.datasets.fields import read_rows
+from dciml.datasets.folder import DATA_FILE, FEATURES_FOLDER, VIDEOS_FILE, DataFolder
+from dciml.datasets.records import read_pairs
+from dciml.errors import DataError
+from dciml.features.store import FeatureStore
+from dciml.features.store_format import MANIFEST_FILE
+from dciml.features.vocabulary import Vocabulary, tokenize
+from dciml.files import read_json
+from dciml.types import TrainingPair
+
+ROWS_AT_ONCE = 16_384
+MARKS = {DATA_FILE: "data", MANIFEST_FILE: "store", "model.json": "model", "catalogue.sqlite": "index"}
+"""The file by which each kind of folder is known."""
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table: `rows` gives each name its values, one a column; a single column has no heading."""
+
+    title: str
+    rows: dict[str, tuple[Value, ...]]
+    columns: tuple[str, ...] = ("",)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values by row name and, where there are several columns, by column."""
+        if len(self.columns) == 1:
+            return {name: values[0] for name, values in self.rows.items()}
+        return {name: dict(zip(self.columns, values, strict=True)) for name, values in self.rows.items()}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a folder holds; `findings` are sentences on what somebody should look at."""
+
+    kind: str
+    path: Path
+    sections: tuple[Section, ...]
+    findings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `dciml inspect --json` prints it."""
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            **{section.title: section.to_json() for section in self.sections},
+            "findings": list(self.findings),
+        }
+
+
+def inspect(path: Path) -> Inspection:
+    """Look into a folder of any kind; reads all rows of a store.
+
+    Raises:
+        DataError: it is none of the four, or so damaged that nothing can be said of it.
+        ModelError: a model or an index is damaged.
+    """
+    kind = recognise(path)
+    if kind == "store":
+        return inspect_store(path)
+    if kind == "data":
+        return inspect_data(path)
+    from dciml.recipes.inspect_model import inspect_index, inspect_model
+
+    return inspect_model(path) if kind == "model" else inspect_index(path)
+
+
+def recognise(path: Path) -> str:
+    """`store`, `data`, `model` or `index`, by the file that only this kind has.
+
+    Raises:
+        DataError: none of them; folders inside that are one are named.
+    """
+    for name, kind in MARKS.items():
+        if (path / name).is_file():
+            return kind
+    what = "this is neither a store nor a data folder nor a model nor an index"
+    if not path.exists():
+        what = "there is no such folder"
+    inside = sorted(file.parent.name for name in MARKS for file in path.glob(f"*/{name}"))
+    mend = f"name one of its folders: {', '.join(inside)}" if inside else "check the path"
+    raise DataError(what, where=path, mend=mend)
+
+
+def inspect_store(path: Path) -> Inspection:
+    """Counts, durations and the health of the rows of a feature store."""
+    store = FeatureStore.open(path)
+    if not len(store):
+        return Inspection("store", path, (), ("the store holds no video: extract or import features",))
+    health, findings = _health(store)
+    return Inspection("store", path, (_store_facts(store), _durations_of(store), health), tuple(findings))
+
+
+def inspect_data(path: Path) -> Inspection:
+    """The splits of a data folder, what is missing between sentences and features, and its store."""
+    description = read_json(path / DATA_FILE)
+    splits = list(description.get("splits", {})) if isinstance(description, dict) else []
+    findings = []
+    try:
+        DataFolder.open(path)
+    except DataError as error:
+        findings.append(f"the parts do not fit together: {error}")
+    store = FeatureStore.open(path / FEATURES_FOLDER)
+    corpora = _corpora(path)
+    pairs = {split: read_pairs(path / f"{split}.jsonl") for split in splits}
+    table = _splits_table(splits, pairs, corpora, store)
+    asked = {pair.video_id for some in pairs.values() for pair in some}
+    unasked = [video_id for video_id in store.video_ids if video_id not in asked]
+    facts = Section(
+        "data",
+        {
+            "name": (str(description.get("name")),),
+            "features": (_source_of(description),),
+            "features_without_sentences": (len(unasked),),
+        },
+    )
+    lonely = sum(int(count or 0) for count in table.rows["sentences_without_features"])
+    if lonely:
+        findings.append(f"{lonely} sentence(s) ask for a video without features: add its features")
+    health, unhealthy = _health(store)
+    sections = (facts, table, _store_facts(store), _durations_of(store), health)
+    return Inspection("data", path, sections, (*findings, *unhealthy))
+
+
+def durations_section(title: str, seconds: Sequence[float] | NDArray[np.float64]) -> Section:
+    """Shortest, median, longest and total duration."""
+    values = np.asarray(seconds, dtype=np.float64)
+    figures = {"min": values.min(), "median": np.median(values), "max": values.max(), "total": values.sum()}
+    return Section(title, {f"{name}_seconds": (float(value),) for name, value in figures.items()})
+
+
+def _source_of(description: dict[str, Any]) -> str | None:
+    notes = description.get("notes", {})
+    return str(notes["features"]) if isinstance(notes, dict) and "features" in notes else None
+
+
+def _corpora(path: Path) -> dict[str, list[str]]:
+    corpora: dict[str, list[str]] = {}
+    for _, row in read_rows(path / VIDEOS_FILE):
+        corpora.setdefault(str(row.get("split")), []).append(str(row.get("video_id")))
+    return corpora
+
+
+def _splits_table(
+    splits: Sequence[str],
+    pairs: dict[str, tuple[TrainingPair, ...]],
+    corpora: dict[str, list[str]],
+    store: FeatureStore,
+) -> Section:
+    training = pairs.get("train") or next(iter(pairs.values()), ())
+    vocabulary = Vocabulary.build(pair.sentence for pair in training)
+    rows: dict[str, tuple[Value, ...]] = {}
+    for split in splits:
+        some, corpus = pairs[split], corpora.get(split, [])
+        asked = {pair.video_id for pair in some}
+        words = [len(tokenize(pair.sentence)) for pair in some]
+        lengths = [store.duration_seconds(video_id) for video_id in corpus if video_id in store]
+        figures: dict[str, Value] = {
+            "videos": len(corpus),
+            "sentences": len(some),
+            "words_a_sentence": float(np.median(words)) if words else None,
+            "known_words_share": vocabulary.coverage(pair.sentence for pair in some),
+            "videos_without_sentences": sum(video_id not in asked for video_id in corpus),
+            "sentences_without_features": sum(pair.video_id not in store for pair in some),
+            "median_seconds": float(np.median(lengths)) if lengths else None,
+            "max_seconds": max(lengths, default=None),
+        }
+        for name, value in figures.items():
+            rows[name] = (*rows.get(name, ()), value)
+    return Section("splits", rows, tuple(splits))
+
+
+def _store_facts(store: FeatureStore) -> Section:
+    manifest = store.manifest
+    num_rows = sum(store.num_rows(video_id) for video_id in store.video_ids)
+    seconds = sum(store.duration_seconds(video_id) for video_id in store.video_ids)
+    files = [Path(source) for source in map(store.source, store.video_ids) if source is not None]
+    return Section(
+        "store",
+        {
+            "encoder": (manifest.encoder,),
+            "width": (manifest.width,),
+            "rows_per_second": (manifest.rows_per_second or num_rows / seconds,),
+            "rows_per_second_is_fixed": (manifest.rows_per_second is not None,),
+            "videos": (len(store),),
+            "rows": (num_rows,),
+            "bytes": (num_rows * manifest.width * 2,),
+            "media_files_still_there": (sum(file.is_absolute() and file.exists() for file in files),),
+        },
+    )
+
+
+def _durations_of(store: FeatureStore) -> Section:
+    return durations_section("durations", [store.duration_seconds(v) for v in store.video_ids])
+
+
+def _health(store: FeatureStore) -> tuple[Section, list[str]]:
+    """Rows of zeros, rows with numbers that are not finite, and checksums; reads every row."""
+    without_norm: dict[str, int] = {}
+    not_finite: dict[str, int] = {}
+    for video_id in store.video_ids:
+        for rows in _blocks(store.rows(video_id)):
+            zeros, bad = int((~rows.any(axis=1)).sum()), int((~np.isfinite(rows).all(axis=1)).sum())
+            if zeros:
+                without_norm[video_id] = without_norm.get(video_id, 0) + zeros
+            if bad:
+                not_finite[video_id] = not_finite.get(video_id, 0) + bad
+    damaged = store.verify()
+    figures = {
+        "rows_without_norm": sum(without_norm.values()),
+        "rows_not_finite": sum(not_finite.values()),
+        "videos_with_wrong_checksum": len(damaged),
+    }
+    findings = [f"{sentence}: extract or import it again" for sentence in damaged[:3]]
+    for found, what in ((without_norm, "only zeros"), (not_finite, "NaN or infinity")):
+        if found:
+            worst = max(found, key=lambda video_id: found[video_id])
+            findings.append(
+                f"{sum(found.values())} row(s) of {len(found)} video(s) hold {what}, most of them in {worst!r}: "
+                "extract it again, or leave it out"
+            )
+    return Section("rows", {name: (count,) for name, count in figures.items()}), findings
+
+
+def _blocks(rows: NDArray[np.float16]) -> Iterator[NDArray[np.float16]]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
