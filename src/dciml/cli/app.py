@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dciml.cli import baseline, data, demo, doctor, evaluate, index, inspect, search, train
+from dciml.cli import baseline, data, demo, doctor, evaluate, index, inspect, search, serve, train
 from dciml.version import __version__
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ train.register(app)
 evaluate.register(app)
 index.register(app)
 search.register(app)
+serve.register(app)
 baseline.register(app)
 inspect.register(app)
 doctor.register(app)

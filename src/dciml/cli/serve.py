@@ -1,0 +1,85 @@
+"""`dciml serve`: arguments only; the work is in `service`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token", envvar="DCIML_TOKEN", help="Ask clients for this token; better set in the environment."
+    ),
+]
+AllowRootOption = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-root", help="Folder from which videos may be added by path; may be repeated."),
+]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", help="Name by which a reverse proxy calls this server; may be repeated."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+MovedModelOption = Annotated[
+    Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
+]
+MovedFeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="The index's feature store, if it has moved.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(serve)
+
+
+def serve(
+    index: IndexArgument,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    open_: OpenOption = False,
+    token: TokenOption = None,
+    allow_root: AllowRootOption = None,
+    allow_host: AllowHostOption = None,
+    device: DeviceOption = "cpu",
+    model: MovedModelOption = None,
+    features: MovedFeaturesOption = None,
+) -> None:
+    """Search an index in the browser and over HTTP."""
+    check_installed()
+    from dciml.service.server import run_server
+    from dciml.service.settings import ServiceSettings
+
+    settings = ServiceSettings(
+        index=index,
+        model=model,
+        features=features,
+        device=device,
+        host=host,
+        token=token,
+        allow_roots=tuple(allow_root or ()),
+        allow_hosts=tuple(allow_host or ()),
+    )
+    run_server(settings, port, open_page=open_)
+
+
+def check_installed() -> None:
+    """Say what to install when the packages of the service are missing.
+
+    Raises:
+        ConfigError: the names of what is missing, and the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    from dciml.errors import ConfigError
+
+    wanted = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"serving needs {', '.join(missing)}. To mend it: pip install 'dciml[serve]'.")

@@ -1,0 +1,118 @@
+"""The web application over one index: API, media, pictures and page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from dciml.service import errors, media, pictures, search, videos
+from dciml.service.access import AccessControl
+from dciml.service.headers import SecurityHeaders
+from dciml.service.limits import BodyAndTime
+from dciml.service.metrics import CONTENT_TYPE, Measured
+from dciml.service.runtime import Runtime, runtime_of
+from dciml.service.schemas import Health
+from dciml.service.settings import ServiceSettings
+from dciml.version import __version__
+
+ABOUT = (
+    "Finds the video and the moment that a sentence describes. Ids of videos may hold slashes and any character: "
+    "percent-encode them in addresses. Errors are `application/problem+json` with a plain sentence in `detail`."
+)
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """The app that serves an index; opens it at once.
+
+    Raises:
+        ModelError, DataError: the index, its model or its features cannot be opened.
+    """
+    torch.set_num_threads(1)  # a single query is too small to share out, and searches run beside each other
+    runtime = Runtime(settings)
+    app = FastAPI(
+        title="dciml",
+        version=__version__,
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        middleware=_middleware(settings, runtime),
+    )
+    app.state.runtime = runtime
+    errors.install(app)
+    for router in (search.router, videos.router, media.router, pictures.router):
+        app.include_router(router)
+    _add_own_routes(app)
+    return app
+
+
+def _middleware(settings: ServiceSettings, runtime: Runtime) -> list[Middleware]:
+    """Outermost first."""
+    stack = [Middleware(Measured, metrics=runtime.metrics), Middleware(SecurityHeaders)]
+    if settings.cors_origins:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["authorization", "content-type"],
+            )
+        )
+    stack.append(Middleware(AccessControl, settings=settings))
+    stack.append(Middleware(BodyAndTime, limits=settings.limits))
+    return stack
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    runtime: Runtime = app.state.runtime
+    watch = asyncio.create_task(_watch(runtime))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await asyncio.to_thread(runtime.close)
+
+
+async def _watch(runtime: Runtime) -> None:
+    """Take up what other processes change in the index."""
+    seconds = runtime.settings.poll_seconds
+    while seconds > 0:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(runtime.corpus.refresh)
+
+
+def _add_own_routes(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["operation"])
+    async def healthz(request: Request) -> Health:
+        """The server lives and has an index."""
+        index = runtime_of(request).corpus.now.index
+        return Health(status="ok", videos=len(index), version=__version__)
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """Figures for Prometheus."""
+        runtime = runtime_of(request)
+        return Response(runtime.metrics.exposition(runtime), media_type=CONTENT_TYPE)
+
+    page = Path(str(files("dciml.service") / "page"))
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(page / "index.html")
+
+    app.mount("/static", StaticFiles(directory=page), name="static")

@@ -1,0 +1,121 @@
+"""Errors as `application/problem+json` (RFC 9457): a plain sentence for the user, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from dciml.errors import DataError, DcimlError
+
+MEDIA_TYPE = "application/problem+json"
+SENTENCES = {
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    500: "The server made a mistake. Its log has the details.",
+}
+_log = logging.getLogger("dciml.service")
+
+
+class ServiceError(HTTPException):
+    """A refusal that the client is told about.
+
+    Args:
+        status: the HTTP status.
+        detail: one or two plain sentences; may quote the request, is never HTML.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+
+
+class UnknownVideo(ServiceError):
+    """The index does not hold a video."""
+
+    def __init__(self, video_id: str) -> None:
+        super().__init__(404, f"The index does not hold the video {shortened(video_id)!r}.")
+
+
+class Busy(ServiceError):
+    """Too much is going on; the client may come again soon."""
+
+    def __init__(self, what: str, retry_after_seconds: int = 1) -> None:
+        detail = f"The server has too many {what} at the moment. Try again in a moment."
+        super().__init__(503, detail, {"Retry-After": str(retry_after_seconds)})
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """A client's text, short enough to be quoted back.
+
+    >>> shortened("a" * 300, 5)
+    'aaaaa…'
+    """
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as a response."""
+    content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
+    # ASCII with \\u escapes: half a surrogate pair in a request must not break the answer about it.
+    return Response(json.dumps(content), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def sentence_of(error: DcimlError) -> str:
+    """What is wrong and how to mend it, without the server's paths."""
+    if isinstance(error, DataError):
+        mend = f" To mend it: {error.mend}." if error.mend else ""
+        return f"{error.what[:1].upper()}{error.what[1:]}.{mend}"
+    return "The index or its model cannot be used. The server's log has the details."
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app as a problem."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        return problem(error.status_code, error.detail, error.headers)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = SENTENCES.get(error.status_code, str(error.detail))
+        return problem(error.status_code, detail, error.headers)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(422, _invalid_sentence(error))
+
+    async def expected(_: Request, error: Exception) -> Response:
+        assert isinstance(error, DcimlError)
+        if not isinstance(error, DataError):
+            _log.error("%s", error)
+        return problem(422 if isinstance(error, DataError) else 500, sentence_of(error))
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        _log.error("unexpected error", exc_info=error)
+        return problem(500, SENTENCES[500])
+
+    app.add_exception_handler(ServiceError, refused)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(DcimlError, expected)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _invalid_sentence(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    message = shortened(str(first["msg"]))
+    return f"The request is not valid: {f'{shortened(place)}: ' if place else ''}{message}."
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

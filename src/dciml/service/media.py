@@ -1,0 +1,147 @@
+"""`GET /media/{id}`: the file of a video of the catalogue, in ranges."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from dciml.service.errors import ServiceError, problem
+from dciml.service.files import find_media, media_type, open_media
+from dciml.service.limits import Slots
+from dciml.service.ranges import ByteRange, Unsatisfiable, parse_range
+from dciml.service.runtime import Runtime, runtime_of
+
+CHUNK = 256 * 1024
+router = APIRouter(tags=["media"])
+
+
+@router.api_route(
+    "/media/{video_id:path}",
+    methods=["GET", "HEAD"],
+    response_class=Response,
+    responses={
+        200: {"description": "The whole file.", "content": {"video/mp4": {}}},
+        206: {"description": "The range that was asked for."},
+        304: {"description": "The client has it already."},
+        416: {"description": "Nothing of the range is in the file."},
+    },
+)
+async def media(video_id: str, request: Request) -> Response:
+    """The video file, or a range of it (`Range: bytes=…`, one range)."""
+    runtime = runtime_of(request)
+    path = await asyncio.to_thread(media_path_of, runtime, video_id)
+    descriptor, status = open_media(path)
+    response: Response | None = None
+    try:
+        response = _respond(request, runtime, path, descriptor, status)
+    finally:
+        if not isinstance(response, FileSlice):
+            os.close(descriptor)
+    return response
+
+
+class FileSlice(StreamingResponse):
+    """A part of an open file, which is closed in the end, whatever happens."""
+
+    def __init__(
+        self, descriptor: int, part: ByteRange, slots: Slots, code: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(_pieces(descriptor, part), code, headers)
+        self._descriptor, self._slots = descriptor, slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._slots.taken():
+                await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._descriptor)
+
+
+def media_path_of(runtime: Runtime, video_id: str) -> Path:
+    """The file of a video. Raises ServiceError (404): unknown, without a file, or its file is not to be served."""
+    index = runtime.corpus.now.index
+    media_path = runtime.video(index, video_id).media_path
+    if media_path is None:
+        raise ServiceError(404, "The catalogue knows no file of this video.")
+    return find_media(media_path, runtime.settings.allow_roots)
+
+
+def _respond(
+    request: Request, runtime: Runtime, path: Path, descriptor: int, status: os.stat_result
+) -> Response:
+    etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Last-Modified": formatdate(status.st_mtime, usegmt=True),
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": disposition(path.name),
+        "Content-Type": media_type(path),
+    }
+    if _matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    try:
+        wanted = _wanted(request.headers, etag, status)
+    except Unsatisfiable:
+        sentence = f"Nothing of this range is in the file, which has {status.st_size} bytes."
+        return problem(416, sentence, {"Content-Range": f"bytes */{status.st_size}"})
+    sent = wanted or ByteRange(0, status.st_size)
+    headers["Content-Length"] = str(sent.end - sent.start)
+    if wanted:
+        headers["Content-Range"] = f"bytes {sent.start}-{sent.end - 1}/{status.st_size}"
+    code = 206 if wanted else 200
+    if request.method == "HEAD":
+        return Response(status_code=code, headers=headers)
+    return FileSlice(descriptor, sent, runtime.streams, code, headers)
+
+
+def _wanted(headers: Headers, etag: str, status: os.stat_result) -> ByteRange | None:
+    condition = headers.get("if-range")
+    if condition is not None and not _unchanged(condition.strip(), etag, status):
+        return None
+    ranges = headers.getlist("range")
+    return parse_range(ranges[0], status.st_size) if len(ranges) == 1 else None
+
+
+def _unchanged(condition: str, etag: str, status: os.stat_result) -> bool:
+    if condition.startswith(('"', "W/")):
+        return condition == etag
+    try:
+        return parsedate_to_datetime(condition).timestamp() == int(status.st_mtime)
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
+def _matches(condition: str | None, etag: str) -> bool:
+    if condition is None:
+        return False
+    tags = {tag.strip().removeprefix("W/") for tag in condition.split(",")}
+    return "*" in tags or etag in tags
+
+
+async def _pieces(descriptor: int, part: ByteRange) -> AsyncIterator[bytes]:
+    position = part.start
+    while position < part.end:
+        piece = await asyncio.to_thread(os.pread, descriptor, min(CHUNK, part.end - position), position)
+        if not piece:  # cut off since it was opened; the length was promised, so the connection ends
+            return
+        position += len(piece)
+        yield piece
+
+
+def disposition(name: str) -> str:
+    """The `Content-Disposition` of a file; any name is safe in it.
+
+    >>> disposition('a"b.mp4')
+    "inline; filename*=UTF-8''a%22b.mp4"
+    """
+    return f"inline; filename*=UTF-8''{quote(name, safe='', errors='replace')}"

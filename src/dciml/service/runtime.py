@@ -1,0 +1,69 @@
+"""What all requests share: the live index, the thread pools, and the places in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from fastapi import Request
+
+from dciml.errors import DataError
+from dciml.index import ClipIndex
+from dciml.index.videos import CatalogueVideo
+from dciml.service.errors import UnknownVideo
+from dciml.service.limits import Slots
+from dciml.service.live import LiveCorpus
+from dciml.service.metrics import Metrics
+from dciml.service.settings import ServiceSettings
+from dciml.service.thumbnails import ThumbnailCache
+
+Result = TypeVar("Result")
+
+
+class Runtime:
+    """Made once an app; closed when the app ends."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.corpus = LiveCorpus(settings)
+        self.metrics = Metrics()
+        self.thumbnails = ThumbnailCache(settings.cache_folder, limits.thumbnail_cache_bytes)
+        self.searches = Slots(limits.running_searches, "searches")
+        self.pictures = Slots(limits.running_thumbnails, "pictures to make")
+        self.streams = Slots(limits.running_streams, "players")
+        self._search_pool = ThreadPoolExecutor(limits.search_threads, "search")
+        self._picture_pool = ThreadPoolExecutor(limits.thumbnail_threads, "picture")
+
+    def video(self, index: ClipIndex, video_id: str) -> CatalogueVideo:
+        """What the catalogue knows of a video. Raises UnknownVideo (404)."""
+        if video_id not in index:
+            raise UnknownVideo(video_id)
+        try:
+            return index.video(video_id)
+        except DataError:  # removed since this request began
+            raise UnknownVideo(video_id) from None
+
+    async def search(self, work: Callable[[], Result]) -> Result:
+        """Run a search in its pool. Raises Busy when too many wait."""
+        with self.searches.taken():
+            return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
+
+    async def picture(self, work: Callable[[], Result]) -> Result:
+        """Run the decoding of a picture in its pool. Raises Busy when too many wait."""
+        with self.pictures.taken():
+            return await asyncio.get_running_loop().run_in_executor(self._picture_pool, work)
+
+    def close(self) -> None:
+        """Wait for what runs; forget what waits."""
+        for pool in (self._search_pool, self._picture_pool):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def runtime_of(request: Request) -> Runtime:
+    """The runtime of the app that a request came to."""
+    runtime = request.app.state.runtime
+    assert isinstance(runtime, Runtime)
+    return runtime

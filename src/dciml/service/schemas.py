@@ -1,0 +1,179 @@
+"""What goes over the wire, with examples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+EXAMPLE_HIT: JsonDict = {
+    "rank": 1,
+    "video_id": "kitchen/monday",
+    "title": "kitchen/monday",
+    "start_seconds": 12.4,
+    "end_seconds": 19.1,
+    "duration_seconds": 61.0,
+    "score": 7.31,
+    "confidence": 0.84,
+    "media_url": "/media/kitchen%2Fmonday",
+    "thumbnail_url": "/thumbnails/kitchen%2Fmonday?t=15.75",
+}
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Hits = Annotated[int, Field(ge=1, le=100, description="How many moments.")]
+VideoId = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class Filters(_Request):
+    """Which videos a question is about; what is left out does not count."""
+
+    video_ids: Annotated[list[VideoId], Field(max_length=10_000)] | None = None
+    folder: Annotated[str, Field(max_length=1024)] | None = None
+    tag: Annotated[str, Field(max_length=200)] | None = None
+    after: Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="Unix time.")
+    before: Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="Unix time.")
+    min_duration_seconds: Seconds | None = None
+    max_duration_seconds: Seconds | None = None
+
+
+class SearchRequest(Filters):
+    """A question to the corpus."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"sentence": "a red ball bounces twice", "k": 5}]}, extra="forbid"
+    )
+    sentence: Annotated[str, Field(min_length=1, max_length=500)]
+    k: Hits = 10
+
+
+class SimilarRequest(Filters):
+    """A moment; the answer is other moments like it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"video_id": "kitchen/monday", "start_seconds": 12.4, "end_seconds": 19.1, "k": 5}]
+        },
+        extra="forbid",
+    )
+    video_id: VideoId
+    start_seconds: Seconds
+    end_seconds: Seconds
+    k: Hits = 10
+
+
+class Hit(BaseModel):
+    """A moment that was found."""
+
+    rank: int
+    video_id: str
+    title: str
+    start_seconds: float
+    end_seconds: float
+    duration_seconds: float = Field(description="Of the whole video.")
+    score: float = Field(description="Higher is better; compares inside one answer only.")
+    confidence: float | None = Field(description="0 to 1, calibrated; null without a calibration.")
+    media_url: str | None
+    thumbnail_url: str | None
+
+
+class SimilarAnswer(BaseModel):
+    """Moments like a given one, best first."""
+
+    found: bool = Field(description="False: nothing in the corpus fits.")
+    confidence: float | None
+    took_seconds: float
+    hits: list[Hit]
+    relevance: dict[str, list[float]] = Field(
+        description="For each video of a hit, 0 to 1 for each of its clips, which are equal parts of its duration."
+    )
+
+
+class SearchAnswer(SimilarAnswer):
+    """Moments for a sentence, best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "sentence": "a red ball bounces twice",
+                    "found": True,
+                    "confidence": 0.84,
+                    "took_seconds": 0.12,
+                    "hits": [EXAMPLE_HIT],
+                    "relevance": {"kitchen/monday": [0.1, 0.9, 0.7, 0.0]},
+                }
+            ]
+        }
+    )
+    sentence: str
+
+
+class Examples(BaseModel):
+    """Sentences that suit this corpus."""
+
+    sentences: list[str]
+
+
+class VideoOut(BaseModel):
+    """A video of the corpus."""
+
+    video_id: str
+    title: str
+    duration_seconds: float
+    media_url: str | None = Field(description="null: the catalogue knows no file of this video.")
+    thumbnail_url: str | None
+    tags: list[str]
+    added_unix: float | None
+
+
+class VideoPage(BaseModel):
+    """Some videos of the corpus; `total` counts all that match."""
+
+    total: int
+    videos: list[VideoOut]
+
+
+class AddByPath(_Request):
+    """A video file on the server's disk, below an allowed root."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"path": "kitchen/monday.mp4"}]}, extra="forbid"
+    )
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class JobOut(BaseModel):
+    """Work on a video that is being added."""
+
+    job_id: str
+    state: str = Field(description="queued, running, done, failed or cancelled.")
+    progress: float = Field(description="0 to 1.")
+    message: str
+    video_id: str | None
+
+
+class JobList(BaseModel):
+    """The last jobs, newest first."""
+
+    jobs: list[JobOut]
+
+
+class Health(BaseModel):
+    """The server lives and has an index."""
+
+    status: str
+    videos: int
+    version: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,89 @@
+"""Runs the app in uvicorn until it is told to end."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+
+import uvicorn
+
+from dciml.errors import ConfigError
+from dciml.service.app import create_app
+from dciml.service.connections import protocol_with_timeout
+from dciml.service.settings import ServiceSettings
+
+BACKLOG = 512
+
+
+class Server(uvicorn.Server):
+    """Says where it listens once it does, and opens the page when asked to."""
+
+    def __init__(self, config: uvicorn.Config, address: str, greeting: str, open_page: bool) -> None:
+        super().__init__(config)
+        self._address, self._greeting, self._open_page = address, greeting, open_page
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            print(self._greeting, flush=True)
+            if self._open_page:
+                webbrowser.open(self._address)
+
+
+def run_server(settings: ServiceSettings, port: int, *, open_page: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM; running requests finish first, jobs stop.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+        ModelError, DataError: the index cannot be served.
+    """
+    listener = listen(settings.host, port)
+    with listener:
+        app = create_app(settings)
+        address = page_address(settings, listener.getsockname()[1])
+        videos = len(app.state.runtime.corpus.now.index)
+        config = uvicorn.Config(
+            app,
+            http=protocol_with_timeout(settings.limits.header_seconds),
+            ws="none",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
+        )
+        greeting = f"{settings.index}: {videos} videos at {address} (Ctrl+C ends)"
+        if not settings.is_writable:
+            greeting += (
+                "\nOthers can reach this server and there is no token: videos cannot be added or removed."
+            )
+        Server(config, address, greeting, open_page).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ConfigError: the port is taken, or there is no such address here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}). "
+            "To mend it: end what listens there, or choose another one with --port or --host."
+        ) from None
+    return listener
+
+
+def page_address(settings: ServiceSettings, port: int) -> str:
+    """Where a browser on this machine finds the page; with the token, if there is one, so that it can log in."""
+    from urllib.parse import quote
+
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    token = f"?token={quote(settings.token, safe='')}" if settings.token else ""
+    return f"http://{host}:{port}/{token}"

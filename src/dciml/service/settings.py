@@ -1,0 +1,94 @@
+"""What the service may be told: where it listens, what it serves, and how much it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that keep one client from taking everything. Sizes in bytes, times in seconds."""
+
+    body_bytes: int = MEBIBYTE
+    upload_bytes: int = 2048 * MEBIBYTE
+    sentence_chars: int = 500
+    id_chars: int = 1024
+    filter_videos: int = 10_000
+    hits: int = 100
+    search_threads: int = 2
+    running_searches: int = 64
+    thumbnail_threads: int = 2
+    running_thumbnails: int = 256
+    running_streams: int = 256
+    queued_jobs: int = 32
+    kept_jobs: int = 200
+    header_seconds: float = 15.0
+    receive_seconds: float = 30.0
+    send_seconds: float = 120.0
+    shutdown_seconds: float = 20.0
+    job_seconds: float = 3600.0
+    thumbnail_cache_bytes: int = 256 * MEBIBYTE
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """How to serve an index.
+
+    Args:
+        index: the index folder.
+        model, features: where these are now, if they have moved since the index was built.
+        host: the address that the server listens on; decides which `Host` headers are taken.
+        token: when set, every request for data must carry it.
+        allow_roots: folders from which videos may be added by path.
+        allow_hosts: further names by which clients may call the server, such as a reverse proxy's.
+        cors_origins: origins of other sites whose pages may call the API; none by default.
+        cache: where thumbnails are kept; None: the user's cache folder.
+        poll_seconds: how often the index is looked at for changes made by others; 0: never.
+    """
+
+    index: Path
+    model: Path | None = None
+    features: Path | None = None
+    device: str = "cpu"
+    host: str = "127.0.0.1"
+    token: str | None = None
+    allow_roots: tuple[Path, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    cache: Path | None = None
+    poll_seconds: float = 1.0
+    limits: Limits = Limits()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server.
+
+        >>> ServiceSettings(Path("i")).is_local, ServiceSettings(Path("i"), host="0.0.0.0").is_local
+        (True, False)
+        """
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where thumbnails are kept: a folder of this index's own."""
+        if self.cache is not None:
+            return self.cache
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(str(self.index.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+        return base / "dciml" / "thumbnails" / name
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether videos may be added and removed: not by everybody on the network without a token."""
+        return self.is_local or self.token is not None
