@@ -1,0 +1,111 @@
+// The server's answers. Every failure is a `Problem` with a sentence for the reader.
+
+export class Problem extends Error {
+  constructor(title, detail, status) {
+    super(detail || title);
+    [this.title, this.detail, this.status] = [title, detail, status];
+  }
+}
+
+let askForToken = null;
+
+/** `ask(wasRefused)` resolves once the reader has given a token that the server took. */
+export function onTokenNeeded(ask) {
+  askForToken = ask;
+}
+
+async function request(path, options = {}, mayAsk = true) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The server does not answer", "It may have been stopped, or the network is down.", 0);
+  }
+  if (response.status === 401 && mayAsk && askForToken) {
+    await askForToken();
+    return request(path, options, false);
+  }
+  if (!response.ok) throw await problemOf(response.status, () => response.json());
+  return response.status === 204 ? null : response.json();
+}
+
+async function problemOf(status, readJson) {
+  let body = {};
+  try { body = await readJson(); } catch { /* a proxy's error page, say */ }
+  const busy = status === 429 || status === 503;
+  const title = typeof body.title === "string" ? body.title : busy ? "The server is busy" : `The server answered ${status}`;
+  const detail = typeof body.detail === "string" ? body.detail : busy ? "Try again in a moment." : "";
+  return new Problem(title, detail, status);
+}
+
+const post = (path, body, signal) =>
+  request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+
+const number = (text) => (text === "" ? undefined : Number(text));
+const unix = (day) => (day === "" ? undefined : new Date(`${day}T00:00:00`).getTime() / 1000);
+
+function limits(filters) {
+  return {
+    folder: filters.folder || undefined,
+    tag: filters.tag || undefined,
+    after: unix(filters.after),
+    before: unix(filters.before),
+    min_duration_seconds: number(filters.min),
+    max_duration_seconds: number(filters.max),
+    video_ids: filters.inside ? [filters.inside] : undefined,
+  };
+}
+
+export const search = (sentence, filters, k, signal) =>
+  post("api/search", { sentence, k, ...limits(filters) }, signal);
+
+export const similar = ({ videoId, start, end }, filters, k, signal) =>
+  post("api/similar", { video_id: videoId, start_seconds: start, end_seconds: end, k, ...limits(filters) }, signal);
+
+export const examples = () => request("api/examples");
+export const video = (id) => request(`api/videos/${encodeURIComponent(id)}`);
+export const removeVideo = (id) => request(`api/videos/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const jobs = () => request("api/jobs");
+export const job = (id) => request(`api/jobs/${encodeURIComponent(id)}`);
+export const addPath = (path) => post("api/videos", { path });
+
+export const videos = (offset, limit, words, signal) =>
+  request(`api/videos?${new URLSearchParams({ offset, limit, search: words })}`, { signal });
+
+/** Exchange a token for a cookie that pictures and videos are sent with, too; the page keeps no token. */
+export async function openSession(token) {
+  const response = await fetch(`./?${new URLSearchParams({ token })}`, { credentials: "same-origin" });
+  if (!response.ok) throw await problemOf(response.status, () => response.json());
+}
+
+/** Send a file; `onProgress` hears the share sent. Returns { answer, cancel }. (fetch cannot tell how far it is.) */
+export function upload(file, onProgress) {
+  const call = new XMLHttpRequest();
+  const answer = new Promise((resolve, reject) => {
+    call.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
+    call.addEventListener("error", () => reject(new Problem("The upload broke off", "The server does not answer.", 0)));
+    call.addEventListener("abort", () => reject(new Problem("Cancelled", "", 0)));
+    call.addEventListener("load", async () => {
+      const read = async () => JSON.parse(call.responseText);
+      if (call.status >= 400) reject(await problemOf(call.status, read));
+      else read().then(resolve, () => reject(new Problem("The server gave no answer that can be read", "", call.status)));
+    });
+  });
+  const form = new FormData();
+  form.append("file", file, file.name);
+  call.open("POST", "api/videos");
+  call.send(form);
+  return { answer, cancel: () => call.abort() };
+}
+
+/** Why a media file does not play, as the server tells it; "" when the server does send it. */
+export async function whyNoMedia(url) {
+  try {
+    const response = await fetch(url, { headers: { Range: "bytes=0-0" }, credentials: "same-origin" });
+    if (response.ok) return "";
+    return (await problemOf(response.status, () => response.json())).message;
+  } catch {
+    return "The server does not answer.";
+  }
+}

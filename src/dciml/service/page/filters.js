@@ -1,0 +1,56 @@
+// The limits of a search: the fields below the box, and a chip for each limit that is set.
+
+import { byId, h, icon } from "./dom.js";
+import { range } from "./format.js";
+import { FILTERS, emptyFilters } from "./place.js";
+
+const NAMES = {
+  folder: "folder", tag: "tag", min: "at least", max: "at most", after: "from", before: "before", inside: "only in",
+};
+const SECONDS = new Set(["min", "max"]);
+
+export class Filters {
+  /** `onChange(filters)` hears every change that the reader makes; `onUnlike()` that the moment to be like is dropped. */
+  constructor(onChange, onUnlike) {
+    [this.onChange, this.onUnlike] = [onChange, onUnlike];
+    this.values = emptyFilters();
+    this.fields = [...byId("filters").querySelectorAll("input")];
+    for (const field of this.fields) field.addEventListener("change", () => this.#read());
+    byId("clear-filters").addEventListener("click", () => onChange(emptyFilters()));
+  }
+
+  /** Show these values; `titleOf(id)` names videos, `like` is the moment that others shall be like, or null. */
+  show(values, titleOf, like) {
+    this.values = values;
+    for (const field of this.fields) field.value = values[field.name];
+    const set = FILTERS.filter((name) => values[name] !== "");
+    const shown = set.filter((name) => name !== "inside").length;
+    byId("filter-count").textContent = shown ? ` (${shown})` : "";
+    const chips = set.map((name) => {
+      const value = name === "inside" ? titleOf(values.inside) : values[name];
+      const words = `${NAMES[name]} ${value}${SECONDS.has(name) ? " s" : ""}`;
+      return chip(words, () => this.onChange({ ...this.values, [name]: "" }));
+    });
+    if (like) chips.unshift(chip(`like ${range(like.start, like.end)} of ${titleOf(like.videoId)}`, this.onUnlike));
+    byId("scope").replaceChildren(...chips);
+  }
+
+  /** Offer the folders and tags of some videos. */
+  offer(videos) {
+    const tags = new Set(videos.flatMap((video) => video.tags));
+    const folders = new Set(videos.map((video) => video.video_id.split("/").slice(0, -1).join("/")).filter(Boolean));
+    const options = (words) => [...words].sort().map((word) => h("option", { value: word }));
+    byId("tags").replaceChildren(...options(tags));
+    byId("folders").replaceChildren(...options(folders));
+  }
+
+  #read() {
+    if (!this.fields.every((field) => field.reportValidity())) return;
+    this.onChange({ ...this.values, ...Object.fromEntries(this.fields.map((field) => [field.name, field.value.trim()])) });
+  }
+}
+
+function chip(words, onRemove) {
+  const remove = h("button", { type: "button", "aria-label": `Remove: ${words}`, onclick: onRemove }, icon("close"));
+  return h("li", { class: "chip" }, h("span", { dir: "auto" }, words), remove);
+}

@@ -1,0 +1,49 @@
+// Times, shares and counts in words.
+
+const two = (number) => String(number).padStart(2, "0");
+
+/** 75.4 → "01:15"; with hours "1:02:03". */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${two(minutes)}:${two(whole % 60)}`;
+}
+
+export const range = (start, end) => `${clock(start)}–${clock(end)}`;
+
+/** The same for a screen reader. */
+export function spoken(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const parts = [];
+  if (hours) parts.push(count(hours, "hour"));
+  if (minutes) parts.push(count(minutes, "minute"));
+  if (rest || !parts.length) parts.push(count(rest, "second"));
+  return parts.join(" ");
+}
+
+export const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+
+/** A share as "87 %"; never "0 %" or "100 %" of something that is only nearly so. */
+export function percent(share) {
+  if (share > 0 && share < 0.01) return "< 1 %";
+  if (share < 1 && share > 0.99) return "> 99 %";
+  return `${Math.round(100 * share)} %`;
+}
+
+/** How sure the search is of a hit: the calibrated confidence where there is one, else the bare score. */
+export function sureness(hit) {
+  if (hit.confidence !== null && hit.confidence !== undefined) {
+    return { share: hit.confidence, words: percent(hit.confidence), label: `Confidence ${percent(hit.confidence)}` };
+  }
+  return { share: null, words: hit.score.toFixed(2), label: `Score ${hit.score.toFixed(2)}` };
+}
+
+/** 0.083 → "0.08 s". */
+export const took = (seconds) => `${seconds < 10 ? seconds.toFixed(2) : Math.round(seconds)} s`;
+
+export function bytes(number) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, number)) / 3));
+  return `${(number / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
+}
