@@ -57,7 +57,7 @@ class FeatureStore:
         self._fingerprint: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> FeatureStore:
+    def open(cls, path: str | Path) -> Self:
         """Open a store folder.
 
         Raises:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dciml.features.long_videos import WindowedStore
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
 
 
 class VideoStores:
-    """Finds the store of each video; others than the first are opened when a video of theirs is first needed."""
+    """Finds the store of each video; others than the first are opened when a video of theirs is first needed.
+
+    The stores also serve windows of long videos, which an index has as videos.
+    """
 
     def __init__(self, index: ClipIndex, first: FeatureStore) -> None:
-        self._index, self._first = index, first
-        self._others: dict[Path, FeatureStore] = {}
+        self._index, self._first = index, WindowedStore.of(first)
+        self._others: dict[Path, WindowedStore] = {}
 
     def group(self, video_ids: Sequence[str]) -> list[tuple[FeatureStore, list[int]]]:
         """The places in `video_ids` that each store serves.
@@ -34,5 +38,5 @@ class VideoStores:
             return self._first
         path = self._index.store_path(video_id)
         if path not in self._others:
-            self._others[path] = FeatureStore.open(path)
+            self._others[path] = WindowedStore.open(path)
         return self._others[path]
