@@ -55,7 +55,8 @@ class FolderReference:
         return next(found, self.absolute)
 
     def _places(self, index_folder: Path) -> list[Path]:
-        beside = (
-            [] if self.relative is None else [(index_folder.absolute().resolve() / self.relative).resolve()]
-        )
-        return [*beside, Path(self.absolute)]
+        if self.relative is None:
+            return [Path(self.absolute)]
+        # Links on the way are not followed: a file that was replaced by one must be seen as what it is.
+        beside = os.path.normpath(index_folder.absolute().resolve() / self.relative)
+        return [Path(beside), Path(self.absolute)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +84,10 @@ def add_videos(
     *,
     split: str | None = None,
     tags: Sequence[str] = (),
-    batch_videos: int = BATCH_VIDEOS,
+    only: Collection[str] | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """Add the videos that the index does not hold yet. Returns: how many those were.
+    """Add the videos that the index does not hold yet, or of these those in `only`. Returns: how many those were.
 
     Raises:
         DataError, ModelError: as `build_index`; and the index was built with another model.
@@ -95,9 +95,9 @@ def add_videos(
     index.check_fingerprint(model.engine.fingerprint)
     store, video_ids = open_features(features, split)
     model.check_store(store)
-    new = [video_id for video_id in video_ids if video_id not in index]
+    new = [v for v in video_ids if v not in index and (only is None or v in only)]
     if new:
-        vectors = _encode(model.engine, store, new, batch_videos, on_progress)
+        vectors = _encode(model.engine, store, new, BATCH_VIDEOS, on_progress)
         told = [_details(store, video_id, tags) for video_id in new]
         index.add(new, vectors, _durations(store, new), store.path, told)
     return len(new)
