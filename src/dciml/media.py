@@ -1,12 +1,11 @@
 """Video files: seconds → frames, and frames → a file that any browser plays (PyAV; one thread a file).
 
-Times count from the first frame that the file shows, whatever its container's clock says.
+Times are those of a player: they count from where the file begins to play, whatever its container's clock says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -18,19 +17,19 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from dciml.errors import DataError
 from dciml.files import atomic_path
+from dciml.video_track import MISSING_TAIL_SECONDS, VideoTrack, opened, quarter_turns, unreadable
 
 RGBFrame = NDArray[np.uint8]
 """A picture, (height, width, 3), red, green, blue."""
 
-MISSING_TAIL_SECONDS = 1.0
-"""A file whose pictures end this much before its stated length is taken to be cut off."""
+LONGEST_STILL_SECONDS = 3600.0
+"""A picture that stays longer than this means that the file's clock is damaged."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says of itself. `width` and `height` are as shown, after any rotation."""
+    """What a video file says of itself. `width` and `height` are as shown: upright, with square pixels."""
 
     duration_seconds: float
     width: int
@@ -43,7 +42,7 @@ class VideoInfo:
 class Sampling:
     """Which pictures of a video somebody wants: how many a second (> 0), and the (width, height) to scale them to.
 
-    Without a size they keep that of the file.
+    Without a size they keep the one that they are shown at.
     """
 
     frames_per_second: float
@@ -57,18 +56,17 @@ class Sampling:
 def probe(path: Path) -> VideoInfo:
     """Read length and size; decodes one frame, so that a file without a single good picture is refused.
 
+    A length that the file does not state is counted from its packets.
+
     Raises:
         DataError: missing, empty, damaged, or not a video.
     """
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        first = next(_decoded(container, path), None)
+    with opened(path) as track:
+        first = next(track.frames(), None)
         if first is None:
-            raise _unreadable(path, "it holds no picture")
-        turned = _quarter_turns(first) % 2
-        width, height = (first.height, first.width) if turned else (first.width, first.height)
-        rate = stream.average_rate or stream.guessed_rate or 0
-        return VideoInfo(_duration_seconds(container, path), width, height, float(rate), path)
+            raise unreadable(path, "it holds no picture")
+        width, height = track.shown_size(first[1])
+        return VideoInfo(track.duration_seconds(), width, height, track.rate, path)
 
 
 def iterate_frames(
@@ -82,7 +80,7 @@ def iterate_frames(
     Args:
         path: a video file.
         frames_per_second: pictures a second, > 0; may exceed the file's own rate.
-        size: (width, height) to scale to while decoding; None keeps the file's size.
+        size: (width, height) to scale to while decoding; None keeps the size that the file is shown at.
     Raises:
         DataError: missing, empty, damaged, cut off, or not a video.
     """
@@ -90,46 +88,58 @@ def iterate_frames(
         yield seconds, picture
 
 
-def iterate_samples(path: Path, samplings: Sequence[Sampling]) -> Iterator[tuple[int, float, RGBFrame]]:
+def iterate_samples(
+    path: Path, samplings: Sequence[Sampling], duration_seconds: float | None = None
+) -> Iterator[tuple[int, float, RGBFrame]]:
     """Sample a file in several ways in one pass: yield (index of the sampling, seconds, picture).
 
     Each sampling gets what `iterate_frames` would give it alone, in the order of time.
 
+    Args:
+        duration_seconds: as `probe` found it, where it did; saves counting it again.
     Raises:
         DataError: as `iterate_frames`.
     """
-    with _opened(path) as container:
-        duration_seconds = _duration_seconds(container, path)
-        takers = [_Taker(sampling) for sampling in samplings]
-        shown = None  # the picture on screen
-        for frame in _decoded(container, path):
-            until_seconds = _seconds(frame, container)
+    with opened(path) as track:
+        duration_seconds = duration_seconds or track.duration_seconds()
+        takers = [_Taker(track, sampling, duration_seconds) for sampling in samplings]
+        shown, end_seconds = None, 0.0  # the picture on screen, and until when
+        for seconds, frame in track.frames():
             if shown is not None:
-                for number, taker in enumerate(takers):
-                    for seconds, picture in taker.take(shown, until_seconds):
-                        yield number, seconds, picture
-            shown = frame
+                if seconds - end_seconds > LONGEST_STILL_SECONDS:
+                    raise unreadable(path, f"its clock jumps by {seconds - end_seconds:.0f} s")
+                yield from _take(takers, shown, seconds)
+            shown, end_seconds = frame, seconds + track.length_seconds(frame)
+            if seconds >= duration_seconds:
+                break
         if shown is None:
-            raise _unreadable(path, "it holds no picture")
-        end_seconds = _seconds(shown, container) + float((shown.duration or 0) * shown.time_base)
+            raise unreadable(path, "it holds no picture")
         if duration_seconds - end_seconds > MISSING_TAIL_SECONDS:
-            raise _unreadable(path, f"pictures end at {end_seconds:.1f} s of {duration_seconds:.1f} s")
-        for number, taker in enumerate(takers):
-            for seconds, picture in taker.take(shown, max(duration_seconds, 2e-6)):
-                yield number, seconds, picture
+            raise unreadable(path, f"pictures end at {end_seconds:.1f} s of {duration_seconds:.1f} s")
+        yield from _take(takers, shown, duration_seconds)
+
+
+def _take(
+    takers: Sequence[_Taker], frame: Any, until_seconds: float
+) -> Iterator[tuple[int, float, RGBFrame]]:
+    for number, taker in enumerate(takers):
+        for seconds, picture in taker.take(frame, until_seconds):
+            yield number, seconds, picture
 
 
 class _Taker:
-    """Takes the samples of one sampling while a file is decoded."""
+    """Takes the samples of one sampling while a file is decoded; there is at least one."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, track: VideoTrack, sampling: Sampling, duration_seconds: float) -> None:
         self._rate = sampling.frames_per_second
-        self._scale = _Scaler(sampling.size)
+        self._end_seconds = max(duration_seconds, 2e-6)
+        self._scale = _Scaler(track, sampling.size)
         self._index = 0
 
     def take(self, frame: Any, until_seconds: float) -> Iterator[tuple[float, RGBFrame]]:
         """The samples that fall on a frame that stays on screen until a time."""
         picture: RGBFrame | None = None
+        until_seconds = min(until_seconds, self._end_seconds)
         while self._index / self._rate < until_seconds - 1e-6:
             picture = self._scale(frame) if picture is None else picture
             yield self._index / self._rate, picture
@@ -145,19 +155,26 @@ def frame_at(path: Path, seconds: float, size: tuple[int, int] | None = None) ->
     """
     if not seconds >= 0:
         raise ValueError(f"a time must not be negative: {seconds}")
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        target = min(seconds, _duration_seconds(container, path))
-        start = stream.start_time or 0
-        container.seek(start + int(target / stream.time_base), stream=stream, backward=True)
-        shown = None
-        for frame in _decoded(container, path):
-            if shown is not None and _seconds(frame, container) > seconds + 1e-6:
-                break
-            shown = frame
-        if shown is None:
-            raise _unreadable(path, f"it holds no picture at {seconds:.2f} s")
-        return _Scaler(size)(shown)
+    with opened(path) as track:
+        target = min(seconds, track.duration_seconds())
+        frame = _frame_on_screen(track, target, since_start=False) if track.seek(target) else None
+        if frame is not None:
+            return _Scaler(track, size)(frame)
+    with opened(path) as track:  # the seek failed or landed behind its target
+        frame = _frame_on_screen(track, target, since_start=True)
+        if frame is None:
+            raise unreadable(path, f"it holds no picture at {seconds:.2f} s")
+        return _Scaler(track, size)(frame)
+
+
+def _frame_on_screen(track: VideoTrack, seconds: float, *, since_start: bool) -> Any:
+    """The last frame up to a time; the first one of the file stands for what comes before it, too."""
+    shown = None
+    for at_seconds, frame in track.frames():
+        if at_seconds > seconds + 1e-6:
+            return frame if shown is None and since_start else shown
+        shown = frame
+    return shown
 
 
 def write_video(
@@ -203,74 +220,18 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.exists():
-        raise DataError("there is no such file", where=path, mend="check the path")
-    if path.is_dir():
-        raise DataError("this is a folder, not a video file", where=path, mend="name a file inside it")
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=path, mend="copy or download the video again")
-    try:
-        container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, _reason(error)) from error
-    try:
-        if not container.streams.video:
-            raise _unreadable(path, "it has no video track")
-        container.streams.video[0].codec_context.thread_count = 1
-        yield container
-    finally:
-        container.close()
-
-
-def _decoded(container: Any, path: Path) -> Iterator[Any]:
-    try:
-        yield from container.decode(video=0)
-    except (av.FFmpegError, OSError) as error:
-        raise _unreadable(path, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _unreadable(path: Path, why: str) -> DataError:
-    mend = "play it in a video player; copy it again, or convert it to MP4 with ffmpeg"
-    return DataError(f"this video cannot be read ({why})", where=path, mend=mend)
-
-
-def _duration_seconds(container: Any, path: Path) -> float:
-    stream = container.streams.video[0]
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if container.duration:
-        return float(container.duration / av.time_base)
-    raise _unreadable(path, "it does not say how long it is")
-
-
-def _seconds(frame: Any, container: Any) -> float:
-    stream = container.streams.video[0]
-    return float(((frame.pts or 0) - (stream.start_time or 0)) * frame.time_base)
-
-
-def _quarter_turns(frame: Any) -> int:
-    """How often the picture must be turned by 90 degrees, counterclockwise, to stand upright (phones)."""
-    return int(round(frame.rotation / 90) % 4)
-
-
 class _Scaler:
     """Turns decoded pictures into upright arrays; keeps the scaling context between pictures of a file."""
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self._size = size
+    def __init__(self, track: VideoTrack, size: tuple[int, int] | None) -> None:
+        self._track, self._size = track, size
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> RGBFrame:
-        turns = _quarter_turns(frame)
-        width, height = self._size or (None, None)
-        if turns % 2:
-            width, height = height, width
+        # The size of the first picture holds for those after it, whatever theirs is.
+        self._size = self._size or self._track.shown_size(frame)
+        turns = quarter_turns(frame)
+        width, height = self._size[::-1] if turns % 2 else self._size
         # One thread: starting more costs several times the work of scaling a small picture.
         scaled = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1

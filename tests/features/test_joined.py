@@ -96,9 +96,9 @@ def test_a_joined_video_is_decoded_once(video: Path, monkeypatch: pytest.MonkeyP
     passes: list[Path] = []
     decode = joined.iterate_samples
 
-    def count(path: Path, samplings: list[object]) -> object:
+    def count(path: Path, *details: object) -> object:
         passes.append(path)
-        return decode(path, samplings)
+        return decode(path, *details)
 
     monkeypatch.setattr(joined, "iterate_samples", count)
     encode_video(video, JoinedEncoder([BuiltinVisualEncoder(), MeanColour()]))

@@ -73,7 +73,7 @@ def encode_video(path: Path, encoder: VideoEncoder) -> EncodedVideo:
         for number in seeing
     ]
     if samplings:
-        for sampling, seconds, picture in iterate_samples(path, samplings):
+        for sampling, seconds, picture in iterate_samples(path, samplings, info.duration_seconds):
             builders[seeing[sampling]].add(seconds, picture)
     rows = [builder.finish() for builder in builders]
     expected = num_rows(info.duration_seconds, encoder.rows_per_second)
