@@ -1,153 +1,77 @@
-"""Loading a text model of `transformers` from local files: which class, which pooling, which digest."""
+"""Models of `transformers` in local files: where they lie, which digest they have, how they are loaded.
+
+Nothing is downloaded: a hub name must already be in the local cache. Weights are read from safetensors alone, never
+from a pickle.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from dciml.errors import DataError
-from dciml.files import read_json
 
-_CLIP_TYPES = ("clip", "clip_text_model")
-_SHIFTED_POSITION_TYPES = ("roberta", "xlm-roberta", "camembert")  # positions begin after the padding id
 _DIGEST_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/config.json")
+_NEVER_USED = ("pooler.",)  # BERT's own pooler: some checkpoints leave it out, and no encoder here reads it
+
+IMAGE_TEXT_KINDS = (
+    "clip",
+    "siglip",
+    "siglip2",
+    "metaclip_2",
+    "altclip",
+    "chinese_clip",
+    "clipseg",
+    "groupvit",
+    "aimv2",
+)
+"""Models that embed pictures and sentences into one space, by `model_type`."""
 
 
-class Pooling(Enum):
-    """How a model makes its own sentence vector."""
-
-    NONE = "it has none that was trained to be compared"
-    MEAN = "mean over tokens"
-    FIRST_TOKEN = "the first token"
-    PROJECTED = "CLIP's projection into the space of pictures"
-
-
-@dataclass(frozen=True)
-class LoadedText:
-    """A model, ready to run, and what the encoder must know of it."""
-
-    model: Any
-    tokenizer: Any
-    pooling: Pooling
-    label: str
-    digest: str
-    hidden_width: int
-    num_layers: int
-    max_tokens: int
-    unknown_id: int
-
-
-def load_text_model(name_or_folder: str | Path, device: str) -> LoadedText:
-    """Load a text model from a folder or from the local hub cache, in float32 and evaluation mode.
-
-    Raises:
-        DataError: transformers is not installed, the model is missing, or it is of a kind not known here.
-    """
+def require_transformers() -> Any:
+    """The package. Raises DataError where it is not installed."""
     try:
         import transformers
     except ImportError as error:
         mend = "pip install 'dciml[transformers]'"
         raise DataError("the package transformers is not installed", mend=mend) from error
-
-    folder = _local_folder(str(name_or_folder))
-    try:
-        with _quiet():
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, add_prefix_space=True
-            )
-            model = _load_weights(config, folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"no text model can be loaded ({reason})",
-            where=folder,
-            mend="name a folder with config.json, tokenizer.json and model.safetensors",
-        ) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise DataError("the model has no fast tokenizer", where=folder, mend="add its tokenizer.json")
-    text = getattr(model.config, "text_config", model.config)
-    return LoadedText(
-        model=model.eval().requires_grad_(False).to(device),
-        tokenizer=tokenizer,
-        pooling=_pooling(config, folder),
-        label=folder.name if Path(name_or_folder).is_dir() else str(name_or_folder),
-        digest=_digest(folder),
-        hidden_width=int(text.hidden_size),
-        num_layers=int(text.num_hidden_layers),
-        max_tokens=_max_tokens(text, tokenizer),
-        unknown_id=tokenizer.unk_token_id if tokenizer.unk_token_id is not None else 0,
-    )
+    return transformers
 
 
-def _local_folder(name_or_folder: str) -> Path:
+def local_folder(name_or_folder: str | Path) -> Path:
+    """The folder itself, or that of a hub name in the local cache.
+
+    Raises:
+        DataError: transformers is not installed, or there is neither.
+    """
+    require_transformers()
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         return folder.resolve()
     from huggingface_hub import snapshot_download
 
+    name = str(name_or_folder)
     try:
-        return Path(snapshot_download(name_or_folder, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except (OSError, ValueError) as error:
+        is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+        fetch = f", or fetch it once with: hf download {name}"
         raise DataError(
-            f"{name_or_folder} is neither a folder nor a model in the local cache",
-            mend=f"check the path, or fetch it once with: hf download {name_or_folder}",
+            f"{name} is neither a folder nor a model in the local cache (nothing is downloaded here)",
+            mend="check the path" + ("" if is_path else fetch),
         ) from error
 
 
-def _load_weights(config: Any, folder: Path) -> Any:
-    import torch
-    import transformers
-
-    model_class: Any = transformers.AutoModel
-    how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
-    if config.model_type in _CLIP_TYPES:
-        model_class = transformers.CLIPTextModelWithProjection
-        if hasattr(config, "text_config"):
-            # The width of the shared space stands beside the two towers' settings, not inside them.
-            config.text_config.projection_dim = config.projection_dim
-            how["config"] = config.text_config
-    elif hasattr(config, "vision_config"):
-        raise DataError(
-            f"a model of the kind {config.model_type!r} is not supported as text encoder",
-            where=folder,
-            mend="use CLIP, or a text-only model",
-        )
-    model, report = model_class.from_pretrained(folder, output_loading_info=True, **how)
-    # transformers fills absent weights with random numbers; only BERT's own pooler goes unused here.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise DataError(
-            f"the model lacks weights, {missing[0]} among them", where=folder, mend="fetch the model again"
-        )
-    return model
+def model_label(name_or_folder: str | Path, folder: Path) -> str:
+    """What to call a model in the name of its encoder: the hub name, or the folder's last part."""
+    return folder.name if Path(name_or_folder).expanduser().is_dir() else str(name_or_folder)
 
 
-def _pooling(config: Any, folder: Path) -> Pooling:
-    if config.model_type in _CLIP_TYPES:
-        return Pooling.PROJECTED
-    path = folder / "1_Pooling" / "config.json"  # where sentence-transformers writes it
-    if not path.is_file():
-        return Pooling.NONE
-    settings = read_json(path)
-    if settings.get("pooling_mode_mean_tokens"):
-        return Pooling.MEAN
-    return Pooling.FIRST_TOKEN if settings.get("pooling_mode_cls_token") else Pooling.NONE
-
-
-def _max_tokens(config: Any, tokenizer: Any) -> int:
-    positions = int(getattr(config, "max_position_embeddings", 512))
-    if config.model_type in _SHIFTED_POSITION_TYPES:
-        positions -= int(config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))
-
-
-def _digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
+    """Twelve hexadecimal digits that change with the weights, the settings or the tokenizer."""
     files = sorted({path for pattern in _DIGEST_PATTERNS for path in folder.glob(pattern)})
     whole = hashlib.sha256()
     for path in files:
@@ -157,8 +81,56 @@ def _digest(folder: Path) -> str:
     return whole.hexdigest()[:12]
 
 
+def load_config(folder: Path, what: str) -> Any:
+    """A model's settings. Raises DataError: none, or of a kind that this transformers does not know."""
+    transformers = require_transformers()
+    with loading(folder, what):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    if not any(folder.glob("*.safetensors")):
+        pickled = "; a pickle such as pytorch_model.bin is never loaded" if any(folder.glob("*.bin")) else ""
+        raise DataError(
+            f"there are no weights (model.safetensors){pickled}",
+            where=folder,
+            mend="fetch the model in that form, or save it with save_pretrained",
+        )
+    return config
+
+
+def load_weights(model_class: Any, folder: Path, **how: Any) -> Any:
+    """A model in evaluation mode, without gradients.
+
+    Raises:
+        DataError: weights are missing; transformers would fill them with random numbers.
+    """
+    with quiet():
+        model, report = model_class.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **how
+        )
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_NEVER_USED))
+    if missing:
+        raise DataError(
+            f"the model lacks weights, {missing[0]} among them", where=folder, mend="fetch the model again"
+        )
+    return model.eval().requires_grad_(False)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def loading(folder: Path, what: str) -> Iterator[None]:
+    """Turn what `transformers` raises while it loads into an error that says what cannot be loaded from where."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(
+            f"no {what} can be loaded ({reason})",
+            where=folder,
+            mend="name a folder with config.json, model.safetensors and the files of its tokenizer or image processor",
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
     """Keep the loader's progress bar and its report of unused weights off the user's terminal."""
     import transformers.utils.logging
 

@@ -1,4 +1,4 @@
-"""Any `transformers` text encoder as word features: BERT, RoBERTa, MiniLM, the text side of CLIP, …
+"""Any `transformers` text encoder as word features: BERT, RoBERTa, MiniLM, the text side of CLIP or SigLIP, …
 
 Nothing is downloaded: a hub name must already be in the local cache, so that no run depends on the network.
 """
@@ -6,10 +6,11 @@ Nothing is downloaded: a hub name must already be in the local cache, so that no
 from __future__ import annotations
 
 import importlib.util
+import string
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,9 @@ from numpy.typing import NDArray
 from dciml.errors import DataError
 from dciml.features.base import EncodedSentence, FloatRows
 from dciml.features.pooling import l2_normalize
-from dciml.features.transformers_folder import LoadedText, Pooling, load_text_model
+from dciml.features.transformers_text_model import TextModel, load_text_model
 from dciml.features.vocabulary import locate_words
 from dciml.features.words import split_sentence
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _BATCH_SIZE = 64
 _MAX_CACHED_WORDS = 50_000
@@ -48,6 +46,7 @@ class TransformersTextEncoder:
     tokens that stand in its place. Its static row is the mean *input embedding* of the tokens of the word taken
     alone, which no neighbour and no position enters. `sentence` is the model's own pooled vector where it was
     trained to have one (CLIP's projected text vector, the pooling of a sentence-transformers folder), else None.
+    The text side of an image–text model reads its text as it was trained to: lower case and filled up for SigLIP.
     All rows are L2-normalised.
 
     Words after the first `max_words`, and from the first on that exceeds the model's positions, have no row (a
@@ -74,9 +73,9 @@ class TransformersTextEncoder:
     ) -> None:
         if max_words < 1:
             raise ValueError(f"max_words must be positive, not {max_words}")
-        self._loaded: LoadedText = load_text_model(name_or_folder, device)
+        self._loaded: TextModel = load_text_model(name_or_folder, device)
         self._layer, self._max_words, self._device = layer, max_words, device
-        self._embeddings: FloatRows = self._loaded.model.get_input_embeddings().weight.float().cpu().numpy()
+        self._embeddings: FloatRows = self._loaded.token_table.float().cpu().numpy()
         self._static_rows: dict[str, FloatRows] = {}
         self._label = label or self._loaded.label
         if not -self._loaded.num_layers - 1 <= layer <= self._loaded.num_layers:
@@ -120,39 +119,35 @@ class TransformersTextEncoder:
         return [encoded[text] for text in texts]
 
     def _encode_batch(self, texts: list[str]) -> list[EncodedSentence]:
-        tokens = self._tokenize(texts, return_offsets_mapping=True)
-        offsets = tokens.pop("offset_mapping").numpy()  # (B, T, 2), places in the text
-        num_tokens = tokens["attention_mask"].sum(1).tolist()
-        tokens = tokens.to(self._device)
-        own_output = self._layer == -1
-        output = self._loaded.model(**tokens, output_hidden_states=not own_output)
-        layer = output.last_hidden_state if own_output else output.hidden_states[self._layer]
-        hidden = layer.float().cpu().numpy()  # (B, T, width)
-        vectors = self._sentence_vectors(output, tokens["attention_mask"])
+        ids, mask, offsets = self._tokenize(texts)
+        layer, vectors = self._loaded.run(ids, mask, self._layer)
+        hidden, is_token = layer.float().cpu().numpy(), mask.bool().cpu().numpy()  # (B, T, width), (B, T)
+        sentences = None if vectors is None else l2_normalize(vectors.float().cpu().numpy())
         results = []
         for row, text in enumerate(texts):
-            places = self._kept_words(text, offsets[row], num_tokens[row])
+            own = offsets[row][is_token[row]]
+            places = self._kept_words(text, own)
             words = tuple(word for word, _, _ in places)
-            states = hidden[row, : num_tokens[row]]
-            contextual = _mean_by_word(states, offsets[row, : num_tokens[row]], places)
+            contextual = _mean_by_word(hidden[row][is_token[row]], own, places)
             static = np.stack([self._static_row(word) for word in words])
-            results.append(EncodedSentence(words, l2_normalize(contextual), static, vectors[row]))
+            sentence = None if sentences is None else sentences[row]
+            results.append(EncodedSentence(words, l2_normalize(contextual), static, sentence))
         return results
 
-    def _kept_words(
-        self, text: str, offsets: NDArray[np.int64], num_tokens: int
-    ) -> list[tuple[str, int, int]]:
+    def _kept_words(self, text: str, offsets: NDArray[np.int64]) -> list[tuple[str, int, int]]:
         places = locate_words(text)[: self._max_words]
-        if num_tokens < self._loaded.max_tokens:
+        if len(offsets) < self._loaded.max_tokens:
             return places
-        reached = int(offsets[:num_tokens, 1].max())
+        reached = int(offsets[:, 1].max())
         fitting = sum(end <= reached for _, _, end in places)
         return places[: max(1, fitting)]
 
     def _static_row(self, word: str) -> FloatRows:
         row = self._static_rows.get(word)
         if row is None:
-            plain = self._loaded.tokenizer([word], is_split_into_words=True, add_special_tokens=False)
+            # With a space before it, as inside a sentence: byte-level and SentencePiece tokens include that space.
+            read, _ = self._as_read(f" {word}")
+            plain = self._loaded.tokenizer(read, add_special_tokens=False)
             ids = plain["input_ids"] or [self._loaded.unknown_id]
             row = l2_normalize(self._embeddings[ids].mean(axis=0))
             if len(self._static_rows) >= _MAX_CACHED_WORDS:
@@ -160,24 +155,44 @@ class TransformersTextEncoder:
             self._static_rows[word] = row
         return row
 
-    def _sentence_vectors(self, output: Any, attention_mask: Tensor) -> Sequence[FloatRows | None]:
-        pooling = self._loaded.pooling
-        if pooling is Pooling.NONE:
-            return [None] * len(attention_mask)
-        if pooling is Pooling.PROJECTED:
-            vectors = output.text_embeds
-        elif pooling is Pooling.FIRST_TOKEN:
-            vectors = output.last_hidden_state[:, 0]
-        else:
-            mask = attention_mask[..., None].to(output.last_hidden_state.dtype)
-            vectors = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
-        return list(l2_normalize(vectors.float().cpu().numpy()))
-
-    def _tokenize(self, texts: list[str], **how: Any) -> Any:
+    def _tokenize(self, texts: list[str]) -> tuple[Any, Any, NDArray[np.int64]]:
+        """Ids and mask, (B, T) on the device, and offsets (B, T, 2): places in the texts as they were given."""
+        read, origins = zip(*map(self._as_read, texts), strict=True)
         limit = self._loaded.max_tokens
-        return self._loaded.tokenizer(
-            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt", **how
+        tokens = self._loaded.tokenizer(
+            list(read),
+            padding="max_length" if self._loaded.reads_padding else True,
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
+            return_attention_mask=True,
+            return_offsets_mapping=True,
         )
+        offsets = tokens["offset_mapping"].numpy()
+        for row, origin in enumerate(origins):
+            offsets[row] = _offsets_before(offsets[row], origin)
+        return tokens["input_ids"].to(self._device), tokens["attention_mask"].to(self._device), offsets
+
+    def _as_read(self, text: str) -> tuple[str, NDArray[np.int64]]:
+        """The text as the model was trained to read it, and where each of its characters stands in `text`."""
+        dropped = string.punctuation if self._loaded.drops_punctuation else ""
+        kept = [place for place, character in enumerate(text) if character not in dropped]
+        read = "".join(text[place] for place in kept)
+        lower = read.lower()
+        # A few characters become two when lower-cased; then the places would no longer fit.
+        usable = self._loaded.reads_padding and len(lower) == len(read)
+        return lower if usable else read, np.array(kept, dtype=np.int64)
+
+
+def _offsets_before(offsets: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places (T, 2) in a text from which characters were dropped → places in the text before."""
+    if not len(origin):
+        return np.zeros_like(offsets)
+    last = len(origin) - 1
+    starts = origin[np.minimum(offsets[:, 0], last)]
+    ends = origin[np.clip(offsets[:, 1] - 1, 0, last)] + 1
+    empty = offsets[:, 1] <= offsets[:, 0]
+    return np.where(empty[:, None], 0, np.stack([starts, ends], axis=1))
 
 
 def _mean_by_word(

@@ -1,0 +1,181 @@
+"""Time-stamped text beside a video: SubRip (.srt), WebVTT (.vtt) and JSON lines of {"start", "end", "text"}.
+
+Subtitle files of the wild are read as players read them: with or without a byte order mark, in UTF-8, UTF-16 or
+Windows-1252, with any line ends, without index numbers, with tags, settings and overlapping cues. What cannot be true
+is an error that names the line: a negative time, an end before its start, a timing line that holds no times.
+"""
+
+from __future__ import annotations
+
+import codecs
+import html
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dciml.errors import DataError, Where
+
+SUFFIXES = (".jsonl", ".srt", ".vtt")
+"""The forms that are read; of several beside one video the first counts."""
+
+_TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
+_TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
+_LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A text that holds from `start_seconds` to `end_seconds` of a video, 0 ≤ start ≤ end."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+
+
+def find_captions(video: Path) -> Path | None:
+    """The caption file of a video: VIDEO.srt, VIDEO.vtt or VIDEO.jsonl in its folder, or with a language: VIDEO.en.srt.
+
+    A name without a language goes first, then English.
+
+    Raises:
+        DataError: there are only files of several other languages, so that none is the one to take.
+    """
+    by_language: dict[str, list[Path]] = {}
+    for path in video.parent.iterdir():
+        if path.name.startswith(f"{video.stem}.") and path.suffix.lower() in SUFFIXES and path.is_file():
+            language = path.stem[len(video.stem) + 1 :]
+            if not language or _LANGUAGE.match(language):
+                by_language.setdefault(language.lower(), []).append(path)
+    english = sorted(language for language in by_language if re.match(r"en(g|-|$)", language))
+    order = [language for language in ("", *english) if language in by_language] or sorted(by_language)
+    if not order:
+        return None
+    if not english and "" not in by_language and len(order) > 1:
+        raise DataError(
+            f"there are captions in several languages ({', '.join(order)})",
+            where=video,
+            mend=f"copy the one to use to {video.stem}.srt",
+        )
+    return min(by_language[order[0]], key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name))
+
+
+def read_captions(path: Path) -> list[Caption]:
+    """Read a caption file, in the order of time; captions without text are left out.
+
+    Raises:
+        DataError: missing, empty, no text file, or malformed; the message names the line.
+    """
+    text = _read(path)
+    lines = re.split("\r\n|\r|\n", text)
+    if path.suffix.lower() == ".jsonl":
+        captions = [_json_caption(line, Where(path, n)) for n, line in enumerate(lines, 1) if line.strip()]
+    else:
+        captions = _subtitles(lines, path)
+        if not captions and not text.startswith("WEBVTT"):  # which may hold none
+            raise DataError("the file holds no caption", where=path, mend="check that it is SubRip or WebVTT")
+    return sorted(
+        (caption for caption in captions if caption.text), key=lambda c: (c.start_seconds, c.end_seconds)
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise DataError(
+            f"this caption file cannot be read ({reason})", where=path, mend="check the file"
+        ) from error
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            if not text.strip():
+                raise DataError("the file is empty", where=path, mend="write its captions, or remove it")
+            return text
+    raise DataError("this is not a text file", where=path, mend="save it as UTF-8 text")
+
+
+def _subtitles(lines: list[str], path: Path) -> list[Caption]:
+    timings = [number for number, line in enumerate(lines) if "-->" in line]
+    captions = []
+    for number, following in zip(timings, [*timings[1:], None], strict=True):
+        start, end = _times(lines[number], Where(path, number + 1))
+        body = lines[number + 1 : following]
+        if path.suffix.lower() == ".vtt":  # a blank line ends the cue; what comes then is a name or a note
+            blank = next((place for place, line in enumerate(body) if not line.strip()), len(body))
+            body = body[:blank]
+        elif following is not None and body and body[-1].strip().isdecimal():
+            body = body[:-1]  # the number of the next one
+        captions.append(Caption(start, end, _plain(" ".join(body))))
+    return captions
+
+
+def _times(line: str, where: Where) -> tuple[float, float]:
+    match = _TIMING.match(line)
+    if match is None:
+        mend = "write it as 00:00:01,000 --> 00:00:02,500"
+        raise DataError(f"this is not a timing line: {line.strip()[:60]!r}", where=where, mend=mend)
+    parts = match.groups()
+    times = [_seconds(parts[:5], where), _seconds(parts[5:], where)]
+    return _checked(times[0], times[1], where)
+
+
+def _seconds(parts: tuple[str | None, ...], where: Where) -> float:
+    sign, hours, minutes, seconds, fraction = parts
+    if int(minutes or 0) > 59 or int(seconds or 0) > 59:
+        raise DataError(
+            f"a time has {minutes} minutes and {seconds} seconds", where=where, mend="correct the time"
+        )
+    value = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(f"{seconds}.{fraction or 0}")
+    return -value if sign else value
+
+
+def _checked(start: float, end: float, where: Where) -> tuple[float, float]:
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise DataError(f"a time is not finite ({start}, {end})", where=where, mend="give seconds")
+    if start < 0 or end < 0:
+        what = f"a time is negative ({start:g} s to {end:g} s)"
+        raise DataError(what, where=where, mend="count from the start of the video")
+    if end < start:
+        what = f"the caption ends before it starts ({start:g} s to {end:g} s)"
+        raise DataError(what, where=where, mend="exchange or correct the times")
+    return start, end
+
+
+def _json_caption(line: str, where: Where) -> Caption:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError("not valid JSON", where=where, mend="write one object a line") from error
+    if not isinstance(row, dict):
+        mend = 'write {"start": 1.0, "end": 2.5, "text": "…"}'
+        raise DataError("this is not a JSON object", where=where, mend=mend)
+    start, end = (_json_number(row, name, where) for name in ("start", "end"))
+    text = row.get("text")
+    if not isinstance(text, str):
+        place = Where(where.path, where.line, "text")
+        raise DataError("missing, or not a text", where=place, mend="write the caption as a string")
+    return Caption(*_checked(start, end, where), _plain(text))
+
+
+def _json_number(row: dict[str, Any], name: str, where: Where) -> float:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        place = Where(where.path, where.line, name)
+        raise DataError("missing, or not a number", where=place, mend="give the time in seconds")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _plain(text: str) -> str:
+    return " ".join(html.unescape(_TAG.sub("", text)).split())

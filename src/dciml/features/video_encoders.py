@@ -1,0 +1,86 @@
+"""From the name of a video encoder, as the command line takes it, to the encoder."""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+from dciml.errors import ConfigError
+from dciml.features.base import FrameEncoder
+from dciml.features.visual import ROWS_PER_SECOND, BuiltinVisualEncoder
+
+USAGE = "builtin, image:MODEL[:frames=N], video:MODEL[:window=SECONDS,stride=SECONDS] or text:TEXT-ENCODER"
+_KINDS = ("builtin", "image", "video", "text")
+_OPTIONS = {"image": ("frames",), "video": ("window", "stride")}
+
+
+def create_video_encoder(
+    spec: str, *, rows_per_second: float | None = None, device: str = "cpu", alone: bool = True
+) -> FrameEncoder:
+    """Make the encoder that `spec` names.
+
+    Args:
+        spec: `builtin`; `image:MODEL[:frames=N]`, an image–text model, N pictures a row; `video:MODEL[:window=SECONDS,
+            stride=SECONDS]`, a model of clips; `text:TEXT-ENCODER`, the captions beside the video. MODEL is a folder
+            or a hub name in the local cache, TEXT-ENCODER what `create_text_encoder` reads.
+        rows_per_second: None for the usual rate, 2.
+        device: where models run.
+        alone: the rows are all that a store has of a video. A video without captions is then an error; beside
+            other rows, its rows of text are zero.
+    Raises:
+        ConfigError: the spec is not one of these.
+        DataError: a package or model is missing, or the model is of another kind.
+
+    >>> create_video_encoder("builtin").name
+    'builtin-visual-1'
+    """
+    rate = ROWS_PER_SECOND if rows_per_second is None else rows_per_second
+    if not (math.isfinite(rate) and rate > 0):
+        raise ConfigError(f"rows a second must be a positive number, not {rate}")
+    kind, _, argument = spec.partition(":")
+    if kind == "builtin" and not argument:
+        return BuiltinVisualEncoder(rate)
+    if kind == "text" and argument:
+        from dciml.features.captions import CaptionEncoder
+
+        return CaptionEncoder(argument, rate, device, required=alone)
+    if kind in _OPTIONS and argument:
+        model, options = _split_options(spec, kind, argument)
+        if kind == "image":
+            from dciml.features.transformers_image import ImageTextEncoder
+
+            return ImageTextEncoder(model, rate, _whole(spec, options.get("frames", 1.0)), device)
+        from dciml.features.transformers_video import STRIDE_SECONDS, WINDOW_SECONDS, ClipEncoder
+
+        window, stride = options.get("window", WINDOW_SECONDS), options.get("stride", STRIDE_SECONDS)
+        return ClipEncoder(model, rate, window, stride, device)
+    near = difflib.get_close_matches(kind, _KINDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
+    raise ConfigError(f"unknown video encoder {spec!r}: use {USAGE}{hint}")
+
+
+def _split_options(spec: str, kind: str, argument: str) -> tuple[str, dict[str, float]]:
+    """The model and its options: what follows the last colon, if it is of the form name=value,…"""
+    model, _, last = argument.rpartition(":")
+    if not model or "=" not in last:
+        return argument, {}
+    options: dict[str, float] = {}
+    for part in last.split(","):
+        name, _, text = part.partition("=")
+        if name not in _OPTIONS[kind]:
+            known = ", ".join(_OPTIONS[kind])
+            raise ConfigError(f"encoder {spec!r}: there is no option {name!r}; {kind} knows {known}")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"encoder {spec!r}: {name} must be a positive number, not {text!r}")
+        options[name] = value
+    return model, options
+
+
+def _whole(spec: str, value: float) -> int:
+    if value != int(value):
+        raise ConfigError(f"encoder {spec!r}: frames must be a whole number, not {value:g}")
+    return int(value)
