@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dciml.index import ClipIndex
 from dciml.models.dual import DualBranch
 from dciml.models.grounding import GroundingBranch
 from dciml.models.retrieval import RetrievalBranch
+from dciml.search.calibration import Calibration, read_calibration
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
 from dciml.search.residual_engine import ResidualEngine
@@ -68,13 +69,17 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: its engine answers; `answer` says how candidate spans are ranked."""
+    """A loaded model: its engine answers; `answer` says how candidate spans are ranked.
+
+    `calibration` turns its scores into probabilities; None where the folder has none.
+    """
 
     folder: Path
     kind: str
     engine: Engine
     answer: AnswerConfig
     store_encoder: str
+    calibration: Calibration | None = None
 
     def check_store(self, store: FeatureStore) -> None:
         """Refuse features that the model was not trained on.
@@ -121,12 +126,22 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
     return DualBranch(retrieval, grounding, r.hidden)
 
 
-def load_model(folder: Path, device: str = "cpu") -> Model:
+def load_model(folder: Path, device: str = "cpu", *, calibrated: bool = True) -> Model:
     """Load a model folder of any kind: a trained DCIML model or a baseline.
 
+    Args:
+        calibrated: with the calibration of the folder, where it has one.
     Raises:
-        ModelError: the folder holds no model, is incomplete, or its text encoder is another one by now.
+        ModelError: the folder holds no model, is incomplete, or its text encoder is another one by now; or its
+            calibration is damaged or belongs to other weights.
     """
+    model = _load_kind(folder, device)
+    if not calibrated:
+        return model
+    return replace(model, calibration=read_calibration(folder, model.engine.fingerprint))
+
+
+def _load_kind(folder: Path, device: str) -> Model:
     if not (folder / "model.json").exists():
         raise ModelError(f"{folder}: no model here (there is no model.json); train one with `dciml train`")
     with _as_model_error(folder):
@@ -211,4 +226,4 @@ def open_searcher(
     index = ClipIndex.open(folder)
     model = load_model(model_folder or index.model_folder(), device)
     store = FeatureStore.open(store_path or index.store_path())
-    return Searcher(model.engine, index, store, model.answer)
+    return Searcher(model.engine, index, store, model.answer, model.calibration)

@@ -152,6 +152,26 @@ class TrainingConfig(Settings):
     checkpoint_every_seconds: float = Field(120.0, gt=0)
 
 
+class LongVideosConfig(Settings):
+    """How long videos become overlapping windows; see docs/decisions/0016-windows-of-long-videos.md."""
+
+    window_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="training videos longer than one and a half of this are learned from in windows of this length; "
+        "null: whole, and `dciml index` then takes the length of the longest training video",
+    )
+    overlap_seconds: float | None = Field(
+        None, ge=0, description="of neighbouring windows; null: half a window"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.overlap_seconds is not None and self.overlap_seconds >= (self.window_seconds or 0):
+            raise ValueError("overlap_seconds must be below window_seconds")
+        return self
+
+
 class AnswerConfig(Settings):
     """How candidate spans become an answer; see docs/decisions on the choice of defaults."""
 
@@ -191,6 +211,13 @@ class AnswerConfig(Settings):
         "spans keep the order of the videos), its log-probability among the video's spans, or its score",
     )
     max_hits: int = Field(100, ge=1, description="moments in an answer when the caller does not say")
+    min_confidence: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="below this probability that the described video is among the searched ones the answer is "
+        "'nothing found'; one third is right where a wrong 'nothing' costs twice as much as a wrong list of hits",
+    )
 
 
 class RunConfig(Settings):
@@ -205,6 +232,7 @@ class RunConfig(Settings):
     mutual: MutualConfig = MutualConfig()
     weights: LossWeights = LossWeights()
     training: TrainingConfig = TrainingConfig()
+    long_videos: LongVideosConfig = LongVideosConfig()
     answer: AnswerConfig = AnswerConfig()
 
     @model_validator(mode="after")

@@ -50,10 +50,15 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A returned moment. Higher `score` is better; scores compare inside one answer only."""
+    """A returned moment. Higher `score` is better; scores compare inside one answer only.
+
+    `confidence` is the probability that the video is the one described, 0 … 1, alike for all moments of a video; None
+    without a calibration. Nothing is known of the probability that the span is right: pairs do not tell.
+    """
 
     rank: int
     video_id: str
     start_seconds: float
     end_seconds: float
     score: float
+    confidence: float | None = None

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.errors import DataError
+from dciml.features.long_videos import parse_window
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
+from dciml.search.calibration import Calibration
+from dciml.search.compose import Answer, Looked, compose
 from dciml.search.engine import Engine, Grounding
+from dciml.search.long_videos import WindowedIds
+from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.search.stores import VideoStores
 from dciml.types import SearchHit
 
 BATCH_QUERIES = 32
 BATCH_PAIRS = 320
+ALL_MOMENTS = 2**31
 
 
 class Searcher:
     """An engine, an index that it built, and the features of the indexed videos.
 
+    Long videos are in the index as windows (`features.long_videos`); hits are moments of whole videos, and `within`
+    takes the ids of whole videos.
+
     Args:
         store: holds the features of the indexed videos; other stores that the index names are opened when needed.
         config: how an answer is composed.
+        calibration: of the engine's scores; without it answers have no confidence.
     Raises:
         ModelError: the index was built with another model.
     """
 
-    def __init__(self, engine: Engine, index: ClipIndex, store: FeatureStore, config: AnswerConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        index: ClipIndex,
+        store: FeatureStore,
+        config: AnswerConfig,
+        calibration: Calibration | None = None,
+    ) -> None:
         index.check_fingerprint(engine.fingerprint)
-        self.engine, self.index, self.config = engine, index, config
+        self.engine, self.index, self.config, self.calibration = engine, index, config, calibration
         self._stores = VideoStores(index, store)
+        self._windowed = (index.video_ids, WindowedIds(index.video_ids))
 
     def search(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> list[SearchHit]:
         """The k best moments for a sentence, best first.
@@ -49,7 +69,66 @@ class Searcher:
         self, sentences: Sequence[str], k: int | None = None, within: Sequence[str] | None = None
     ) -> list[list[SearchHit]]:
         """The same for many sentences at once, with the same hits; k = None: `AnswerConfig.max_hits`."""
-        return self.search_variants(sentences, [self.config], k, within)[0]
+        return [list(answer.hits) for answer in self.answer_batch(sentences, k, within)]
+
+    def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
+        """The hits of `search`, how sure they are, and how well each clip of their videos fits.
+
+        Arguments and errors are those of `search`.
+        """
+        return self.answer_batch([sentence], k, within)[0]
+
+    def answer_batch(
+        self, sentences: Sequence[str], k: int | None = None, within: Sequence[str] | None = None
+    ) -> list[Answer]:
+        """The same for many sentences at once, with the same answers; k = None: `AnswerConfig.max_hits`."""
+        num_hits, answers = self._num_hits(k), []
+        num_searched = len(self.index if within is None else set(self.windowed.expand(within)))
+        for vectors, matches, evidence in self._gather(sentences, within):
+            hits = self._hits(matches, rank_moments(evidence, self.config, self._num_ranked(num_hits)))
+            known = None
+            if self.calibration is not None:
+                known = self.calibration.probabilities(vectors, matches.scores, num_searched)
+            for row, own in enumerate(hits):
+                looked = self._looked(matches, row)
+                if known is not None:
+                    chances, present = known.videos[row], float(known.present[row])
+                    looked = replace(looked, chances=chances, present=present)
+                answers.append(compose(looked, own, self.windowed, num_hits, self.config.min_confidence))
+        return answers
+
+    def similar(
+        self,
+        video_id: str,
+        start_seconds: float,
+        end_seconds: float,
+        k: int = 10,
+        within: Sequence[str] | None = None,
+    ) -> Answer:
+        """Moments like a given one, best first; what overlaps it is left out.
+
+        The mean of the moment's clip vectors is the query, windows of the best contrast are the spans. There is no
+        confidence: the calibration is one of sentences.
+
+        Raises:
+            DataError: an unknown video, a span that does not lie in it, or an empty index.
+        """
+        self._check(())
+        ids = self.windowed.expand([video_id])
+        places = self.index.places(ids)
+        seconds = self.index.durations_seconds[places]
+        starts = [0.0 if window is None else window.start_seconds for window in map(parse_window, ids)]
+        parts = [(begin, begin + length) for begin, length in zip(starts, seconds.tolist(), strict=True)]
+        start, end = checked_span(video_id, start_seconds, end_seconds, max(end for _, end in parts))
+        best, shares = query_span(parts, start, end, self.index.num_clips)
+        store = self._stores.group([ids[best]])[0][0]
+        vector = span_vector(self.engine.fused_clips(store, [ids[best]])[0], shares[best])
+        # More by the video's own parts, which may drop out.
+        chosen = None if within is None else self.windowed.expand(within)
+        matches = self.index.match(vector[None], self.config.num_videos + len(ids), chosen)
+        for place, own in zip(places.tolist(), shares, strict=True):
+            matches = without_span(matches, place, own)
+        return self._elsewhere(matches, (video_id, start, end), self._num_hits(k))
 
     def search_variants(
         self,
@@ -64,13 +143,12 @@ class Searcher:
             configs: may differ from the searcher's own in how spans are ranked, see `evidence`.
         Returns: for each config, the hits of each sentence.
         """
-        num_hits = self.config.max_hits if k is None else k
-        if num_hits < 1:
-            raise ValueError(f"k must be positive, not {num_hits}")
+        num_hits, windowed = self._num_hits(k), self.windowed
         hits: list[list[list[SearchHit]]] = [[] for _ in configs]
         for matches, evidence in self.evidence(sentences, within):
             for found, config in zip(hits, configs, strict=True):
-                found.extend(self._hits(matches, rank_moments(evidence, config, num_hits)))
+                some = self._hits(matches, rank_moments(evidence, config, self._num_ranked(num_hits)))
+                found.extend(windowed.whole_hits(own, num_hits) for own in some)
         return hits
 
     def evidence(
@@ -81,10 +159,19 @@ class Searcher:
         Of the settings only `num_videos`, `ground_videos` and `candidates` matter here; to try others, keep the
         evidence and call `rank_moments` again.
         """
+        for _, matches, evidence in self._gather(sentences, within):
+            yield matches, evidence
+
+    def _gather(
+        self, sentences: Sequence[str], within: Sequence[str] | None
+    ) -> Iterator[tuple[NDArray[np.float32], VideoMatches, Evidence]]:
+        """The evidence with the query vectors (Q, D) of its batch; the best videos are grounded together."""
         self._check(sentences)
+        chosen = None if within is None else self.windowed.expand(within)
         for start in range(0, len(sentences), BATCH_QUERIES):
             batch = sentences[start : start + BATCH_QUERIES]
-            matches = self.index.match(self.engine.embed_queries(batch), self.config.num_videos, within)
+            vectors = self.engine.embed_queries(batch)
+            matches = self.index.match(vectors, self.config.num_videos, chosen)
             grounded = min(self.config.ground_videos, matches.places.shape[1])
             if self.config.candidates == "windows":
                 grounded = 0
@@ -94,14 +181,18 @@ class Searcher:
             grounding = (
                 self._ground([pair[0] for pair in pairs], [pair[1] for pair in pairs]) if pairs else None
             )
-            yield matches, Evidence(matches.scores, matches.clip_scores, grounding)
+            yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding)
 
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None
     ) -> list[list[VideoMatch]]:
-        """The first stage alone: the best videos of each sentence, with the similarity of each clip."""
+        """The first stage alone: the best videos of each sentence, with the similarity of each clip.
+
+        Of long videos these are windows.
+        """
         self._check(sentences)
-        return self.index.search(self.engine.embed_queries(sentences), num_videos, within)
+        chosen = None if within is None else self.windowed.expand(within)
+        return self.index.search(self.engine.embed_queries(sentences), num_videos, chosen)
 
     def ground_given(self, sentences: Sequence[str], video_ids: Sequence[str]) -> list[list[SearchHit]]:
         """The moments of sentence i in video i, best first; the video is given (SVMR), so its score does not count.
@@ -121,6 +212,30 @@ class Searcher:
             places = np.broadcast_to(self.index.places(ids)[:, None], ranked.scores.shape)
             hits.extend(self._as_hits(places, ranked.spans_unit, ranked.scores))
         return hits
+
+    def _elsewhere(self, matches: VideoMatches, asked: tuple[str, float, float], num_hits: int) -> Answer:
+        """The answer to a moment (video id, start, end) as the query, from the matches of one query."""
+        evidence = Evidence(matches.scores, matches.clip_scores, None)
+        hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
+        answer = compose(self._looked(matches, 0), hits, self.windowed, len(hits), 0.0)
+        kept = hits_elsewhere(answer.hits, *asked)[:num_hits]
+        numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
+        shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}
+        return Answer(numbered, bool(numbered), None, shown)
+
+    def _looked(self, matches: VideoMatches, row: int) -> Looked:
+        ids = self.index.video_ids
+        return Looked([ids[place] for place in matches.places[row]], matches.clip_scores[row])
+
+    def _num_ranked(self, num_hits: int) -> int:
+        """Windows overlap, so that a moment may come twice: all are ranked, and the best are left when joined."""
+        return ALL_MOMENTS if self.windowed.has_windows else num_hits
+
+    def _num_hits(self, k: int | None) -> int:
+        number = self.config.max_hits if k is None else k
+        if number < 1:
+            raise ValueError(f"k must be positive, not {number}")
+        return number
 
     def _check(self, sentences: Sequence[str]) -> None:
         if not len(self.index):
@@ -142,6 +257,13 @@ class Searcher:
         order = np.argsort(np.concatenate([places for _, places in groups]))
         spans = np.concatenate([part.spans_unit for part in parts])[order]
         return Grounding(spans, np.concatenate([part.scores for part in parts])[order])
+
+    @property
+    def windowed(self) -> WindowedIds:
+        """The videos of the index as whole videos."""
+        if self._windowed[0] is not self.index.video_ids:  # the index was changed
+            self._windowed = (self.index.video_ids, WindowedIds(self.index.video_ids))
+        return self._windowed[1]
 
     def _hits(self, matches: VideoMatches, ranked: RankedMoments) -> list[list[SearchHit]]:
         places = np.take_along_axis(matches.places, ranked.video_places, axis=1)

@@ -1,0 +1,48 @@
+"""How well each clip fits, for a timeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def clip_relevance(clip_scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip scores of the videos of one answer as 0 … 1, alike for all of them: (K, S) → (K, S).
+
+    1 is the best clip of the answer, 0 a clip no better than the middle one of all that were looked at. All 0 where no
+    clip stands out.
+
+    >>> clip_relevance(np.array([[0.0, 0.25, 0.75], [0.0, 0.25, 0.5]])).tolist()
+    [[0.0, 0.0, 1.0], [0.0, 0.0, 0.5]]
+    """
+    if not clip_scores.size:
+        return np.zeros(clip_scores.shape, dtype=np.float32)
+    middle = np.median(clip_scores)
+    above = np.clip(clip_scores.astype(np.float64) - middle, 0.0, None)
+    best = above.max()
+    return (above / best if best > 0 else above).astype(np.float32)
+
+
+def joined_relevance(
+    spans_seconds: Sequence[tuple[float, float]], rows: Sequence[NDArray[np.float32]], duration_seconds: float
+) -> NDArray[np.float32]:
+    """The relevance of windows as one of the whole video, in equal parts about as long as their clips.
+
+    Where windows overlap the better one counts; what no window covers has 0.
+
+    >>> joined_relevance([(0.0, 4.0), (2.0, 6.0)], [np.array([0.0, 1.0]), np.array([0.5, 0.25])], 8.0).tolist()
+    [0.0, 1.0, 0.25, 0.0]
+    """
+    clip_seconds = min(
+        (end - start) / len(row) for (start, end), row in zip(spans_seconds, rows, strict=True)
+    )
+    parts = np.zeros(max(1, math.ceil(duration_seconds / clip_seconds - 1e-6)), dtype=np.float32)
+    middles = (np.arange(len(parts)) + 0.5) * duration_seconds / len(parts)
+    for (start, end), row in zip(spans_seconds, rows, strict=True):
+        inside = (middles >= start) & (middles < end)
+        clips = ((middles[inside] - start) / (end - start) * len(row)).astype(np.int64)
+        parts[inside] = np.maximum(parts[inside], row[clips])
+    return parts

@@ -1,0 +1,96 @@
+"""A moment as a query: which vector asks for it, and how an answer leaves out the moment itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import DataError
+from dciml.index import VideoMatches
+from dciml.types import SearchHit
+
+FloatArray = NDArray[np.float64]
+ROUNDING_SECONDS = 1.0  # a player or a table may give the end of a video a little too late
+
+
+def checked_span(video_id: str, start: float, end: float, duration: float) -> tuple[float, float]:
+    """The span, in seconds, cut off at the end of the video. Raises DataError where it does not lie in the video.
+
+    >>> checked_span("v", 3.0, 10.4, 10.0)
+    (3.0, 10.0)
+    """
+    if not (0 <= start < end <= duration + ROUNDING_SECONDS and start < duration):  # NaN fails too
+        raise DataError(
+            f"{start:g} s to {end:g} s is no moment of the video {video_id!r}",
+            mend=f"give a start and a later end between 0 and {duration:g} seconds",
+        )
+    return start, min(end, duration)
+
+
+def clip_shares(start_unit: float, end_unit: float, num_clips: int) -> FloatArray:
+    """Which share of each clip a span covers: (S,), in 0 … 1.
+
+    >>> clip_shares(0.25, 0.6, 4).round(2).tolist()
+    [0.0, 1.0, 0.4, 0.0]
+    """
+    edges = np.arange(num_clips + 1) / num_clips
+    inside = np.minimum(edges[1:], end_unit) - np.maximum(edges[:-1], start_unit)
+    return np.asarray(np.clip(inside * num_clips, 0.0, 1.0))
+
+
+def span_vector(clips: NDArray[np.float32], shares: FloatArray) -> NDArray[np.float32]:
+    """The direction of the mean of a span's fused clips: (S, D) and (S,) → (D,).
+
+    Fused clips live in the space of queries, and a query is a direction there.
+    """
+    mean = shares @ clips.astype(np.float64)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def query_span(
+    parts: Sequence[tuple[float, float]], start: float, end: float, num_clips: int
+) -> tuple[int, list[FloatArray]]:
+    """Where a span lies in the parts of its video, all in seconds: the windows of a long one, or one whole part.
+
+    Returns: which part covers most of it, and the share of each clip that it covers, (S,) for each part.
+
+    >>> query_span([(0.0, 8.0), (4.0, 12.0)], 6.0, 10.0, 2)
+    (1, [array([0. , 0.5]), array([0.5, 0.5])])
+    """
+    shares = [clip_shares((start - a) / (b - a), (end - a) / (b - a), num_clips) for a, b in parts]
+    covered = [float(own.sum()) * (b - a) for own, (a, b) in zip(shares, parts, strict=True)]
+    return int(np.argmax(covered)), shares
+
+
+def without_span(matches: VideoMatches, place: int, shares: FloatArray) -> VideoMatches:
+    """The same videos, of one query, as if the span's clips were not in the video at `place`.
+
+    Its other clips keep their scores; those of the span get the least of them. A video without others is left out.
+    """
+    rows = np.flatnonzero(matches.places[0] == place)
+    if not len(rows) or not shares.any():
+        return matches
+    places, scores, clips = (
+        array[0].copy() for array in (matches.places, matches.scores, matches.clip_scores)
+    )
+    others = clips[rows[0]][shares == 0]
+    if len(others):
+        clips[rows[0], shares > 0] = others.min()
+        scores[rows[0]] = others.max()
+        order = np.argsort(-scores, kind="stable")
+    else:
+        order = np.delete(np.arange(len(places)), rows[0])
+    return VideoMatches(places[order][None], scores[order][None], clips[order][None])
+
+
+def hits_elsewhere(
+    hits: Sequence[SearchHit], video_id: str, start_seconds: float, end_seconds: float
+) -> list[SearchHit]:
+    """The hits that share no time with the span of that video."""
+    return [
+        hit
+        for hit in hits
+        if hit.video_id != video_id or hit.end_seconds <= start_seconds or hit.start_seconds >= end_seconds
+    ]
