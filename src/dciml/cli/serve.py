@@ -25,6 +25,15 @@ AllowHostOption = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Name by which a reverse proxy calls this server; may be repeated."),
 ]
+EncoderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder", help="How to encode videos that are added: as the index's were; may be repeated."
+    ),
+]
+AddedOption = Annotated[
+    Path | None, typer.Option("--added", help="Folder for added videos; INDEX.added if left out.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
@@ -47,6 +56,8 @@ def serve(
     token: TokenOption = None,
     allow_root: AllowRootOption = None,
     allow_host: AllowHostOption = None,
+    encoder: EncoderOption = None,
+    added: AddedOption = None,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
@@ -65,6 +76,8 @@ def serve(
         token=token,
         allow_roots=tuple(allow_root or ()),
         allow_hosts=tuple(allow_host or ()),
+        encoders=tuple(encoder or ()),
+        added=added,
     )
     run_server(settings, port, open_page=open_)
 

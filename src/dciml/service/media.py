@@ -24,9 +24,9 @@ CHUNK = 256 * 1024
 router = APIRouter(tags=["media"])
 
 
-@router.api_route(
+@router.head("/media/{video_id:path}", include_in_schema=False)
+@router.get(
     "/media/{video_id:path}",
-    methods=["GET", "HEAD"],
     response_class=Response,
     responses={
         200: {"description": "The whole file.", "content": {"video/mp4": {}}},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,11 +16,14 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dciml.service.jobs import State
+
 if TYPE_CHECKING:
     from dciml.service.runtime import Runtime
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+STATES: tuple[State, ...] = get_args(State)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -54,7 +58,10 @@ class Metrics:
         self.videos.set(len(now.index))
         self.generation.set(now.generation)
         self.reloads.set(runtime.corpus.reloads)
-        for slots in (runtime.searches, runtime.pictures, runtime.streams):
+        counts = Counts(job.state for job in runtime.jobs.all())
+        for state in STATES:
+            self.jobs.labels(state).set(counts[state])
+        for slots in (runtime.searches, runtime.pictures, runtime.streams, runtime.changes):
             self.running.labels(slots.what).set(slots.used)
         return generate_latest(self.registry)
 

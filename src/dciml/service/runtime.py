@@ -12,7 +12,9 @@ from fastapi import Request
 from dciml.errors import DataError
 from dciml.index import ClipIndex
 from dciml.index.videos import CatalogueVideo
+from dciml.service.adding import Library
 from dciml.service.errors import UnknownVideo
+from dciml.service.jobs import JobQueue
 from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus
 from dciml.service.metrics import Metrics
@@ -33,8 +35,12 @@ class Runtime:
         self.thumbnails = ThumbnailCache(settings.cache_folder, limits.thumbnail_cache_bytes)
         self.searches = Slots(limits.running_searches, "searches")
         self.pictures = Slots(limits.running_thumbnails, "pictures to make")
+        self.changes = Slots(limits.running_changes, "changes")
+        self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs)
+        self.library = Library(settings, self.corpus, self.jobs)
         self.streams = Slots(limits.running_streams, "players")
         self._search_pool = ThreadPoolExecutor(limits.search_threads, "search")
+        self._change_pool = ThreadPoolExecutor(2, "change")
         self._picture_pool = ThreadPoolExecutor(limits.thumbnail_threads, "picture")
 
     def video(self, index: ClipIndex, video_id: str) -> CatalogueVideo:
@@ -47,18 +53,24 @@ class Runtime:
             raise UnknownVideo(video_id) from None
 
     async def search(self, work: Callable[[], Result]) -> Result:
-        """Run a search in its pool. Raises Busy when too many wait."""
+        """Run a search in its pool. Raises Busy when too many wait; so do the next two."""
         with self.searches.taken():
             return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
 
     async def picture(self, work: Callable[[], Result]) -> Result:
-        """Run the decoding of a picture in its pool. Raises Busy when too many wait."""
+        """Run the decoding of a picture in its pool."""
         with self.pictures.taken():
             return await asyncio.get_running_loop().run_in_executor(self._picture_pool, work)
 
+    async def change(self, work: Callable[[], Result]) -> Result:
+        """Run a change of the index, or of the videos kept here, in its pool."""
+        with self.changes.taken():
+            return await asyncio.get_running_loop().run_in_executor(self._change_pool, work)
+
     def close(self) -> None:
-        """Wait for what runs; forget what waits."""
-        for pool in (self._search_pool, self._picture_pool):
+        """Wait for what runs; forget what waits. Jobs are ended."""
+        self.jobs.close()
+        for pool in (self._search_pool, self._picture_pool, self._change_pool):
             pool.shutdown(wait=True, cancel_futures=True)
 
 

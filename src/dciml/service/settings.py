@@ -26,6 +26,7 @@ class Limits:
     thumbnail_threads: int = 2
     running_thumbnails: int = 256
     running_streams: int = 256
+    running_changes: int = 8
     queued_jobs: int = 32
     kept_jobs: int = 200
     header_seconds: float = 15.0
@@ -48,6 +49,8 @@ class ServiceSettings:
         allow_roots: folders from which videos may be added by path.
         allow_hosts: further names by which clients may call the server, such as a reverse proxy's.
         cors_origins: origins of other sites whose pages may call the API; none by default.
+        encoders: how videos that are added are encoded, as for `create_video_encoder`; none: the project's own.
+        added: where added videos and their features are kept; None: `INDEX.added` beside the index.
         cache: where thumbnails are kept; None: the user's cache folder.
         poll_seconds: how often the index is looked at for changes made by others; 0: never.
     """
@@ -61,6 +64,8 @@ class ServiceSettings:
     allow_roots: tuple[Path, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+    added: Path | None = None
     cache: Path | None = None
     poll_seconds: float = 1.0
     limits: Limits = Limits()
@@ -78,6 +83,14 @@ class ServiceSettings:
             return ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    @property
+    def added_folder(self) -> Path:
+        """Where added videos and their features are kept."""
+        if self.added is not None:
+            return self.added
+        index = self.index.resolve()
+        return index.with_name(f"{index.name}.added")
 
     @property
     def cache_folder(self) -> Path:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
 
 from dciml.service.answers import as_video
+from dciml.service.errors import ServiceError
+from dciml.service.jobs import Job
 from dciml.service.runtime import Runtime, runtime_of
-from dciml.service.schemas import Problem, VideoOut, VideoPage
+from dciml.service.schemas import AddByPath, JobList, JobOut, Problem, VideoOut, VideoPage
 
 router = APIRouter(prefix="/api", tags=["videos"])
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
+ADD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/json": {"schema": AddByPath.model_json_schema()},
+        },
+    }
+}
+ADD_REFUSED: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 403, 404, 409, 413, 415, 422, 503, 507)
+}
 
 
 @router.get("/videos")
@@ -35,7 +59,7 @@ async def videos(
     return await runtime.search(work)
 
 
-@router.get("/videos/{video_id:path}", responses={404: {"model": Problem}})
+@router.get("/videos/{video_id:path}", responses=NOT_FOUND)
 async def video(video_id: str, request: Request) -> VideoOut:
     """What the catalogue knows of a video."""
     runtime = runtime_of(request)
@@ -44,3 +68,77 @@ async def video(video_id: str, request: Request) -> VideoOut:
 
 def _video(runtime: Runtime, video_id: str) -> VideoOut:
     return as_video(runtime.video(runtime.corpus.now.index, video_id))
+
+
+@router.post("/videos", status_code=202, response_model=JobOut, responses=ADD_REFUSED, openapi_extra=ADD_BODY)
+async def add_video(request: Request) -> Response:
+    """Add a video: upload it as the form field `file`, or name a file below an allowed root. Follow the job."""
+    runtime = runtime_of(request)
+    _check_writable(runtime)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        job = await _add_upload(runtime, request)
+    elif kind == "application/json":
+        job = await _add_path(runtime, await request.body())
+    else:
+        raise ServiceError(415, "Send a form with the field `file`, or JSON with the field `path`.")
+    return JSONResponse(_job(job).model_dump(), 202, {"Location": f"/api/jobs/{job.job_id}"})
+
+
+@router.delete("/videos/{video_id:path}", status_code=204, responses={403: {"model": Problem}, **NOT_FOUND})
+async def remove_video(video_id: str, request: Request) -> Response:
+    """Take a video out of the index; its file is deleted only if it was uploaded here."""
+    runtime = runtime_of(request)
+    _check_writable(runtime)
+    runtime.video(runtime.corpus.now.index, video_id)
+    await runtime.change(lambda: runtime.library.remove(video_id))
+    return Response(status_code=204)
+
+
+@router.get("/jobs")
+async def jobs(request: Request) -> JobList:
+    """The last jobs, newest first."""
+    return JobList(jobs=[_job(job) for job in runtime_of(request).jobs.all()])
+
+
+@router.get("/jobs/{job_id}", responses=NOT_FOUND)
+async def job(job_id: str, request: Request) -> JobOut:
+    """How far a job is."""
+    found = runtime_of(request).jobs.get(job_id)
+    if found is None:
+        raise ServiceError(404, "There is no such job, or it ended long ago.")
+    return _job(found)
+
+
+async def _add_upload(runtime: Runtime, request: Request) -> Job:
+    async with request.form(max_files=1, max_fields=1) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile) or not file.filename:
+            raise ServiceError(422, "The form has no file in its field `file`.")
+        name, content = file.filename, file.file
+        return await runtime.change(lambda: runtime.library.add_upload(name, content))
+
+
+async def _add_path(runtime: Runtime, body: bytes) -> Job:
+    try:
+        wanted = AddByPath.model_validate_json(body)
+    except ValidationError:
+        raise ServiceError(422, 'The body must be JSON such as {"path": "holiday/beach.mp4"}.') from None
+    return await runtime.change(lambda: runtime.library.add_path(wanted.path))
+
+
+def _check_writable(runtime: Runtime) -> None:
+    if not runtime.settings.is_writable:
+        raise ServiceError(
+            403, "Videos cannot be added or removed here: others can reach this server and it has no token."
+        )
+
+
+def _job(job: Job) -> JobOut:
+    return JobOut(
+        job_id=job.job_id,
+        state=job.state,
+        progress=round(job.progress, 3),
+        message=job.message,
+        video_id=job.video_id,
+    )

@@ -1,0 +1,186 @@
+"""Adding a video to the index that is being served, and taking one out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dciml.build import Model
+from dciml.features.store import FeatureStore
+from dciml.index import ClipIndex
+from dciml.recipes.index import add_videos
+from dciml.service.encode import Order
+from dciml.service.errors import ServiceError
+from dciml.service.jobs import Job, JobFailed, JobQueue
+from dciml.service.live import LiveCorpus
+from dciml.service.settings import ServiceSettings
+from dciml.service.uploads import find_below_roots, free_id, split_name
+
+SHARE_OF_ENCODING = 0.95
+PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _NewVideo:
+    """A video on its way: the file to read, and where it lies in the end; the same when it stays where it is."""
+
+    video_id: str
+    file: Path
+    final: Path
+
+
+class Library:
+    """The videos that clients added: files and features in a folder of the service's own.
+
+    ADDED/videos/      uploaded files      ADDED/features/   the feature store of all that was added
+    ADDED/incoming/    uploads whose job is not done; emptied at every start
+    """
+
+    def __init__(self, settings: ServiceSettings, corpus: LiveCorpus, jobs: JobQueue) -> None:
+        self.settings, self.corpus, self.jobs = settings, corpus, jobs
+        self.videos, self.incoming = settings.added_folder / "videos", settings.added_folder / "incoming"
+        self.store = settings.added_folder / "features"
+        self._lock = threading.Lock()
+        if settings.is_writable:
+            shutil.rmtree(self.incoming, ignore_errors=True)
+
+    def add_upload(self, file_name: str, content: BinaryIO) -> Job:
+        """Take an uploaded file and start the job that adds it.
+
+        Raises:
+            ServiceError: the name is not that of a video (422), too many jobs (503), no room on the disk (507).
+        """
+        stem, suffix = split_name(file_name)
+        job = Job()
+        file = self.incoming / f"{job.job_id}{suffix}"
+        try:
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            with file.open("xb") as kept:
+                shutil.copyfileobj(content, kept, PIECE)
+            with self._lock:
+                job.video_id = free_id(stem, self._taken())
+                new = _NewVideo(job.video_id, file, self.videos / f"{job.video_id}{suffix}")
+                self.jobs.submit(job, lambda job: self._add(job, new))
+        except BaseException as error:
+            file.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise ServiceError(507, "The server could not keep the file.") from error
+            raise
+        return job
+
+    def add_path(self, path: str) -> Job:
+        """Start the job that adds a file below an allowed root; the file stays where it is.
+
+        Raises:
+            ServiceError: see `find_below_roots`; 409, the video is in the index; 503.
+        """
+        file, wanted = find_below_roots(path, self.settings.allow_roots)
+        with self._lock:
+            if wanted in self.corpus.now.index or wanted in self.jobs.pending_ids():
+                raise ServiceError(409, "This video is in the index already, or on its way into it.")
+            video_id = free_id(wanted, self._taken())
+            new = _NewVideo(video_id, file, file)
+            job = Job(video_id)
+            self.jobs.submit(job, lambda job: self._add(job, new))
+        return job
+
+    def remove(self, video_id: str) -> None:
+        """Take a video out; its file is deleted only if it was uploaded. Raises DataError: unknown."""
+        media: list[str | None] = []
+
+        def work(index: ClipIndex, _: Model) -> None:
+            media.append(index.video(video_id).media_path)
+            index.remove([video_id])
+
+        self.corpus.change(work)
+        path = Path(media[0]) if media[0] else None
+        if path is not None and path.parent == self.videos.resolve():
+            path.unlink(missing_ok=True)
+
+    def _taken(self) -> set[object]:
+        stored = FeatureStore.open(self.store).video_ids if self.store.exists() else ()
+        return {*self.corpus.now.index.video_ids, *stored, *self.jobs.pending_ids()}
+
+    def _add(self, job: Job, new: _NewVideo) -> None:
+        is_upload = new.file != new.final
+        try:
+            job.message = "reading the video"
+            self._encode(job, new)
+            job.message = "adding it to the index"
+            if is_upload:
+                new.final.parent.mkdir(parents=True, exist_ok=True)
+                new.file.replace(new.final)
+            try:
+                self.corpus.change(self._entering(new.video_id))
+            except BaseException:
+                if is_upload:
+                    new.final.unlink(missing_ok=True)
+                raise
+        finally:
+            if is_upload:
+                new.file.unlink(missing_ok=True)
+
+    def _entering(self, video_id: str) -> Callable[[ClipIndex, Model], None]:
+        def work(index: ClipIndex, model: Model) -> None:
+            add_videos(index, model, self.store, only=[video_id])
+
+        return work
+
+    def _encode(self, job: Job, new: _NewVideo) -> None:
+        """Run the encoding process. Raises JobFailed: with what it says is wrong; JobCancelled."""
+        settings = self.settings
+        order = Order(
+            file=str(new.file),
+            video_id=new.video_id,
+            store=str(self.store),
+            source=str(new.final.absolute()),
+            like=str(settings.features or self.corpus.now.index.store_path()),
+            encoders=list(settings.encoders),
+            device=settings.device,
+        )
+        command = [sys.executable, "-m", "dciml.service.encode"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with (
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            ) as process,
+            self.jobs.ended_by(process.kill),
+            _killed_after(process, self.settings.limits.job_seconds),
+        ):
+            last = _follow(process, order, job)
+        if not last.get("done"):
+            raise JobFailed(last.get("error", "The video could not be read, or it took too long."))
+
+
+def _follow(process: subprocess.Popen[bytes], order: Order, job: Job) -> dict[str, Any]:
+    """Give the order and take what is said, to the last word."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    last: dict[str, Any] = {}
+    with suppress(BrokenPipeError):  # it ended before it read the order; then its last word is missing
+        process.stdin.write(order.to_json().encode())
+        process.stdin.close()
+    for line in process.stdout:
+        last = json.loads(line)
+        job.progress = SHARE_OF_ENCODING * float(last.get("progress", job.progress / SHARE_OF_ENCODING))
+    return last
+
+
+@contextmanager
+def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
