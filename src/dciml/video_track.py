@@ -138,9 +138,10 @@ def _picture_stream(path: Path, container: Any) -> Any:
         raise unreadable(path, f"it is {form or 'a single picture'}, not a video")
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        kind = "only a cover picture" if container.streams.video else "no video track"
-        sound = " and only sound" if container.streams.audio else ""
-        raise unreadable(path, f"it has {kind}{sound}")
+        sound = bool(container.streams.audio)
+        if container.streams.video:
+            raise unreadable(path, "it has only a cover picture" + " and sound" * sound)
+        raise unreadable(path, "it has no video track" + ", only sound" * sound)
     if streams[0].codec_context is None:
         raise unreadable(path, "there is no decoder for its pictures")
     return streams[0]
@@ -176,8 +177,9 @@ def _counted_seconds(path: Path, zero_seconds: float) -> float:
         except (av.FFmpegError, OSError) as error:
             raise unreadable(path, _reason(error)) from error
         stated_seconds = float((container.duration or 0) / av.time_base)
-        cut = stated_seconds - max(file_end_seconds, end_seconds) > MISSING_TAIL_SECONDS
-        if cut and end_seconds > 0:
+        # Some files count their stated length from 0, wherever their clock begins.
+        found_seconds = max(file_end_seconds, end_seconds) + max(zero_seconds, 0.0)
+        if end_seconds > 0 and stated_seconds - found_seconds > MISSING_TAIL_SECONDS:
             raise unreadable(path, f"it ends at {file_end_seconds:.1f} s of {stated_seconds:.1f} s")
         return end_seconds or num_untimed / (track.rate or 25)
 
