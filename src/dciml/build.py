@@ -17,6 +17,7 @@ from dciml.build_baseline import load_baseline
 from dciml.config import AnswerConfig, RunConfig, load_config
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features.base import TextEncoder
+from dciml.features.long_videos import WindowRule
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json
@@ -32,6 +33,7 @@ from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
 
 MODEL_FORMAT = 1
+UNKNOWN_WINDOW_SECONDS = 120.0  # of a model that does not say what it was trained on
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class ModelCard:
 class Model:
     """A loaded model: its engine answers; `answer` says how candidate spans are ranked.
 
-    `calibration` turns its scores into probabilities; None where the folder has none.
+    `calibration` turns its scores into probabilities; None where the folder has none. `windows` says how longer videos
+    are indexed; None: whole.
     """
 
     folder: Path
@@ -80,6 +83,7 @@ class Model:
     answer: AnswerConfig
     store_encoder: str
     calibration: Calibration | None = None
+    windows: WindowRule | None = None
 
     def check_store(self, store: FeatureStore) -> None:
         """Refuse features that the model was not trained on.
@@ -135,10 +139,20 @@ def load_model(folder: Path, device: str = "cpu", *, calibrated: bool = True) ->
         ModelError: the folder holds no model, is incomplete, or its text encoder is another one by now; or its
             calibration is damaged or belongs to other weights.
     """
-    model = _load_kind(folder, device)
+    model = replace(_load_kind(folder, device), windows=windows_for(folder))
     if not calibrated:
         return model
     return replace(model, calibration=read_calibration(folder, model.engine.fingerprint))
+
+
+def windows_for(folder: Path) -> WindowRule | None:
+    """How a model's index splits long videos: by its settings, else by the longest video that it was trained on."""
+    settings = load_config(folder / "config.yaml").long_videos if (folder / "config.yaml").exists() else None
+    if settings is not None and settings.window_seconds:
+        return WindowRule.of(settings.window_seconds, settings.overlap_seconds)
+    run = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    longest = run.get("trained_on", {}).get("max_seconds")
+    return WindowRule.of(float(longest or UNKNOWN_WINDOW_SECONDS))
 
 
 def _load_kind(folder: Path, device: str) -> Model:

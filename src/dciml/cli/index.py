@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dciml.build import Model
+    from dciml.index import ClipIndex
 
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
 FeaturesArgument = Annotated[Path, typer.Argument(help="Feature store, or data folder.")]
@@ -24,6 +28,15 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
 ]
+WindowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--window-seconds",
+        min=0,
+        help="Videos longer than 1.5 times this are indexed as overlapping windows of this length; 0: never. "
+        "Default: the length of the longest video that the model was trained on.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,16 +52,17 @@ def index(
     out: OutOption,
     split: SplitOption = None,
     tag: TagOption = None,
+    window_seconds: WindowOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Make a corpus searchable: encode its videos with a model and write an index."""
     from dciml.build import load_model
     from dciml.recipes.index import build_index
 
-    loaded = load_model(model, device)
+    loaded = _with_windows(load_model(model, device), window_seconds)
     with _progress() as report:
         built = build_index(loaded, features, out, split=split, tags=tag or (), on_progress=report)
-    typer.echo(f"{out}: {_videos(len(built))} indexed.")
+    typer.echo(f"{out}: {_videos_of(built)} indexed.")
 
 
 def index_add(
@@ -56,6 +70,7 @@ def index_add(
     features: FeaturesArgument,
     split: SplitOption = None,
     tag: TagOption = None,
+    window_seconds: WindowOption = None,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
 ) -> None:
@@ -65,10 +80,10 @@ def index_add(
     from dciml.recipes.index import add_videos
 
     opened = ClipIndex.open(index)
-    loaded = load_model(model or opened.model_folder(), device)
+    loaded = _with_windows(load_model(model or opened.model_folder(), device), window_seconds)
     with _progress() as report:
         added = add_videos(opened, loaded, features, split=split, tags=tag or (), on_progress=report)
-    typer.echo(f"{index}: {_videos(added)} added, {_videos(len(opened))} in all.")
+    typer.echo(f"{index}: {_videos(added)} added, {_videos_of(opened)} in all.")
 
 
 def index_remove(index: IndexArgument, video_ids: VideoIdsArgument) -> None:
@@ -78,7 +93,26 @@ def index_remove(index: IndexArgument, video_ids: VideoIdsArgument) -> None:
 
     opened = ClipIndex.open(index)
     removed = remove_videos(opened, video_ids)
-    typer.echo(f"{index}: {_videos(removed)} removed, {_videos(len(opened))} left.")
+    typer.echo(f"{index}: {_videos(removed)} removed, {_videos_of(opened)} left.")
+
+
+def _with_windows(model: Model, window_seconds: float | None) -> Model:
+    from dataclasses import replace
+
+    from dciml.features.long_videos import WindowRule
+
+    return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))
+
+
+def _videos_of(index: ClipIndex) -> str:
+    from dciml.search.long_videos import WindowedIds
+
+    count = len(WindowedIds(index.video_ids).whole_videos)
+    return (
+        _videos(count)
+        if count == len(index)
+        else f"{_videos(count)} ({len(index)} with windows of long ones)"
+    )
 
 
 def _videos(count: int) -> str:

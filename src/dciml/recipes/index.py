@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from dciml.datasets.folder import DATA_FILE, DataFolder
 from dciml.errors import DataError
+from dciml.features.long_videos import WindowedStore, split_long
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex, VideoDetails
 from dciml.search.engine import Engine
+from dciml.search.long_videos import WindowedIds
 
 if TYPE_CHECKING:
     from dciml.build import Model
@@ -37,7 +39,7 @@ def build_index(
     batch_videos: int = BATCH_VIDEOS,
     on_progress: Progress | None = None,
 ) -> ClipIndex:
-    """Make an index folder; it appears whole or not at all.
+    """Make an index folder; it appears whole or not at all. Long videos go in as windows (`model.windows`).
 
     Args:
         features: a feature store, or a data folder.
@@ -55,6 +57,7 @@ def build_index(
         )
     store, video_ids = open_features(features, split)
     model.check_store(store)
+    store, video_ids = WindowedStore.of(store), split_long(store, video_ids, model.windows)
     vectors = _encode(model.engine, store, video_ids, batch_videos, on_progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside `out`, so that the relative references which the index keeps hold after the renaming.
@@ -95,17 +98,23 @@ def add_videos(
     index.check_fingerprint(model.engine.fingerprint)
     store, video_ids = open_features(features, split)
     model.check_store(store)
-    new = [v for v in video_ids if v not in index and (only is None or v in only)]
-    if new:
+    known = set(WindowedIds(index.video_ids).whole_videos)
+    missing = [v for v in video_ids if v not in known and (only is None or v in only)]
+    if missing:
+        store, new = WindowedStore.of(store), split_long(store, missing, model.windows)
         vectors = _encode(model.engine, store, new, BATCH_VIDEOS, on_progress)
         told = [_details(store, video_id, tags) for video_id in new]
         index.add(new, vectors, _durations(store, new), store.path, told)
-    return len(new)
+    return len(missing)
 
 
 def remove_videos(index: ClipIndex, video_ids: Sequence[str]) -> int:
-    """Take videos out. Returns: how many. Raises DataError for an unknown id; then none is taken out."""
-    index.remove(video_ids)
+    """Take videos out, long ones with all their windows. Returns: how many videos.
+
+    Raises:
+        DataError: an unknown id; then none is taken out.
+    """
+    index.remove(WindowedIds(index.video_ids).expand(video_ids))
     return len(set(video_ids))
 
 
