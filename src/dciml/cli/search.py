@@ -1,4 +1,4 @@
-"""`dciml search`: arguments and printing."""
+"""`dciml search` and `dciml similar`: arguments and printing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from dciml.index import ClipIndex, VideoFilter
+    from dciml.search.compose import Answer
     from dciml.types import SearchHit
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
@@ -46,11 +47,18 @@ MaxDurationOption = Annotated[
     float | None, typer.Option("--max-duration", min=0, help="Only videos of at most so many seconds.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Show the nearest moments also where nothing was found.")
+]
+VideoIdArgument = Annotated[str, typer.Argument(help="Id of the video that the moment is in.")]
+StartArgument = Annotated[float, typer.Argument(min=0, help="Start of the moment, in seconds.")]
+EndArgument = Annotated[float, typer.Argument(min=0, help="End of the moment, in seconds.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add the commands to the program."""
     app.command("search")(search)
+    app.command("similar")(similar)
 
 
 def search(
@@ -64,6 +72,7 @@ def search(
     before: BeforeOption = None,
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
+    show_all: AllOption = False,
     json: JsonOption = False,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
@@ -83,11 +92,33 @@ def search(
         max_duration_seconds=max_duration,
     )
     searcher = open_searcher(index, device, model_folder=model, store_path=features)
-    hits = searcher.search(sentence, k, within=select_within(searcher.index, wanted))
+    answer = searcher.answer(sentence, k, within=select_within(searcher.index, wanted))
     if json:
-        print_json(sentence, hits)
+        print_json({"sentence": sentence}, answer)
     else:
-        print_hits(hits)
+        print_answer(answer, show_all=show_all)
+
+
+def similar(
+    index: IndexArgument,
+    video: VideoIdArgument,
+    start: StartArgument,
+    end: EndArgument,
+    k: HitsOption = 10,
+    json: JsonOption = False,
+    device: DeviceOption = "cpu",
+    model: MovedModelOption = None,
+    features: MovedFeaturesOption = None,
+) -> None:
+    """Find moments like a given one, in all videos; what overlaps it is left out."""
+    from dciml.build import open_searcher
+
+    searcher = open_searcher(index, device, model_folder=model, store_path=features)
+    answer = searcher.similar(video, start, end, k)
+    if json:
+        print_json({"video_id": video, "start_seconds": start, "end_seconds": end}, answer)
+    else:
+        print_answer(answer, show_all=False)
 
 
 def select_within(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...] | None:
@@ -98,38 +129,58 @@ def select_within(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...] | No
     """
     from dciml.errors import DataError
     from dciml.index import VideoFilter
+    from dciml.search.long_videos import select_whole
 
     if wanted == VideoFilter():
         return None
-    chosen = index.select(wanted)
+    chosen = select_whole(index, wanted)
     if not chosen:
         raise DataError("no video of the index fits the filter", where=index.path, mend="ask for less")
     return chosen
 
 
-def print_json(sentence: str, hits: Sequence[SearchHit]) -> None:
-    """Print a sentence and its hits as one JSON object."""
+def print_json(question: dict[str, str | float], answer: Answer) -> None:
+    """Print a question and its answer as one JSON object; the hits are there also where nothing was found."""
     import json
     from dataclasses import asdict
 
-    content = {"sentence": sentence, "hits": [asdict(hit) for hit in hits]}
+    stated = {"found": answer.found, "confidence": answer.confidence}
+    content = {**question, **stated, "hits": [asdict(hit) for hit in answer.hits]}
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def print_answer(answer: Answer, *, show_all: bool) -> None:
+    """Print the hits as a table; where nothing was found a sentence, and the nearest hits on request."""
+    sure = "" if answer.confidence is None else f" {answer.confidence:.0%} sure that there is such a video."
+    if answer.found:
+        print_hits(answer.hits)
+        if sure:
+            typer.echo(sure.strip())
+    elif not answer.hits:
+        typer.echo("Nothing found.")
+    elif show_all:
+        print_hits(answer.hits)
+        typer.echo(f"Nothing found; these are the nearest moments.{sure}")
+    else:
+        typer.echo(f"Nothing found.{sure} See the nearest moments with --all.")
+
+
 def print_hits(hits: Sequence[SearchHit]) -> None:
-    """Print hits as a table."""
+    """Print hits as a table; `sure` is how likely the video is the right one, where the model is calibrated."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    calibrated = any(hit.confidence is not None for hit in hits)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("rank", justify="right")
     table.add_column("video", overflow="fold")
-    table.add_column("moment", justify="right", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
+    for heading in ("moment", "score", "sure") if calibrated else ("moment", "score"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for hit in hits:
         moment = f"{clock(hit.start_seconds)}–{clock(hit.end_seconds)}"
-        table.add_row(str(hit.rank), _plain(hit.video_id), moment, f"{hit.score:.3f}")
+        sure = () if hit.confidence is None else (f"{hit.confidence:.0%}",)
+        table.add_row(str(hit.rank), _plain(hit.video_id), moment, f"{hit.score:.3f}", *sure)
     Console().print(table, highlight=False)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dciml.features.long_videos import Window, parse_window
+from dciml.features.long_videos import Window, parse_window, whole_id
+from dciml.index import ClipIndex, VideoFilter
 from dciml.types import SearchHit
 
 SAME_MOMENT = 0.5
@@ -88,6 +89,29 @@ class WindowedIds:
             return _Placed(hit, None, hit.video_id, hit.start_seconds, hit.end_seconds)
         start, end = (window.start_seconds + seconds for seconds in (hit.start_seconds, hit.end_seconds))
         return _Placed(hit, window, window.video_id, start, end)
+
+
+def select_whole(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...]:
+    """The ids of the whole videos that a filter lets through; ids and lengths in it are those of whole videos.
+
+    Raises:
+        DataError: `wanted.video_ids` names a video that the index does not hold.
+    """
+    windowed = WindowedIds(index.video_ids)
+    if not windowed.has_windows:
+        return index.select(wanted)
+    named = None if wanted.video_ids is None else set(wanted.video_ids)
+    index.places(windowed.expand(named or ()))  # an unknown one is refused
+    others = replace(wanted, video_ids=None, min_duration_seconds=None, max_duration_seconds=None)
+    seconds = dict(zip(index.video_ids, index.durations_seconds.tolist(), strict=True))
+    shortest, longest = wanted.min_duration_seconds or 0.0, wanted.max_duration_seconds
+    return tuple(
+        video_id
+        for video_id in dict.fromkeys(map(whole_id, index.select(others)))
+        if named is None or video_id in named
+        if shortest <= (length := windowed.duration_seconds(video_id) or seconds[video_id])
+        if longest is None or length <= longest
+    )
 
 
 @dataclass
