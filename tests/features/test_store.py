@@ -10,6 +10,7 @@ import pytest
 
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features.store_format import FileStamp
 
 MANIFEST = StoreManifest("test-encoder", 4, 2.0)
 
@@ -163,6 +164,38 @@ def test_duplicate_and_empty_ids_are_refused(tmp_path: Path) -> None:
             writer.append("a", some_rows(2), 1.0)
         with pytest.raises(DataError, match="empty id"):
             writer.append("", some_rows(2), 1.0)
+
+
+def test_replaced_rows_are_the_new_ones(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", {"a": 2, "b": 3})
+    stamp = FileStamp(10, 20, "ab")
+    with FeatureStoreWriter(tmp_path / "s", MANIFEST) as writer:
+        writer.append("a", some_rows(5, 7), 5.0, "/a.mp4", stamp=stamp, replace=True)
+        writer.append("c", some_rows(1, 8), 1.0, replace=True)
+    store = FeatureStore.open(tmp_path / "s")
+    assert store.video_ids == ("a", "b", "c")
+    np.testing.assert_array_equal(store.rows("a"), some_rows(5, 7))
+    np.testing.assert_array_equal(store.rows("b"), some_rows(3, 1))
+    assert (store.entry("a").stamp, store.entry("b").stamp) == (stamp, None)
+    assert store.verify() == []
+    with FeatureStoreWriter(tmp_path / "same", MANIFEST) as writer:
+        for video_id, rows in (("c", some_rows(1, 8)), ("b", some_rows(3, 1)), ("a", some_rows(5, 7))):
+            writer.append(video_id, rows, float(len(rows)))
+    assert FeatureStore.open(tmp_path / "same").fingerprint == store.fingerprint
+    lines = (tmp_path / "s/index.jsonl").read_text().splitlines()
+    assert ["supersedes" in line for line in lines] == [False, False, True, False]
+
+
+def test_a_kill_while_replacing_keeps_the_old_rows(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", {"a": 2, "b": 3})
+    old = len((tmp_path / "s/index.jsonl").read_bytes())
+    with FeatureStoreWriter(tmp_path / "s", MANIFEST) as writer:
+        writer.append("a", some_rows(5, 7), 5.0, replace=True)
+    index = (tmp_path / "s/index.jsonl").read_bytes()
+    for size in range(old, len(index) + 1):
+        (tmp_path / "s/index.jsonl").write_bytes(index[:size])
+        expected = some_rows(5, 7) if size == len(index) else some_rows(2, 0)
+        np.testing.assert_array_equal(FeatureStore.open(tmp_path / "s").rows("a"), expected)
 
 
 def test_verify_names_the_video_whose_bytes_changed(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from dciml.features.store_format import (
     REBUILD,
     ROW_DTYPE,
     ROWS_FILE,
+    FileStamp,
     StoreEntry,
     StoreManifest,
     committed_bytes,
@@ -53,7 +54,8 @@ class FeatureStore:
     def __init__(self, path: Path, manifest: StoreManifest, entries: Sequence[StoreEntry]) -> None:
         self.path, self.manifest = path, manifest
         self._entries = {entry.video_id: entry for entry in entries}
-        self._rows = _map_rows(path / ROWS_FILE, sum(entry.rows for entry in entries), manifest.width)
+        num_rows = max((entry.offset + entry.rows for entry in entries), default=0)
+        self._rows = _map_rows(path / ROWS_FILE, num_rows, manifest.width)
         self._fingerprint: str | None = None
 
     @classmethod
@@ -97,6 +99,10 @@ class FeatureStore:
     def source(self, video_id: str) -> str | None:
         """Where a video's rows came from, if the writer said so. Raises DataError for an unknown id."""
         return self._entry(video_id).source
+
+    def entry(self, video_id: str) -> StoreEntry:
+        """All that the index says of a video. Raises DataError for an unknown id."""
+        return self._entry(video_id)
 
     def verify(self) -> list[str]:
         """Read every row and compare checksums; returns one sentence for each damaged video."""
@@ -177,21 +183,29 @@ class FeatureStoreWriter:
         self.close()
 
     def append(
-        self, video_id: str, rows: ArrayLike, duration_seconds: float, source: str | None = None
+        self,
+        video_id: str,
+        rows: ArrayLike,
+        duration_seconds: float,
+        source: str | None = None,
+        *,
+        stamp: FileStamp | None = None,
+        replace: bool = False,
     ) -> None:
         """Add a video.
 
         Args:
-            video_id: not yet in the store.
+            video_id: not yet in the store, unless `replace`: its rows are then superseded, at the same moment.
             rows: (T, width), T ≥ 1, finite numbers; kept as float16.
             duration_seconds: > 0.
-            source: where the rows came from, for people.
+            source: where the rows came from: the absolute path of the media file, where there is one.
+            stamp: what that file was.
         Raises:
             DataError: any of this does not hold; the message names the video and, for a bad number, the row.
         """
         if not video_id:
             raise DataError("a video has an empty id", where=self.path, mend="give every video an id")
-        if video_id in self._known:
+        if video_id in self._known and not replace:
             raise DataError(
                 f"the store already holds the video {video_id!r}",
                 where=self.path,
@@ -206,7 +220,8 @@ class FeatureStoreWriter:
         half = self._checked(video_id, np.asarray(rows))
         self._rows_file.write(half.data)
         checksum = zlib.crc32(half.data)
-        entry = StoreEntry(video_id, self._end, len(half), float(duration_seconds), checksum, source)
+        known, seconds = video_id in self._known, float(duration_seconds)
+        entry = StoreEntry(video_id, self._end, len(half), seconds, checksum, source, stamp, known)
         self._pending.append(entry)
         self._known.add(video_id)
         self._end += len(half)

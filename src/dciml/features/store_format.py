@@ -39,8 +39,23 @@ class StoreManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What a media file was when its rows were made: size, time of its last change, SHA-256 (hex) of its content.
+
+    Where other files beside it were read too, sizes are summed, the latest change counts, and all contents are hashed.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """One line of the index. `offset` and `rows` count rows; `crc32` is of the video's row bytes."""
+    """One line of the index. `offset` and `rows` count rows; `crc32` is of the video's row bytes.
+
+    A line that `supersedes` takes the place of an earlier one of the same video, whose rows stay unused in the file.
+    """
 
     video_id: str
     offset: int
@@ -48,10 +63,12 @@ class StoreEntry:
     duration_seconds: float
     crc32: int
     source: str | None = None
+    stamp: FileStamp | None = None
+    supersedes: bool = False
 
     def to_line(self) -> str:
         """The line of the index file, with its line break."""
-        fields = {key: value for key, value in asdict(self).items() if value is not None}
+        fields = {key: value for key, value in asdict(self).items() if value not in (None, False)}
         return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -90,14 +107,14 @@ def committed_bytes(path: Path) -> bytes:
 
 
 def read_entries(path: Path) -> list[StoreEntry]:
-    """All complete lines of the index. Raises DataError where a complete line is damaged."""
+    """All complete lines of the index, superseded ones too. Raises DataError where a complete line is damaged."""
     entries: list[StoreEntry] = []
     seen: set[str] = set()
     end = 0
     for number, line in enumerate(committed_bytes(path).split(b"\n")[:-1], start=1):
         where = Where(path / INDEX_FILE, number)
         entry = _parse_entry(line, where)
-        if entry.video_id in seen:
+        if entry.video_id in seen and not entry.supersedes:
             raise DataError(f"the video {entry.video_id!r} comes a second time", where=where, mend=REBUILD)
         if entry.offset != end or entry.rows < 1:
             raise DataError("the rows do not follow those of the line before", where=where, mend=REBUILD)
@@ -120,6 +137,12 @@ def _parse_entry(line: bytes, where: Where) -> StoreEntry:
             duration_seconds=duration,
             crc32=int(raw["crc32"]),
             source=raw.get("source"),
+            stamp=_parse_stamp(raw["stamp"]) if "stamp" in raw else None,
+            supersedes=bool(raw.get("supersedes", False)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"the index is damaged ({error})", where=where, mend=REBUILD) from error
+
+
+def _parse_stamp(raw: dict[str, Any]) -> FileStamp:
+    return FileStamp(int(raw["num_bytes"]), int(raw["mtime_ns"]), str(raw["sha256"]))
