@@ -68,7 +68,9 @@ class StoreEntry:
 
     def to_line(self) -> str:
         """The line of the index file, with its line break."""
-        fields = {key: value for key, value in asdict(self).items() if value not in (None, False)}
+        fields = {
+            key: value for key, value in asdict(self).items() if value is not None and value is not False
+        }
         return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
 
 
