@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,8 +21,14 @@ class RetrievalOutput:
 
     def paired_similarity(self) -> Float[Tensor, "queries clips"]:
         """cos(q, C_j) of each query and the clips of its own video."""
-        own = F.normalize(self.clips[self.video_of_query], dim=-1)
-        return (own @ F.normalize(self.query, dim=-1)[:, :, None])[..., 0]
+        return paired_similarity(self.query, self.clips[self.video_of_query])
+
+
+def paired_similarity(
+    query: Float[Tensor, "queries hidden"], own_clips: Float[Tensor, "queries clips hidden"]
+) -> Float[Tensor, "queries clips"]:
+    """cos(q, C_j) of each query and the clips beside it."""
+    return (F.normalize(own_clips, dim=-1) @ F.normalize(query, dim=-1)[:, :, None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -51,20 +58,32 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the lowest."""
+    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the lowest.
+
+    `features` are the frames as encoded under each proposal, averaged over time.
+    """
 
     proposals: Proposals
     nll: Float[Tensor, "queries proposals"]
     best_index: Int[Tensor, "queries"]
+    features: Float[Tensor, "queries proposals hidden"]
 
     def best(self) -> Proposals:
         """The best proposal of each query, (queries, 1)."""
         return self.proposals.at(self.best_index)
 
+    def best_feature(self) -> Float[Tensor, "queries hidden"]:
+        """The feature of each query's best proposal."""
+        queries = torch.arange(len(self.best_index), device=self.best_index.device)
+        return self.features[queries, self.best_index]
+
 
 @dataclass(frozen=True)
 class GroundingOutput:
-    """Proposals, and the NLL of the sentence under the best one, beside it, and under the whole video."""
+    """Proposals, and the NLL of the sentence under the best one, beside it, and under the whole video.
+
+    `sampled` are the frames that the reconstruction read, for each video.
+    """
 
     proposals: Proposals
     best_index: Int[Tensor, "queries"]
@@ -72,3 +91,4 @@ class GroundingOutput:
     nll_left: Float[Tensor, "queries"]
     nll_right: Float[Tensor, "queries"]
     nll_reference: Float[Tensor, "queries"]
+    sampled: Float[Tensor, "videos positions hidden"]

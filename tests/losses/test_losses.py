@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from dciml.losses.grounding import proposal_diversity
 from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match, span_on_clips
 from dciml.losses.retrieval import info_nce, query_diversity, triplet
+from dciml.models.packing import Packing
 from dciml.models.word_loss import word_nll
 from dciml.outputs import Proposals
 
@@ -75,7 +76,8 @@ def test_word_nll_equals_the_slow_definition() -> None:
     states, ids = torch.randn(2, 3, 4), torch.tensor([[1, 2, 0], [3, 0, 0]])
     mask = torch.tensor([[True, True, True], [True, False, False]])
     weight, bias = torch.randn(5, 4), torch.randn(5)
-    out = word_nll(states, ids, mask, weight, bias, 0.1)
+    packing = Packing.of(mask)
+    out = word_nll(packing.pack(states), ids[mask], packing, (weight, bias), 0.1)
     for q, words in enumerate((3, 1)):
         losses = []
         for i in range(words):

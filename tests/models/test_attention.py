@@ -5,6 +5,7 @@ import torch
 
 from dciml.models.attention import Attention, GaussianAttentionBlock, gaussian_window
 from dciml.models.grounding import log_gaussian
+from dciml.models.packing import Packing
 
 
 def test_gaussian_bias_equals_reweighted_softmax() -> None:
@@ -20,7 +21,10 @@ def test_gaussian_bias_equals_reweighted_softmax() -> None:
         weights = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2.0, dim=-1) * g[:, None, :]
         heads.append(weights / weights.sum(dim=-1, keepdim=True) @ v[..., part])
     expected = attention.out(torch.cat(heads, dim=-1))
-    torch.testing.assert_close(attention(x, x, g.log()[:, None]), expected)
+    packing, rows = Packing.full(3, 5), x.flatten(0, 1)
+    asked = attention.project_keys(rows, packing)
+    found = attention.attend(attention.project_queries(rows, packing), asked, g.log()[:, None], packing)
+    torch.testing.assert_close(packing.pad(found), expected)
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 5.0])

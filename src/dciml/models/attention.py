@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dciml.masks import padding_bias
+from dciml.models.dropout import Dropout
+from dciml.models.packing import Packing
+
+Asking = Float[Tensor, "batch heads queries head"]
+Asked = Float[Tensor, "batch heads keys head"]
 
 
 def split_heads(
@@ -42,55 +47,80 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(
+    def project_queries(self, rows: Float[Tensor, "rows width"], packing: Packing) -> Asking:
+        """What asks, by head."""
+        return split_heads(packing.pad(self.query(rows)), self.heads)
+
+    def project_keys(self, rows: Float[Tensor, "rows width"], packing: Packing) -> tuple[Asked, Asked]:
+        """What is asked, keys and values, by head."""
+        keys, values = packing.pad(self.key_value(rows)).chunk(2, dim=-1)
+        return split_heads(keys, self.heads), split_heads(values, self.heads)
+
+    def attend(
         self,
-        queries: Float[Tensor, "batch queries width"],
-        keys: Float[Tensor, "batch keys width"],
+        q: Asking,
+        keys: tuple[Asked, Asked],
         bias: Float[Tensor, "#batch #queries keys"] | None,
-    ) -> Float[Tensor, "batch queries width"]:
-        q = split_heads(self.query(queries), self.heads)
-        k, v = (split_heads(part, self.heads) for part in self.key_value(keys).chunk(2, dim=-1))
+        packing: Packing,
+        *,
+        causal: bool = False,
+    ) -> Float[Tensor, "rows width"]:
+        """Attention of projected rows; without a bias it may be causal: position i sees positions ≤ i."""
         mask = None if bias is None else bias[:, None].to(q.dtype)
-        out: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, mask)))
+        mixed = F.scaled_dot_product_attention(q, *keys, mask, is_causal=causal)
+        out: Tensor = self.out(packing.pack(merge_heads(mixed)))
         return out
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm."""
+    """Causal self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm.
+
+    It works on packed rows; attention alone sees them padded.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.self_attention = Attention(width, heads)
         self.cross_attention = Attention(width, heads)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.ReLU(), Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def self_attend(
         self,
-        x: Float[Tensor, "batch length width"],
-        bias: Float[Tensor, "#batch #length length"],
-        *,
-        last_only: bool = False,
-    ) -> Float[Tensor, "batch out width"]:
-        """The first third of the layer; with `last_only` just the last row is computed (all rows are still read)."""
-        queries, rows = (x[:, -1:], bias[:, -1:]) if last_only else (x, bias)
-        return self._add(0, queries, self.self_attention(queries, x, rows))
+        x: Float[Tensor, "rows width"],
+        packing: Packing,
+        bias: Float[Tensor, "#batch length length"] | None = None,
+    ) -> Float[Tensor, "rows width"]:
+        """The first third of the layer. Padding stands at the end, so that no real row can see it.
+
+        Args:
+            bias: causal and more; None: causal.
+        """
+        attention = self.self_attention
+        q, keys = attention.project_queries(x, packing), attention.project_keys(x, packing)
+        return self.add(0, x, attention.attend(q, keys, bias, packing, causal=bias is None))
 
     def attend_memory(
         self,
-        x: Float[Tensor, "batch length width"],
-        memory: Float[Tensor, "batch keys width"] | None,
-        bias: Float[Tensor, "#batch #length keys"] | None,
-    ) -> Float[Tensor, "batch length width"]:
-        """The other two thirds: cross-attention, left out without a memory, and feed-forward."""
-        if memory is not None:
-            x = self._add(1, x, self.cross_attention(x, memory, bias))
-        return self._add(2, x, self.feed_forward(x))
+        x: Float[Tensor, "rows width"],
+        packing: Packing,
+        memory: Float[Tensor, "batch keys width"],
+        bias: Float[Tensor, "#batch 1 keys"] | None,
+    ) -> Float[Tensor, "rows width"]:
+        """The second third: cross-attention."""
+        attention = self.cross_attention
+        keys = attention.project_keys(memory.flatten(0, 1), Packing.full(*memory.shape[:2]))
+        return self.add(1, x, attention.attend(attention.project_queries(x, packing), keys, bias, packing))
 
-    def _add(self, index: int, x: Tensor, update: Tensor) -> Tensor:
+    def feed(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """The last third: feed-forward."""
+        return self.add(2, x, self.feed_forward(x))
+
+    def add(self, index: int, x: Tensor, update: Tensor) -> Tensor:
+        """Dropout, residual and norm of one third."""
         out: Tensor = self.norms[index](x + self.dropout(update))
         return out
 
@@ -117,7 +147,7 @@ class GaussianAttentionBlock(nn.Module):
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
         self.out = nn.Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]

@@ -7,16 +7,22 @@ METHOD §3; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dciml.batching import Batch, QueryBatch
 from dciml.masks import causal_bias, padding_bias
 from dciml.models.attention import DecoderLayer
+from dciml.models.dropout import Dropout
+from dciml.models.packing import Packing
 from dciml.models.word_loss import word_nll
 from dciml.outputs import GroundingOutput, Proposals, Selection
+
+SEQUENCES_AT_ONCE = 256
+"""How many (query, proposal) pairs are judged together: enough to fill a GPU's kernels, few enough for a cache."""
 
 
 def sinusoids(positions: Float[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
@@ -35,44 +41,97 @@ def log_gaussian(
 
 
 class Stack(nn.Module):
-    """Decoder layers; an encoder when there is no memory."""
+    """Decoder layers, causal throughout. What many sequences share is computed once for all of them."""
 
     def __init__(self, layers: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch length width"],
-        bias: Float[Tensor, "#batch #length length"],
-        memory: Float[Tensor, "batch keys width"] | None = None,
-        memory_bias: Float[Tensor, "#batch #length keys"] | None = None,
-    ) -> Float[Tensor, "batch length width"]:
+    def _each(self) -> Iterator[DecoderLayer]:
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
-            x = layer.attend_memory(layer.self_attend(x, bias), memory, memory_bias)
+            yield layer
+
+    def encode(self, x: Float[Tensor, "rows width"], packing: Packing) -> Float[Tensor, "rows width"]:
+        """Without a memory: self-attention and feed-forward only."""
+        for layer in self._each():
+            x = layer.feed(layer.self_attend(x, packing))
+        return x
+
+    def encode_under(
+        self,
+        x: Float[Tensor, "videos length width"],
+        video_of_sequence: Int[Tensor, "sequences"],
+        log_weights: Float[Tensor, "sequences length"],
+    ) -> Float[Tensor, "sequences length width"]:
+        """Encode videos under Gaussians; the first layer projects each video once, whatever it is seen under."""
+        first, *others = self._each()
+        length = x.shape[1]
+        videos, sequences = Packing.full(*x.shape[:2]), Packing.full(len(log_weights), length)
+        bias = causal_bias(length, x.device)[None] + log_weights[:, None]
+        q = first.self_attention.project_queries(x.flatten(0, 1), videos)[video_of_sequence]
+        keys, values = first.self_attention.project_keys(x.flatten(0, 1), videos)
+        keys, values = keys[video_of_sequence], values[video_of_sequence]
+        rows = x[video_of_sequence].flatten(0, 1)
+        rows = first.add(0, rows, first.self_attention.attend(q, (keys, values), bias, sequences))
+        rows = first.feed(rows)
+        for layer in others:
+            rows = layer.feed(layer.self_attend(rows, sequences, bias))
+        return sequences.pad(rows)
+
+    def decode(
+        self,
+        x: Float[Tensor, "rows width"],
+        packing: Packing,
+        memory: Float[Tensor, "sequences keys width"],
+        memory_bias: Float[Tensor, "sequences 1 keys"],
+    ) -> Float[Tensor, "out width"]:
+        """Decode the same sequences beside one or several sets of memories, `len(memory)` / `packing.batch` of them.
+
+        Returns: packed as `packing.repeat(sets)`. The first self-attention does not know the memory and runs once.
+        """
+        sets = len(memory) // packing.batch
+        for index, layer in enumerate(self._each()):
+            x = layer.self_attend(x, packing)
+            if index == 0:
+                x, packing = x.repeat(sets, 1), packing.repeat(sets)
+            x = layer.feed(layer.attend_memory(x, packing, memory, memory_bias))
         return x
 
     def last_row(
         self,
         x: Float[Tensor, "videos length width"],
-        bias: Float[Tensor, "videos length length"],
+        mask: Bool[Tensor, "videos length"],
         video_of_query: Int[Tensor, "queries"],
         memory: Float[Tensor, "queries keys width"],
         memory_bias: Float[Tensor, "queries 1 keys"],
     ) -> Float[Tensor, "queries width"]:
-        """The last row of what `forward` gives for each query's video, without the work that no one reads.
+        """What stands at the last real row of each query's video, without the work that no one reads.
 
         The first self-attention does not know the sentence and runs once a video; the last layer runs for one row.
         """
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            last = index == len(self.layers) - 1
-            x = layer.self_attend(x, bias, last_only=last)
-            if index == 0:
-                x, bias = x[video_of_query], bias[video_of_query]
-            x = layer.attend_memory(x, memory, memory_bias)
-        return x[:, -1]
+        *others, last = self._each()
+        videos, packing = Packing.of(mask), Packing.of(mask[video_of_query])
+        ends = mask[video_of_query].sum(dim=1)
+        single = Packing.full(len(video_of_query), 1)
+        rows = None  # of each query's video, packed
+        for layer in others:
+            if rows is None:
+                shared = layer.self_attend(videos.pack(x), videos)
+                rows = packing.pack(videos.pad(shared)[video_of_query])
+            else:
+                rows = layer.self_attend(rows, packing)
+            rows = layer.feed(layer.attend_memory(rows, packing, memory, memory_bias))
+        if rows is None:  # a single layer
+            rows = packing.pack(x[video_of_query])
+        end_rows = rows[ends.cumsum(dim=0) - 1]
+        attention = last.self_attention
+        seen = padding_bias(mask[video_of_query])[:, None]
+        update = attention.attend(
+            attention.project_queries(end_rows, single), attention.project_keys(rows, packing), seen, single
+        )
+        end_rows = last.attend_memory(last.add(0, end_rows, update), single, memory, memory_bias)
+        return last.feed(end_rows)
 
 
 class GroundingBranch(nn.Module):
@@ -115,7 +174,7 @@ class GroundingBranch(nn.Module):
         self.word_stack = Stack(layers, hidden, heads, dropout)
         self.span_head = nn.Linear(hidden, 2 * num_proposals)
         self.vocabulary_head = nn.Linear(hidden, vocabulary_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project_frames(self, batch: Batch) -> Float[Tensor, "videos frames hidden"]:
         """Frame rows in the branch's width, with the sinusoidal code of their unit time."""
@@ -128,21 +187,26 @@ class GroundingBranch(nn.Module):
         return out
 
     def propose(self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]) -> Proposals:
-        """Pass 1: the [PRED] row reads the frames and the encoded words and gives P (centre, width) pairs."""
+        """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
+        (centre, width) pairs."""
         words, word_bias = self._encoded_words(batch.queries)
-        prediction = self.prediction_row.expand(len(frames), 1, -1)
-        rows = torch.cat([frames, prediction], dim=1)  # (videos, frames + 1, hidden)
-        mask = nn.functional.pad(batch.videos.frame_mask, (0, 1), value=True)
-        bias = causal_bias(rows.shape[1], rows.device)[None] + padding_bias(mask)[:, None]
-        last = self.frame_stack.last_row(rows, bias, batch.video_of_query, words, word_bias)
+        frame_mask = batch.videos.frame_mask
+        rows, at = nn.functional.pad(frames, (0, 0, 0, 1)), frame_mask.sum(dim=1)
+        place = torch.arange(rows.shape[1], device=rows.device)[None]
+        rows = torch.where(
+            (place == at[:, None])[..., None], self.prediction_row.to(rows.dtype), rows
+        )  # (videos, frames + 1, hidden)
+        mask = place <= at[:, None]
+        last = self.frame_stack.last_row(rows, mask, batch.video_of_query, words, word_bias)
         centers, widths = torch.sigmoid(self.span_head(last).float()).chunk(2, dim=-1)
         return Proposals(centers, widths.clamp(min=self.min_width))
 
     def _encoded_words(self, queries: QueryBatch) -> tuple[Tensor, Tensor]:
         projected = self._with_start(self.dropout(self.word_project(queries.static_words)))
         mask = nn.functional.pad(queries.word_mask, (1, 0), value=True)
-        bias = causal_bias(projected.shape[1], projected.device)[None] + padding_bias(mask)[:, None]
-        return self.word_stack(projected, bias), padding_bias(mask)[:, None]
+        packing = Packing.of(mask)
+        encoded = packing.pad(self.word_stack.encode(packing.pack(projected), packing))
+        return encoded, padding_bias(mask)[:, None]
 
     def _with_start(self, words: Float[Tensor, "queries words hidden"]) -> Tensor:
         start = self.start_word.to(words.dtype).expand(len(words), 1, -1)
@@ -160,54 +224,50 @@ class GroundingBranch(nn.Module):
 
     def encode_under(
         self,
-        sampled: Float[Tensor, "batch positions hidden"],
-        log_weights: Float[Tensor, "batch positions"] | None,
-    ) -> Float[Tensor, "batch positions hidden"]:
-        """Pass 2, frames: self-attention re-weighted by a Gaussian (None: the whole video evenly)."""
-        bias = causal_bias(self.num_positions, sampled.device)[None]
-        if log_weights is not None:
-            bias = bias + log_weights[:, None]
-        out: Tensor = self.frame_stack(sampled, bias)
-        return out
+        sampled: Float[Tensor, "videos positions hidden"],
+        video_of_sequence: Int[Tensor, "sequences"],
+        log_weights: Float[Tensor, "sequences positions"],
+    ) -> Float[Tensor, "sequences positions hidden"]:
+        """Pass 2, frames: self-attention re-weighted by a Gaussian (log weights of 0: the whole video evenly)."""
+        return self.frame_stack.encode_under(sampled, video_of_sequence, log_weights)
 
     def reconstruct(
         self,
         queries: QueryBatch,
-        encoded: Float[Tensor, "queries positions hidden"],
-        log_weights: Float[Tensor, "queries positions"] | None,
-    ) -> Float[Tensor, "queries words hidden"]:
+        encoded: Float[Tensor, "sequences positions hidden"],
+        log_weights: Float[Tensor, "sequences positions"],
+    ) -> Float[Tensor, "rows hidden"]:
         """Pass 2, words: what stands at position i is computed from the start vector and words before i only.
 
         Hidden words are replaced by a learned vector. The rows are static, so no word carries another's meaning.
+
+        Args:
+            encoded, log_weights: one or several sets of Q sequences.
+        Returns: the real words of each sentence, packed, set after set.
         """
         words = self.dropout(self.word_project(queries.static_words))
         words = torch.where(queries.hidden_words[..., None], self.hidden_word.to(words.dtype), words)
-        shifted = self._with_start(words[:, :-1])
-        # Causal attention and padding at the end: no valid position can see a padded one.
-        bias = causal_bias(shifted.shape[1], shifted.device)[None]
-        memory_bias = None if log_weights is None else log_weights[:, None]
-        out: Tensor = self.word_stack(shifted, bias, encoded, memory_bias)
-        return out
+        packing = Packing.of(queries.word_mask)
+        rows = packing.pack(self._with_start(words[:, :-1]))
+        return self.word_stack.decode(rows, packing, encoded, log_weights[:, None])
 
     def sentence_nll(
         self,
         queries: QueryBatch,
-        sampled: Float[Tensor, "queries positions hidden"],
-        log_weights: Float[Tensor, "queries positions"] | None,
-    ) -> Float[Tensor, "queries"]:
-        """Mean negative log-likelihood of each sentence's words, nats, given frames under a Gaussian."""
-        encoded = self.encode_under(sampled, log_weights)
-        return self._nll(queries, self.reconstruct(queries, encoded, log_weights))
-
-    def _nll(self, queries: QueryBatch, states: Tensor) -> Float[Tensor, "queries"]:
-        return word_nll(
+        encoded: Float[Tensor, "sequences positions hidden"],
+        log_weights: Float[Tensor, "sequences positions"],
+    ) -> Float[Tensor, "sets queries"]:
+        """Mean negative log-likelihood of each sentence's words, nats, given sets of frames encoded under Gaussians."""
+        states = self.reconstruct(queries, encoded, log_weights)
+        sets = len(encoded) // len(queries.word_ids)
+        nll = word_nll(
             states,
-            queries.word_ids,
-            queries.word_mask,
-            self.vocabulary_head.weight,
-            self.vocabulary_head.bias,
+            queries.word_ids[queries.word_mask].repeat(sets),
+            Packing.of(queries.word_mask).repeat(sets),
+            (self.vocabulary_head.weight, self.vocabulary_head.bias),
             self.label_smoothing,
         )
+        return nll.reshape(sets, -1)
 
     def log_weights(self, proposals: Proposals) -> Float[Tensor, "queries proposals positions"]:
         """log g_p of each proposal, σ = width / 9."""
@@ -240,18 +300,23 @@ class GroundingBranch(nn.Module):
         try:
             frames = self.project_frames(batch)
             proposals = self.propose(batch, frames)
-            sampled = self.sampled_frames(batch, frames)[batch.video_of_query]
-            log_weights = self.log_weights(proposals)
-            nll = torch.stack(
-                [
-                    self.sentence_nll(batch.queries, sampled, log_weights[:, p])
-                    for p in range(log_weights.shape[1])
-                ],
-                dim=1,
-            )
+            nll, features = self._judge(batch, self.sampled_frames(batch, frames), proposals)
         finally:
             self.train(was_training)
-        return Selection(proposals, nll, nll.argmin(dim=1))
+        return Selection(proposals, nll, nll.argmin(dim=1), features)
+
+    def _judge(
+        self, batch: Batch, sampled: Float[Tensor, "videos positions hidden"], proposals: Proposals
+    ) -> tuple[Float[Tensor, "queries proposals"], Float[Tensor, "queries proposals hidden"]]:
+        """NLL of each proposal, and the mean over time of the frames as encoded under it."""
+        owner, by_proposal = batch.video_of_query, self.log_weights(proposals).transpose(0, 1)
+        nll, features = [], []
+        for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(owner))):
+            flat = weights.flatten(0, 1)  # (proposals here · queries, positions)
+            encoded = self.encode_under(sampled, owner.repeat(len(weights)), flat)
+            nll.append(self.sentence_nll(batch.queries, encoded, flat))
+            features.append(encoded.mean(dim=1).reshape(*weights.shape[:2], -1))
+        return torch.cat(nll).t(), torch.cat(features).transpose(0, 1)
 
     def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:
         """Proposals and the four NLLs that the losses need, with gradients.
@@ -263,16 +328,13 @@ class GroundingBranch(nn.Module):
         frames = self.project_frames(batch)
         proposals = self.propose(batch, frames)
         best = proposals.at(best_index)
-        per_video = self.sampled_frames(batch, frames)
-        sampled = per_video[batch.video_of_query]
-        left, right = self.negative_log_weights(best, easiness)
-        nll_best = self.sentence_nll(batch.queries, sampled, self.log_weights(best)[:, 0])
-        reference = self.encode_under(per_video, None)[batch.video_of_query]
-        return GroundingOutput(
-            proposals=proposals,
-            best_index=best_index,
-            nll_best=nll_best,
-            nll_left=self.sentence_nll(batch.queries, sampled, left),
-            nll_right=self.sentence_nll(batch.queries, sampled, right),
-            nll_reference=self._nll(batch.queries, self.reconstruct(batch.queries, reference, None)),
+        sampled, owner = self.sampled_frames(batch, frames), batch.video_of_query
+        weights = torch.cat([self.log_weights(best)[:, 0], *self.negative_log_weights(best, easiness)])
+        even = weights.new_zeros(len(sampled), self.num_positions)
+        every = torch.arange(len(sampled), device=owner.device)
+        encoded = self.encode_under(sampled, owner.repeat(3), weights)
+        whole = self.encode_under(sampled, every, even)[owner]
+        best_nll, left, right, reference = self.sentence_nll(
+            batch.queries, torch.cat([encoded, whole]), torch.cat([weights, even[owner]])
         )
+        return GroundingOutput(proposals, best_index, best_nll, left, right, reference, sampled)

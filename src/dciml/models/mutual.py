@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dciml.batching import Batch
 from dciml.models.grounding import GroundingBranch
-from dciml.outputs import Proposals, RetrievalOutput
+from dciml.models.retrieval import RetrievalBranch
+from dciml.outputs import Proposals, RetrievalOutput, paired_similarity
 
 
 class Film(nn.Module):
@@ -79,10 +80,10 @@ class BestClip:
     feature: Float[Tensor, "queries hidden"]
 
 
-def best_clip(output: RetrievalOutput) -> BestClip:
+def best_clip(retrieval: RetrievalBranch, batch: Batch) -> BestClip:
     """Find each query's best clip in the paired video (published code: in the best video of the batch)."""
-    index = output.paired_similarity().argmax(dim=1)
-    own = output.clips[output.video_of_query]
+    own = retrieval.encode_clips(batch.videos)[batch.video_of_query]
+    index = paired_similarity(retrieval.encode_queries(batch.queries), own).argmax(dim=1)
     feature = own[torch.arange(len(index), device=index.device), index]
     return BestClip((index + 0.5) / own.shape[1], feature)
 
@@ -90,7 +91,7 @@ def best_clip(output: RetrievalOutput) -> BestClip:
 def proposal_feature(
     grounding: GroundingBranch, batch: Batch, best: Proposals
 ) -> Float[Tensor, "queries hidden"]:
-    """The frame stack's output under the best proposal, averaged over time."""
-    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))[batch.video_of_query]
-    encoded = grounding.encode_under(sampled, grounding.log_weights(best)[:, 0])
+    """The frame stack's output under the best proposal, averaged over time; `Selection.features` with gradients."""
+    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
+    encoded = grounding.encode_under(sampled, batch.video_of_query, grounding.log_weights(best)[:, 0])
     return encoded.mean(dim=1)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dciml.batching import Batch, QueryBatch, VideoBatch
 from dciml.models.attention import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
+from dciml.models.dropout import Dropout
 from dciml.outputs import RetrievalOutput
 
 
@@ -18,11 +19,11 @@ class InputLayer(nn.Module):
     def __init__(self, width: int, hidden: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU()
+            nn.LayerNorm(width), Dropout(dropout), nn.Linear(width, hidden), nn.ReLU()
         )
         self.positions = nn.Parameter(torch.randn(max_length, hidden) * 0.02)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, rows: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length hidden"]:
         x = self.project(rows) + self.positions[: rows.shape[1]]
@@ -86,10 +87,14 @@ class RetrievalBranch(nn.Module):
         self, videos: VideoBatch
     ) -> tuple[Float[Tensor, "videos clips hidden"], Float[Tensor, "videos hidden"]]:
         """Clip vectors and the frame vector of each video, not normalised."""
-        all_clips = torch.ones(videos.clips.shape[:2], dtype=torch.bool, device=videos.clips.device)
-        clips = _through(self.clip_blocks, self.clip_input(videos.clips), all_clips)
+        clips = self.encode_clips(videos)
         frames = _through(self.frame_blocks, self.frame_input(videos.frames), videos.frame_mask)
         return clips, self.frame_pool(frames, videos.frame_mask)
+
+    def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
+        """Clip vectors alone, not normalised."""
+        all_clips = torch.ones(videos.clips.shape[:2], dtype=torch.bool, device=videos.clips.device)
+        return _through(self.clip_blocks, self.clip_input(videos.clips), all_clips)
 
     def fused_clips(
         self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]

@@ -1,35 +1,43 @@
-"""The loss of reconstructed words, over real words only, in pieces that fit in a cache."""
+"""The loss of reconstructed words, over real words only."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from dciml.models.packing import Packing
+
+LOGITS_AT_ONCE = 1 << 25
+"""How many logits are held at a time where no gradient is asked for (128 MB)."""
+
 
 def word_nll(
-    states: Float[Tensor, "queries words hidden"],
-    word_ids: Int[Tensor, "queries words"],
-    word_mask: Bool[Tensor, "queries words"],
-    weight: Float[Tensor, "vocabulary hidden"],
-    bias: Float[Tensor, "vocabulary"],
+    states: Float[Tensor, "rows hidden"],
+    word_ids: Int[Tensor, "rows"],
+    packing: Packing,
+    head: tuple[Float[Tensor, "vocabulary hidden"], Float[Tensor, "vocabulary"]],
     label_smoothing: float,
-) -> Float[Tensor, "queries"]:
+) -> Float[Tensor, "sentences"]:
     """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
 
-    Only real words are computed; padding never meets the vocabulary. With smoothing ε the loss of a word is
+    Only real words are here; padding never meets the vocabulary. With smoothing ε the loss of a word is
     logsumexp(z) − (1 − ε)·z_y − ε·mean(z), as in `torch.nn.functional.cross_entropy`.
+
+    Args:
+        states, word_ids: the packed words of the sentences.
+        head: weight and bias that turn a state into logits.
     """
-    packed = states[word_mask]  # (real words, hidden)
-    losses = F.cross_entropy(
-        F.linear(packed, weight, bias).float(),
-        word_ids[word_mask],
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    query_index = word_mask.nonzero()[:, 0]
-    sums = torch.zeros(len(states), dtype=losses.dtype, device=losses.device).index_add(
-        0, query_index, losses
-    )
-    return sums / word_mask.sum(dim=1).clamp(min=1)
+
+    def losses(rows: Tensor, ids: Tensor) -> Tensor:
+        logits = F.linear(rows, *head).float()
+        return F.cross_entropy(logits, ids, label_smoothing=label_smoothing, reduction="none")
+
+    at_once = len(states) if torch.is_grad_enabled() else max(1, LOGITS_AT_ONCE // len(head[0]))
+    parts = zip(torch.split(states, at_once), torch.split(word_ids, at_once), strict=True)
+    per_word = torch.cat([losses(rows, ids) for rows, ids in parts])
+    sentence = packing.sequence_of_row().to(per_word.device)
+    zeros = per_word.new_zeros(packing.batch)
+    counts = zeros.index_add(0, sentence, torch.ones_like(per_word))
+    return zeros.index_add(0, sentence, per_word) / counts.clamp(min=1)

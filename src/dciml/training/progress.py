@@ -91,5 +91,9 @@ class Reporter:
             highlight=False,
         )
 
+    def note(self, text: str) -> None:
+        """One line in plain words."""
+        self._console.print(text, markup=False, highlight=False)
+
     def _rate(self) -> float:
         return self._sentences / max(monotonic() - self._started, 1e-9)

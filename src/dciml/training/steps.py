@@ -150,10 +150,12 @@ def _modulated_grounding(
     step: Step, batch: Batch, output: GroundingOutput, clip: BestClip
 ) -> dict[str, Tensor]:
     grounding = step.model.grounding
-    plain = grounding.sampled_frames(batch, grounding.project_frames(batch))[batch.video_of_query]
+    plain = output.sampled[batch.video_of_query]
     modulated = step.model.to_grounding(plain, clip.feature)
-    best = output.proposals.at(output.best_index)
-    nll = grounding.sentence_nll(batch.queries, modulated, grounding.log_weights(best)[:, 0])
+    weights = grounding.log_weights(output.proposals.at(output.best_index))[:, 0]
+    every = torch.arange(len(modulated), device=modulated.device)
+    encoded = grounding.encode_under(modulated, every, weights)
+    (nll,) = grounding.sentence_nll(batch.queries, encoded, weights)
     return {
         "modulated_nll": better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin),
         "match_grounding": match(plain.mean(dim=1), modulated.mean(dim=1)),
@@ -180,8 +182,8 @@ def _retrieval_step(
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
-        with as_teacher(step.model.grounding):
-            condition = _condition(step, batch, selection)
+        wanted = selection is not None and step.wants(*MODULATED_RETRIEVAL)
+        condition = selection.best_feature() if selection is not None and wanted else None
         terms = retrieval_terms(step, batch, selection, condition)
     return _apply(step, batch, terms, optimizer)
 
@@ -202,21 +204,18 @@ def _joint_step(
 ) -> dict[str, float]:
     """Update both at once; the modulating features carry gradients into the branch that they come from."""
     with step.fabric.autocast():
-        terms = retrieval_terms(step, batch, selection, _condition(step, batch, selection))
+        condition = None
+        if step.wants(*MODULATED_RETRIEVAL):
+            condition = proposal_feature(step.model.grounding, batch, selection.best())
+        terms = retrieval_terms(step, batch, selection, condition)
         terms |= grounding_terms(step, batch, selection, _clip(step, batch))
     return _apply(step, batch, terms, optimizer)
-
-
-def _condition(step: Step, batch: Batch, selection: Selection | None) -> Tensor | None:
-    if selection is None or not step.wants(*MODULATED_RETRIEVAL):
-        return None
-    return proposal_feature(step.model.grounding, batch, selection.best())
 
 
 def _clip(step: Step, batch: Batch) -> BestClip | None:
     if not step.wants("explicit_to_grounding", "modulated_nll", "match_grounding"):
         return None
-    return best_clip(step.model.retrieval(batch))
+    return best_clip(step.model.retrieval, batch)
 
 
 def _apply(

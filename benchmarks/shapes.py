@@ -1,0 +1,100 @@
+"""Batches of random numbers in the shapes of the field's data sets, and the published sizes of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dciml.batching import Batch, QueryBatch, VideoBatch
+from dciml.build import MODEL_FORMAT, ModelCard, build_dual
+from dciml.config import RunConfig, parse_config
+from dciml.models.dual import DualBranch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a batch; `sentence_words` are the lengths that sentences are drawn from, evenly."""
+
+    videos: int
+    queries: int
+    frames: tuple[int, int]  # fewest and most rows of a video
+    video_width: int
+    text_width: int
+    sentence_words: tuple[int, int]
+    max_words: int
+    vocabulary: int
+    proposals: int
+
+
+SHAPES = {
+    # 16 videos of 3.7 sentences; 13.5 words a sentence; nearly all videos are longer than 128 rows
+    "activitynet": Shape(16, 59, (128, 128), 1024, 1024, (5, 30), 30, 8000, 10),
+    "charades": Shape(16, 37, (32, 64), 1024, 1024, (3, 14), 30, 1111, 8),
+    "tvr": Shape(16, 80, (40, 64), 3072, 768, (6, 24), 30, 8000, 10),
+}
+
+
+def make_config(shape: Shape, **training: Any) -> RunConfig:
+    """Published sizes (METHOD §2, §3), all pathways on."""
+    return parse_config(
+        {
+            "name": "benchmark",
+            "data": {"folder": "none"},
+            "text": {"max_words": shape.max_words},
+            "grounding": {"num_proposals": shape.proposals},
+            "mutual": {"from_epoch": 0},
+            "training": training,
+        },
+        "benchmark",
+    )
+
+
+def make_model(shape: Shape, config: RunConfig, seed: int = 0) -> DualBranch:
+    """Fresh weights."""
+    torch.manual_seed(seed)
+    card = ModelCard(
+        kind="dciml",
+        format_version=MODEL_FORMAT,
+        video_width=shape.video_width,
+        text_width=shape.text_width,
+        static_width=300,
+        vocabulary_size=shape.vocabulary,
+        store_encoder="random",
+        text_encoder="random",
+    )
+    return build_dual(config, card)
+
+
+def make_batch(shape: Shape, seed: int = 0, num_clips: int = 32) -> Batch:
+    """Unit rows of random direction; sentences of random words, a third of them hidden."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low: int, high: int, count: int) -> torch.Tensor:
+        return torch.randint(low, high + 1, (count,), generator=generator)
+
+    def unit(*size: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.randn(*size, generator=generator), dim=-1)
+
+    num_frames = between(*shape.frames, shape.videos)
+    num_words = between(*shape.sentence_words, shape.queries)
+    frame_mask = torch.arange(int(num_frames.max())) < num_frames[:, None]
+    word_mask = torch.arange(int(num_words.max())) < num_words[:, None]
+    hidden = (torch.rand(word_mask.shape, generator=generator) < 1 / 3) & word_mask
+    videos = VideoBatch(
+        tuple(f"v{i}" for i in range(shape.videos)),
+        unit(shape.videos, num_clips, shape.video_width),
+        unit(*frame_mask.shape, shape.video_width) * frame_mask[..., None],
+        frame_mask,
+    )
+    queries = QueryBatch(
+        tuple(f"q{i}" for i in range(shape.queries)),
+        unit(*word_mask.shape, shape.text_width) * word_mask[..., None],
+        unit(*word_mask.shape, 300) * word_mask[..., None],
+        word_mask,
+        torch.randint(1, shape.vocabulary, word_mask.shape, generator=generator) * word_mask,
+        hidden,
+    )
+    owner = torch.arange(shape.queries) * shape.videos // shape.queries
+    return Batch(videos, queries, owner)

@@ -1,0 +1,62 @@
+"""Rows without padding, and the dropout of random bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dciml.models.dropout import Dropout
+from dciml.models.packing import Packing
+
+MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+
+
+def test_pack_and_pad_are_inverse_with_gradients() -> None:
+    packing = Packing.of(MASK)
+    x = torch.randn(3, 3, 4, requires_grad=True)
+    rows = packing.pack(x)
+    torch.testing.assert_close(rows, torch.cat([x[0, :2], x[1, :1], x[2]]))
+    padded = packing.pad(rows)
+    torch.testing.assert_close(padded, x * MASK[..., None])
+    padded.square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach() * MASK[..., None])
+    assert packing.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2]
+
+
+def test_repeated_packing_holds_repeated_rows() -> None:
+    packing, x = Packing.of(MASK), torch.randn(3, 3, 4)
+    twice = packing.repeat(2)
+    rows = packing.pack(x).repeat(2, 1)
+    torch.testing.assert_close(twice.pad(rows), (x * MASK[..., None]).repeat(2, 1, 1))
+    assert twice.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 5]
+    assert Packing.full(3, 3).repeat(2) == Packing.full(6, 3)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.2, 0.5])
+def test_dropout_keeps_the_mean_and_drops_its_share(probability: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1001, 999)
+    out = Dropout(probability)(x)
+    dropped = (out == 0).float().mean().item()
+    assert dropped == pytest.approx(probability, abs=0.004)
+    assert out.mean().item() == pytest.approx(1.0, abs=0.004)
+    values = out.unique()
+    assert len(values) == 2
+    # Neighbours share no random number: the share of pairs that both fall is the square.
+    both = ((out[:, 1:] == 0) & (out[:, :-1] == 0)).float().mean().item()
+    assert both == pytest.approx(dropped**2, abs=0.002)
+
+
+def test_dropout_does_nothing_in_evaluation_and_follows_the_seed() -> None:
+    dropout, x = Dropout(0.3), torch.randn(7, 5)
+    torch.manual_seed(3)
+    first = dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), first)
+    assert not torch.equal(dropout(x), first)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_dropout_refuses_a_probability_of_one() -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        Dropout(1.0)

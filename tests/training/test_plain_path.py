@@ -1,0 +1,104 @@
+"""The fast training step equals the plain one, in which nothing is shared and nothing is skipped (tests/oracle)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from plain_step import plain_terms
+
+from dciml.batching import Batch
+from dciml.config import parse_config
+from dciml.models.dual import DualBranch
+from dciml.models.grounding import GroundingBranch
+from dciml.models.mutual import best_clip
+from dciml.models.retrieval import RetrievalBranch
+from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms
+
+RETRIEVAL_TERMS = (
+    "nce_clip", "nce_frame", "triplet_clip", "triplet_frame", "query_diversity",
+    "explicit_to_retrieval", "modulated_clip", "modulated_frame", "match_clip", "match_frame",
+)  # fmt: skip
+GROUNDING_TERMS = (
+    "reconstruct", "contrast_reference", "contrast_left", "contrast_right", "proposal_diversity",
+    "explicit_to_grounding", "modulated_nll", "match_grounding",
+)  # fmt: skip
+SIDES = {"retrieval": RETRIEVAL_TERMS, "grounding": GROUNDING_TERMS}
+
+
+def make_step(layers: int, dtype: torch.dtype) -> Step:
+    """No dropout, all pathways on, margins so wide that every hinge is active."""
+    torch.manual_seed(0)
+    retrieval = RetrievalBranch(
+        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=0.0
+    )
+    grounding = GroundingBranch(
+        video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=layers, num_proposals=4,
+        num_positions=6, dropout=0.0,
+    )  # fmt: skip
+    config = parse_config(
+        {
+            "name": "test",
+            "data": {"folder": "unused"},
+            "text": {"max_words": 9},
+            "mutual": {"from_epoch": 0, "grounding_margin": 5.0},
+            "retrieval": {"margin": 2.0},
+            "grounding": {"reference_margin": 5.0, "negative_margin": 5.0},
+        },
+        "test",
+    )
+    model = DualBranch(retrieval, grounding, 16).to(dtype)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return Step(fabric, model, config, 0, torch.Generator().manual_seed(0))
+
+
+def fast_terms(step: Step, batch: Batch, side: str) -> dict[str, torch.Tensor]:
+    selection = step.model.grounding.select(batch)
+    if side == "retrieval":
+        return retrieval_terms(step, batch, selection, selection.best_feature())
+    with as_teacher(step.model.retrieval):
+        clip = best_clip(step.model.retrieval, batch)
+    return grounding_terms(step, batch, selection, clip)
+
+
+def in_double(batch: Batch) -> Batch:
+    videos, queries = batch.videos, batch.queries
+    return replace(
+        batch,
+        videos=replace(videos, clips=videos.clips.double(), frames=videos.frames.double()),
+        queries=replace(queries, words=queries.words.double(), static_words=queries.static_words.double()),
+    )
+
+
+def gradients(step: Step, loss: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    step.model.zero_grad()
+    loss.backward(retain_graph=True)
+    for name, parameter in step.model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        yield name, gradient.double()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("side", ["retrieval", "grounding"])
+def test_every_term_and_gradient_equals_the_plain_path(
+    batch_of: Callable[..., Batch], side: str, layers: int
+) -> None:
+    """Float32 against the plain path in float64: 1e-4 of the largest gradient of each parameter."""
+    batch = batch_of((2, 1, 3, 1))
+    fast, plain = make_step(layers, torch.float32), make_step(layers, torch.float64)
+    values, expected = fast_terms(fast, batch, side), plain_terms(plain, in_double(batch), side)
+    assert set(values) == set(expected) == set(SIDES[side])
+    for term in SIDES[side]:
+        torch.testing.assert_close(values[term].double(), expected[term].double(), atol=1e-6, rtol=1e-5)
+        pairs = zip(gradients(fast, values[term]), gradients(plain, expected[term]), strict=True)
+        all_pairs = list(pairs)
+        largest = max(float(right.abs().max()) for _, (_, right) in all_pairs)
+        assert largest > 0, f"{term} has no gradient"
+        for (name, left), (_, right) in all_pairs:
+            scale = max(float(right.abs().max()), 1e-3 * largest)
+            worst: Any = (left - right).abs().max() / scale
+            assert worst < 1e-4, f"{term}: the gradient of {name} is off by {worst:.1e} of its size"
