@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.hdf5 import import_hdf5, scan_hdf5
+from dciml.features.hdf5 import Hdf5Source, scan_hdf5
+from dciml.features.source import write_store
+from dciml.features.store import FeatureStore
 
 
 def make_file(path: Path, **videos: np.ndarray) -> Path:
@@ -19,6 +21,18 @@ def make_file(path: Path, **videos: np.ndarray) -> Path:
             dataset.attrs["duration"] = 10
             dataset.attrs["split"] = "train"
     return path
+
+
+def import_hdf5(
+    path: Path,
+    store: Path,
+    encoder: str,
+    rate: float | None = None,
+    durations: dict[str, float] | None = None,
+    video_ids: list[str] | None = None,
+) -> FeatureStore:
+    source = Hdf5Source(path, encoder, rate)
+    return write_store(source, store, source.video_ids if video_ids is None else video_ids, durations or {})
 
 
 def test_import_keeps_rows_durations_and_manifest(tmp_path: Path) -> None:
@@ -35,8 +49,8 @@ def test_import_keeps_rows_durations_and_manifest(tmp_path: Path) -> None:
 def test_import_takes_only_the_wanted_videos(tmp_path: Path) -> None:
     path = make_file(tmp_path / "x.h5", a=np.ones((2, 3)), b=np.ones((2, 9)))
     assert import_hdf5(path, tmp_path / "s", "e", video_ids=["a"]).video_ids == ("a",)
-    with pytest.raises(DataError, match=r"no features of 1 video.*'c'"):
-        import_hdf5(path, tmp_path / "t", "e", video_ids=["a", "c"])
+    with pytest.raises(DataError, match=r"x\.h5: none of the wanted videos has features here"):
+        import_hdf5(path, tmp_path / "t", "e", video_ids=["c"])
 
 
 def test_scan_tells_shape_duration_and_split(tmp_path: Path) -> None:
@@ -51,6 +65,25 @@ def test_group_around_one_dataset_counts_as_the_video(tmp_path: Path) -> None:
     assert store.video_ids == ("v_1",)
 
 
+def test_group_of_several_datasets_stands_for_its_c3d_features_or_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("v_1")
+        group.create_dataset("other", data=np.zeros((5, 9)))
+        group.create_dataset("c3d_features", data=np.ones((2, 3)))
+    source = Hdf5Source(tmp_path / "x.h5", "c3d", None)
+    assert source.num_rows("v_1") == 2
+    assert next(source.read(["v_1"])).tolist() == np.ones((2, 3)).tolist()
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file.create_group("v_1")
+    with pytest.raises(DataError, match=r"y\.h5, field v_1: this is not a dataset"):
+        scan_hdf5(tmp_path / "y.h5")
+
+
+def test_axes_of_length_one_between_rows_and_width_are_dropped(tmp_path: Path) -> None:
+    store = import_hdf5(make_file(tmp_path / "x.h5", a=np.ones((4, 1, 1, 3))), tmp_path / "s", "i3d")
+    assert store.rows("a").shape == (4, 3)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -58,8 +91,8 @@ def test_group_around_one_dataset_counts_as_the_video(tmp_path: Path) -> None:
         (np.array([[1.0, -np.inf, 0.0]]), "row 0, column 1: a value is -inf"),
         (np.ones((2, 4)), r"shape \(2, 4\), not \(T, 3\)"),
         (np.ones((0, 3)), "no rows"),
-        (np.ones(3), r"the dataset has the shape \(3,\), not \[T, D\]"),
-        (np.ones((2, 3, 1)), r"the dataset has the shape \(2, 3, 1\), not \[T, D\]"),
+        (np.ones(3), r"the array has the shape \(3,\), not \[T, D\]"),
+        (np.ones((2, 3, 1)), r"the array has the shape \(2, 3, 1\), not \[T, D\]"),
     ],
 )
 def test_bad_dataset_is_refused_by_file_and_name(tmp_path: Path, rows: np.ndarray, message: str) -> None:

@@ -71,6 +71,7 @@ def test_benchmark_becomes_a_data_folder(corpus: Path, tmp_path: Path) -> None:
         "dropped moments": [0, 0],
         "videos without queries": [0, 1],
         "queries without features": [0, 0],
+        "queries without moments": [0, 0],
     }
 
 
@@ -172,42 +173,6 @@ def test_slightly_different_durations_agree_and_others_are_refused(tmp_path: Pat
         DataError, match=r"line 1, field duration: the video 'a' lasts 10.0 s here and 30.0 s"
     ):
         prepare_records(files, far, tmp_path / "e", "x", ImportOptions())
-
-
-def test_charades_sta_command(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("AAAAA 0.0 6.9##a person reads.\n")
-    (tmp_path / "test.txt").write_text("BBBBB 1.0 31.0##person runs.\n")
-    (tmp_path / "train.csv").write_text("id,length\nAAAAA,33.67\n")
-    (tmp_path / "test.csv").write_text("id,length\nBBBBB,30.5\n")
-    write_h5(tmp_path / "x.h5", AAAAA=(None, None), BBBBB=(30.9, None))
-    names = {
-        "--train": "train.txt",
-        "--test": "test.txt",
-        "--train-csv": "train.csv",
-        "--test-csv": "test.csv",
-    }
-    files = [part for name, file in names.items() for part in (name, tmp_path / file)]
-    run("charades-sta", *files, "--features", tmp_path / "x.h5", "--out", tmp_path / "d")
-    folder = DataFolder.open(tmp_path / "d")
-    assert folder.queries("test")[0].moments == ((1.0, 30.5),)
-    assert folder.store.duration_seconds("BBBBB") == 30.5
-    (tmp_path / "test.csv").write_text("id,length\nBBBBB,50\n")
-    with pytest.raises(
-        DataError, match=r"test\.txt, line 1, field video_id: the video 'BBBBB' lasts 50.0 s here"
-    ):
-        run("charades-sta", *files, "--features", tmp_path / "x.h5", "--out", tmp_path / "e")
-
-
-def test_activitynet_command(tmp_path: Path) -> None:
-    for split, video_id in (("train", "v_a"), ("test", "v_b")):
-        entry = {"duration": 20.0, "timestamps": [[0, 5]], "sentences": ["A dog."]}
-        (tmp_path / f"{split}.json").write_text(json.dumps({video_id: entry}))
-    write_h5(tmp_path / "x.h5", v_a=(None, None), v_b=(None, None))
-    files = ("--train", tmp_path / "train.json", "--test", tmp_path / "test.json")
-    run("activitynet", *files, "--features", tmp_path / "x.h5", "--out", tmp_path / "d")
-    folder = DataFolder.open(tmp_path / "d")
-    assert folder.queries("test")[0].query_id == "activitynet_test_v_b_0"
-    assert folder.store.manifest.encoder == "imported:activitynet_captions"
 
 
 @pytest.mark.parametrize(("option", "message"), [("train", "not NAME=FILE"), ("=x", "not NAME=FILE")])

@@ -4,6 +4,7 @@
     DIR/videos.jsonl     {"video_id", "duration_seconds", "split"}, one line a video and split
     DIR/<split>.jsonl    the queries of a split, as in `datasets.records`
     DIR/features/        the feature store
+    DIR/text/            text features that came with a release, if there were any
 
 The corpus of a split is every video of that split, those without a query too.
 """
@@ -24,7 +25,7 @@ from dciml.types import Query, TrainingPair, Video
 
 FORMAT_NAME = "dciml data folder"
 FORMAT_VERSION = 1
-DATA_FILE, VIDEOS_FILE, FEATURES_FOLDER = "data.json", "videos.jsonl", "features"
+DATA_FILE, VIDEOS_FILE, FEATURES_FOLDER, TEXT_FOLDER = "data.json", "videos.jsonl", "features", "text"
 _IMPORT = "import the data again with `dciml import`"
 
 

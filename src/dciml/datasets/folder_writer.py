@@ -14,6 +14,7 @@ from dciml.datasets.folder import (
     FEATURES_FOLDER,
     FORMAT_NAME,
     FORMAT_VERSION,
+    TEXT_FOLDER,
     VIDEOS_FILE,
     DataFolder,
 )
@@ -30,8 +31,9 @@ def write_data_folder(
     name: str,
     queries: Mapping[str, Sequence[Query]],
     videos: Sequence[Video],
-    build_store: Callable[[Path], None],
+    build_store: Callable[[Path], object],
     *,
+    build_text: Callable[[Path], object] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> DataFolder:
     """Write a data folder beside its place and rename it once everything is there and fits together.
@@ -42,6 +44,7 @@ def write_data_folder(
         queries: of each split; the splits are its keys.
         videos: each names its split.
         build_store: is called with the folder in which it is to make a feature store of these videos.
+        build_text: is called with a new folder in which it is to put text features that came with the data.
         notes: where the data came from; JSON values.
     Raises:
         DataError: the place is taken, a split has a name that cannot be a file's, or the parts do not fit.
@@ -58,6 +61,9 @@ def write_data_folder(
     try:
         partial.chmod(0o755)
         build_store(partial / FEATURES_FOLDER)
+        if build_text is not None:
+            (partial / TEXT_FOLDER).mkdir()
+            build_text(partial / TEXT_FOLDER)
         _write_files(partial, name, queries, videos, notes or {})
         _check(DataFolder.open(partial))
         partial.replace(path)

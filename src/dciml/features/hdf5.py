@@ -1,8 +1,8 @@
-"""Features from HDF5 files, one dataset [T, D] per video, into a feature store, video by video."""
+"""Features from an HDF5 file: one dataset [T, D] per video, or a group of that name around it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
-from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features.rows import as_rows, rows_shape
 
-_COMMIT_EVERY = 256
+C3D_DATASET = "c3d_features"  # in each video's group of sub_activitynet_v1-3.c3d.hdf5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,75 +28,65 @@ class Hdf5Video:
     split: str | None
 
 
-def scan_hdf5(path: str | Path) -> dict[str, Hdf5Video]:
-    """List the videos of a file, in its order, from shapes and the attributes `duration` and `split`.
+class Hdf5Source:
+    """An HDF5 file; `encoder` and `rows_per_second` go into the store's manifest, since such a file does not say.
 
     Raises:
         DataError: not an HDF5 file, or one without videos, or an attribute of the wrong kind.
     """
+
+    def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
+        self.path, self.encoder, self.rows_per_second = path, encoder, rows_per_second
+        self._videos = scan_hdf5(path)
+        videos = self._videos.values()
+        self.video_ids = tuple(self._videos)
+        self.durations = {v.video_id: v.duration_seconds for v in videos if v.duration_seconds is not None}
+        self.splits = {v.video_id: v.split for v in videos if v.split is not None}
+
+    def place(self, video_id: str) -> Where:
+        """The dataset of a video."""
+        return Where(self.path, field=video_id)
+
+    def origin(self, video_id: str) -> str | None:
+        """The file's name."""
+        return self.path.name
+
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video. Raises DataError: its dataset is not [T, D]."""
+        return rows_shape(self._videos[video_id].shape, self.place(video_id))[0]
+
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows of these videos, one after another. Raises DataError: a dataset is not [T, D] or is damaged."""
+        with _opened(self.path) as file:
+            for video_id in video_ids:
+                place = self.place(video_id)
+                dataset = _dataset(file[video_id], place)
+                rows_shape(dataset.shape, place)  # before a dataset of another kind is read as a whole
+                try:
+                    values = np.asarray(dataset[...])
+                except OSError as error:
+                    raise DataError(
+                        f"the dataset cannot be read ({error})", where=place, mend="check the file"
+                    ) from error
+                yield as_rows(values, place)
+
+
+def scan_hdf5(path: str | Path) -> Mapping[str, Hdf5Video]:
+    """List the videos of a file, in its order, from shapes and the attributes `duration` and `split`.
+
+    Raises:
+        DataError: as `Hdf5Source`.
+    """
     path = Path(path)
     with _opened(path) as file:
-        return {video_id: _describe(path, video_id, dataset) for video_id, dataset in _datasets(file, path)}
-
-
-def import_hdf5(
-    h5_path: str | Path,
-    store_path: str | Path,
-    encoder: str,
-    rows_per_second: float | None = None,
-    durations: Mapping[str, float] | None = None,
-    *,
-    video_ids: Collection[str] | None = None,
-) -> FeatureStore:
-    """Copy the videos of an HDF5 file into a store, which is made when there is none.
-
-    Args:
-        h5_path: one dataset [T, D] per video, named by its id, or a group of that name around it.
-        store_path: the store's folder.
-        encoder: names what made the features.
-        rows_per_second: of the features; None when it varies.
-        durations: seconds of each video; where it is silent, the dataset's attribute `duration` counts.
-        video_ids: only these; None takes all.
-    Raises:
-        DataError: a dataset of another width or dimension, without rows, with NaN, or without a duration; the
-            message names the file and the dataset. Also: a wanted video is not in the file.
-    """
-    h5_path, known = Path(h5_path), durations or {}
-    with _opened(h5_path) as file:
-        found = _wanted(_datasets(file, h5_path), video_ids, h5_path)
-        manifest = StoreManifest(encoder, _width(found, h5_path), rows_per_second)
-        with FeatureStoreWriter(store_path, manifest, commit_every=_COMMIT_EVERY) as writer:
-            for video_id, dataset in found.items():
-                place = Where(h5_path, field=video_id)
-                duration = known.get(video_id, _describe(h5_path, video_id, dataset).duration_seconds)
-                if duration is None:
-                    mend = "set the dataset's attribute `duration`, or give durations in another file"
-                    raise DataError("the duration of the video is not known", where=place, mend=mend)
-                _append(writer, video_id, _read(dataset, place), duration, place)
-    return FeatureStore.open(store_path)
-
-
-def _wanted(
-    datasets: Iterable[tuple[str, h5py.Dataset]], video_ids: Collection[str] | None, path: Path
-) -> dict[str, h5py.Dataset]:
-    if video_ids is None:
-        return dict(datasets)
-    wanted = set(video_ids)
-    found = {video_id: dataset for video_id, dataset in datasets if video_id in wanted}
-    missing = sorted(wanted - found.keys())
-    if missing:
-        what = f"there are no features of {len(missing)} video(s), for example {missing[0]!r}"
-        raise DataError(what, where=path, mend="add their datasets to the file, or leave these videos out")
-    return found
-
-
-def _append(
-    writer: FeatureStoreWriter, video_id: str, rows: NDArray[Any], duration: float, place: Where
-) -> None:
-    try:
-        writer.append(video_id, rows, duration, source=Path(place.path).name)
-    except DataError as error:  # the store names itself; the user needs the file that is to be mended
-        raise DataError(error.what, where=place, mend=error.mend) from error
+        if len(file) == 0:
+            raise DataError(
+                "the file holds no dataset", where=path, mend="write one dataset [T, D] per video"
+            )
+        return {
+            name: _describe(name, _dataset(item, Where(path, field=name)), path)
+            for name, item in file.items()
+        }
 
 
 @contextmanager
@@ -115,20 +105,19 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _datasets(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield (video id, dataset); a group of one dataset stands for it, as in ActivityNet's C3D release."""
-    if len(file) == 0:
-        raise DataError("the file holds no dataset", where=path, mend="write one dataset [T, D] per video")
-    for name, item in file.items():
-        if isinstance(item, h5py.Group) and len(item) == 1:
+def _dataset(item: Any, place: Where) -> h5py.Dataset:
+    """A group of one dataset, or one with C3D's, stands for it, as in ActivityNet's release."""
+    if isinstance(item, h5py.Group):
+        if C3D_DATASET in item:
+            item = item[C3D_DATASET]
+        elif len(item) == 1:
             item = next(iter(item.values()))
-        if not isinstance(item, h5py.Dataset):
-            place = Where(path, field=name)
-            raise DataError("this is not a dataset", where=place, mend="write one dataset [T, D] per video")
-        yield name, item
+    if not isinstance(item, h5py.Dataset):
+        raise DataError("this is not a dataset", where=place, mend="write one dataset [T, D] per video")
+    return item
 
 
-def _describe(path: Path, video_id: str, dataset: h5py.Dataset) -> Hdf5Video:
+def _describe(video_id: str, dataset: h5py.Dataset, path: Path) -> Hdf5Video:
     duration, split = dataset.attrs.get("duration"), dataset.attrs.get("split")
     if duration is not None:
         try:
@@ -139,27 +128,3 @@ def _describe(path: Path, video_id: str, dataset: h5py.Dataset) -> Hdf5Video:
     if isinstance(split, bytes):
         split = split.decode()
     return Hdf5Video(video_id, dataset.shape, duration, None if split is None else str(split))
-
-
-def _width(found: Mapping[str, h5py.Dataset], path: Path) -> int:
-    if not found:
-        raise DataError("none of the wanted videos is in the file", where=path, mend="check the ids")
-    name, first = next(iter(found.items()))
-    if len(first.shape) != 2 or first.shape[1] == 0:
-        raise _wrong_shape(Where(path, field=name), first.shape)
-    return int(first.shape[1])
-
-
-def _read(dataset: h5py.Dataset, place: Where) -> NDArray[Any]:
-    if len(dataset.shape) != 2:
-        raise _wrong_shape(place, dataset.shape)
-    try:
-        return np.asarray(dataset[...])
-    except OSError as error:
-        raise DataError(
-            f"the dataset cannot be read ({error})", where=place, mend="check the file"
-        ) from error
-
-
-def _wrong_shape(place: Where, shape: tuple[int, ...]) -> DataError:
-    return DataError(f"the dataset has the shape {shape}, not [T, D]", where=place, mend="write rows × width")

@@ -1,21 +1,39 @@
-"""Features as a user hands them over, an HDF5 file or a store, behind one face."""
+"""Features as a user hands them over, in any released form, behind one face; and their way into a store."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from dciml.features.hdf5 import import_hdf5, scan_hdf5
+from numpy.typing import NDArray
+
+from dciml.errors import DataError, Where
+from dciml.features.arrays import ArrayFolderSource
+from dciml.features.bigfile import BigFileSource, is_bigfile
+from dciml.features.hdf5 import Hdf5Source
+from dciml.features.joined_source import JoinedSource
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features.store_format import MANIFEST_FILE
+
+_COMMIT_EVERY = 256
 
 
 class FeatureSource(Protocol):
-    """Features that can be copied into a store."""
+    """Features of videos, in files of any form."""
 
     @property
     def path(self) -> Path:
         """Where they lie."""
+
+    @property
+    def encoder(self) -> str:
+        """What made them."""
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Rows a second; None when it varies or is not known."""
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -23,31 +41,23 @@ class FeatureSource(Protocol):
 
     @property
     def durations(self) -> Mapping[str, float]:
-        """Seconds of the videos whose length the source knows."""
+        """Seconds of the videos whose length the source states."""
 
     @property
     def splits(self) -> Mapping[str, str]:
         """The split of the videos for which the source names one."""
 
-    def copy(self, store_path: Path, video_ids: Collection[str], durations: Mapping[str, float]) -> None:
-        """Write a store of these videos with these durations; errors as a store writer's `append`."""
+    def place(self, video_id: str) -> Where:
+        """Where a video's rows lie, for an error message."""
 
+    def origin(self, video_id: str) -> str | None:
+        """What a store is to say of where the rows came from."""
 
-class Hdf5Source:
-    """An HDF5 file; `encoder` and `rows_per_second` go into the manifest, since such a file does not say."""
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video."""
 
-    def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
-        self.path, self._encoder, self._rows_per_second = path, encoder, rows_per_second
-        videos = scan_hdf5(path).values()
-        self.video_ids = tuple(video.video_id for video in videos)
-        self.durations = {v.video_id: v.duration_seconds for v in videos if v.duration_seconds is not None}
-        self.splits = {v.video_id: v.split for v in videos if v.split is not None}
-
-    def copy(self, store_path: Path, video_ids: Collection[str], durations: Mapping[str, float]) -> None:
-        """Write a store of these videos with these durations."""
-        import_hdf5(
-            self.path, store_path, self._encoder, self._rows_per_second, durations, video_ids=video_ids
-        )
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows (T, D) of these videos, one after another. Raises DataError: they cannot be read."""
 
 
 class StoreSource:
@@ -56,34 +66,91 @@ class StoreSource:
     def __init__(self, path: Path, encoder: str | None, rows_per_second: float | None) -> None:
         self.path, self._store = path, FeatureStore.open(path)
         manifest = self._store.manifest
-        self._manifest = StoreManifest(
-            encoder or manifest.encoder, manifest.width, rows_per_second or manifest.rows_per_second
-        )
+        self.encoder = encoder or manifest.encoder
+        self.rows_per_second = rows_per_second or manifest.rows_per_second
         self.video_ids = self._store.video_ids
         self.durations = {video_id: self._store.duration_seconds(video_id) for video_id in self.video_ids}
         self.splits: Mapping[str, str] = {}
 
-    def copy(self, store_path: Path, video_ids: Collection[str], durations: Mapping[str, float]) -> None:
-        """Write a store of these videos with these durations."""
-        wanted = set(video_ids)
-        with FeatureStoreWriter(store_path, self._manifest, commit_every=256) as writer:
-            for video_id in self.video_ids:
-                if video_id in wanted:
-                    seconds = durations.get(video_id, self.durations[video_id])
-                    writer.append(video_id, self._store.rows(video_id), seconds, self._store.source(video_id))
+    def place(self, video_id: str) -> Where:
+        """The video in the store."""
+        return Where(self.path, field=video_id)
+
+    def origin(self, video_id: str) -> str | None:
+        """As the store says; for extracted videos the media file."""
+        return self._store.source(video_id)
+
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video."""
+        return self._store.num_rows(video_id)
+
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows of these videos, one after another."""
+        return (self._store.rows(video_id) for video_id in video_ids)
 
 
 def open_features(
-    path: str | Path, name: str, encoder: str | None = None, rows_per_second: float | None = None
+    paths: Path | Sequence[Path], name: str, encoder: str | None = None, rows_per_second: float | None = None
 ) -> FeatureSource:
-    """Open an HDF5 file or a store folder.
+    """Open features of any form: a store, an HDF5 file, a BigFile folder, a folder of `.npy` or `.npz` files.
 
     Args:
-        name: of the data; without `encoder`, HDF5 features are said to be `imported:<name>`.
+        paths: one, or several that are joined row by row.
+        name: of the data; without `encoder`, features of files that do not say are called `imported:<name>`.
     Raises:
-        DataError: neither of the two.
+        DataError: none of these forms, or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        return StoreSource(path, encoder, rows_per_second)
-    return Hdf5Source(path, encoder or f"imported:{name}", rows_per_second)
+    if isinstance(paths, Path):
+        return _open_one(paths, encoder, f"imported:{name}", rows_per_second)
+    if len(paths) == 1:
+        return _open_one(paths[0], encoder, f"imported:{name}", rows_per_second)
+    parts = [_open_one(path, None, f"imported:{path.stem}", rows_per_second) for path in paths]
+    return JoinedSource(parts, encoder, rows_per_second)
+
+
+def _open_one(path: Path, encoder: str | None, default: str, rows_per_second: float | None) -> FeatureSource:
+    if not path.is_dir():
+        return Hdf5Source(path, encoder or default, rows_per_second)
+    if is_bigfile(path):
+        return BigFileSource(path, encoder or default, rows_per_second)
+    if not (path / MANIFEST_FILE).exists() and any(path.glob("*.np[yz]")):
+        return ArrayFolderSource(path, encoder or default, rows_per_second)
+    return StoreSource(path, encoder, rows_per_second)
+
+
+def write_store(
+    source: FeatureSource, store_path: Path, video_ids: Collection[str], durations: Mapping[str, float]
+) -> FeatureStore:
+    """Write a store of these videos with these durations, video by video, in the order of the source.
+
+    Raises:
+        DataError: no video, one without a duration, or rows that a store cannot hold; the message names the place.
+    """
+    wanted = [video_id for video_id in source.video_ids if video_id in set(video_ids)]
+    if not wanted:
+        raise DataError(
+            "none of the wanted videos has features here", where=source.path, mend="check the ids"
+        )
+    rows_of = source.read(wanted)
+    first = next(rows_of)
+    manifest = StoreManifest(source.encoder, int(first.shape[1]), source.rows_per_second)
+    with FeatureStoreWriter(store_path, manifest, commit_every=_COMMIT_EVERY) as writer:
+        for video_id, rows in zip(wanted, chain([first], rows_of), strict=True):
+            seconds = durations.get(video_id, source.durations.get(video_id))
+            if seconds is None:
+                raise unknown_duration(source.place(video_id))
+            try:
+                writer.append(video_id, rows, seconds, source.origin(video_id))
+            except DataError as error:  # the store names itself; the user needs the file that is to be mended
+                raise DataError(error.what, where=source.place(video_id), mend=error.mend) from error
+    return FeatureStore.open(store_path)
+
+
+def unknown_duration(place: Where) -> DataError:
+    """The error for a video whose length nothing tells."""
+    return DataError(
+        "the duration of the video is not known",
+        where=place,
+        mend="write `duration` into the sentences, set the attribute `duration` of its HDF5 dataset, or say how many "
+        "rows a second has with --rows-per-second",
+    )

@@ -9,7 +9,7 @@ from dciml.features.base import TextEncoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
 
-_KINDS = ("words", "minilm", "transformers")
+_KINDS = ("words", "minilm", "transformers", "released", "vectors")
 
 
 def create_text_encoder(
@@ -19,8 +19,9 @@ def create_text_encoder(
 
     Args:
         spec: `words` or `words:WIDTH` (the project's own), `minilm` (the package of the extra of that name),
-            or `transformers:FOLDER-OR-HUB-NAME`.
-        vocabulary: of the training sentences; only the project's own encoder depends on it.
+            `transformers:FOLDER-OR-HUB-NAME`, `released:FOLDER` (query features that came with a release) or
+            `vectors:FOLDER` (a table of word vectors that came with one).
+        vocabulary: of the training sentences; the project's own word rows depend on it.
         max_words: later words of a sentence are dropped.
         device: where a transformer runs.
     Raises:
@@ -41,8 +42,17 @@ def create_text_encoder(
         from dciml.features.transformers_text import TransformersTextEncoder
 
         return TransformersTextEncoder(argument, max_words=max_words, device=device)
+    if kind == "released" and argument:
+        from dciml.features.query_features import QueryFeatureEncoder
+
+        return QueryFeatureEncoder(argument, vocabulary, max_words)
+    if kind == "vectors" and argument:
+        from dciml.features.word_vectors import WordVectorEncoder
+
+        return WordVectorEncoder(argument, vocabulary, max_words)
     near = difflib.get_close_matches(kind, _KINDS, n=1)
     hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
     raise ConfigError(
-        f"unknown text encoder {spec!r}: use words, words:WIDTH, minilm or transformers:FOLDER{hint}"
+        f"unknown text encoder {spec!r}: use words, words:WIDTH, minilm, transformers:FOLDER, released:FOLDER or "
+        f"vectors:FOLDER{hint}"
     )

@@ -1,21 +1,26 @@
-"""Import: annotation files and features of whatever origin → a data folder."""
+"""Import: annotations and features of whatever origin → a data folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from dciml.datasets.activitynet import read_activitynet
-from dciml.datasets.charades_sta import read_charades_durations, read_charades_sta
+from dciml.datasets.csv_records import SUFFIXES as TABLE_SUFFIXES
+from dciml.datasets.csv_records import read_csv_queries
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.datasets.moments import BadMoments, PastEnd
+from dciml.datasets.published import Counts
 from dciml.datasets.records import QueryFile, read_queries, same_duration
 from dciml.errors import DataError, Where
-from dciml.features.source import FeatureSource, open_features
+from dciml.features.renamed import with_names_of
+from dciml.features.source import FeatureSource, open_features, unknown_duration, write_store
 from dciml.types import Query, Video
+
+Features = Path | Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,15 @@ class ImportOptions:
     """How strict an import is, and what a store's manifest is to say.
 
     `allow_missing` drops queries whose video has no features; `allow_extra` leaves out features that no split
-    names. Both are errors otherwise. For `past_end` and `bad_moments` see `datasets.moments`.
+    names. Both are errors otherwise. `strict_counts` makes other counts than the published ones an error. For
+    `past_end` and `bad_moments` see `datasets.moments`.
     """
 
     past_end: PastEnd = "clip"
     bad_moments: BadMoments = "refuse"
     allow_missing: bool = False
     allow_extra: bool = False
+    strict_counts: bool = False
     encoder: str | None = None
     rows_per_second: float | None = None
 
@@ -44,24 +51,30 @@ class SplitSummary:
     dropped_moments: int
     videos_without_queries: int
     queries_without_features: int
+    queries_without_moments: int
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import made: the folder, the counts of each split, and how many features it left out."""
+    """What an import made: the folder, the counts of each split, how many features it left out.
+
+    `warnings` says where counts are not the published ones.
+    """
 
     folder: DataFolder
     splits: Mapping[str, SplitSummary]
     features_left_out: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SplitInput:
-    """One split as read: its file, its queries, and the ids of its corpus."""
+    """One split as read: its file, its queries, the ids of its corpus, and the counts that must come out."""
 
     path: Path
     file: QueryFile
     corpus: tuple[str, ...]
+    expected: Counts | None = None
 
 
 def prepare_benchmark(folder: Path, out: Path, name: str, options: ImportOptions) -> ImportSummary:
@@ -73,96 +86,121 @@ def prepare_benchmark(folder: Path, out: Path, name: str, options: ImportOptions
             raise DataError("the video belongs to no split", where=place, mend="set its attribute `split`")
     splits = sorted(set(source.splits.values()), key=lambda split: (split != "train", split))
     inputs: dict[str, SplitInput] = {}
-    for split, path, file in _read_records(
+    for split, path, file in _read_own(
         {split: folder / f"{split}.jsonl" for split in splits}, source, options
     ):
         corpus = tuple(video_id for video_id in source.video_ids if source.splits[video_id] == split)
         inputs[split] = SplitInput(path, file, corpus)
-    return _assemble(out, name, inputs, source, options)
+    return assemble(out, name, inputs, source, options)
 
 
 def prepare_records(
-    files: Mapping[str, Path], features: Path, out: Path, name: str, options: ImportOptions
+    files: Mapping[str, Path], features: Features, out: Path, name: str, options: ImportOptions
 ) -> ImportSummary:
-    """Import records, a file for each split; the corpus of a split is the videos that its queries name."""
+    """Import one's own sentences, a file for each split: a table (`.csv`, `.tsv`) or JSON lines.
+
+    The corpus of a split is the videos that its queries name.
+    """
     source = open_features(features, name, options.encoder, options.rows_per_second)
+    # Once for the names alone: what a moment must fit into is known only when the features are found.
+    files_read = (_reader(path)(path, bad_moments="drop") for path in files.values())
+    source = with_names_of(source, [query.video_id for file in files_read for query in file.queries])
     inputs = {
         split: SplitInput(path, file, _asked_videos(file))
-        for split, path, file in _read_records(files, source, options)
+        for split, path, file in _read_own(files, source, options)
     }
-    return _assemble(out, name, inputs, source, options)
+    return assemble(out, name, inputs, source, options)
 
 
-def prepare_charades_sta(
-    files: Mapping[str, tuple[Path, Path]], features: Path, out: Path, name: str, options: ImportOptions
-) -> ImportSummary:
-    """Import Charades-STA; `files` gives each split its text file and the CSV file with its durations."""
-    source = open_features(features, name, options.encoder, options.rows_per_second)
-    inputs: dict[str, SplitInput] = {}
-    for split, (path, csv_path) in files.items():
-        durations = read_charades_durations(csv_path)
-        file = read_charades_sta(path, split, durations, options.past_end, options.bad_moments)
-        inputs[split] = SplitInput(path, file, _asked_videos(file))
-    return _assemble(out, name, inputs, source, options)
+class _Reader(Protocol):
+    def __call__(
+        self,
+        path: Path,
+        durations: Mapping[str, float] | None = None,
+        past_end: PastEnd = "clip",
+        bad_moments: BadMoments = "refuse",
+    ) -> QueryFile: ...
 
 
-def prepare_activitynet(
-    files: Mapping[str, Path], features: Path, out: Path, name: str, options: ImportOptions
-) -> ImportSummary:
-    """Import ActivityNet Captions, a file for each split; every video of a file is in the corpus."""
-    source = open_features(features, name, options.encoder, options.rows_per_second)
-    inputs: dict[str, SplitInput] = {}
-    for split, path in files.items():
-        file = read_activitynet(path, split, options.past_end, options.bad_moments)
-        inputs[split] = SplitInput(path, file, tuple(file.durations))
-    return _assemble(out, name, inputs, source, options)
+def _reader(path: Path) -> _Reader:
+    return read_csv_queries if path.suffix.lower() in TABLE_SUFFIXES else read_queries
 
 
-def _read_records(
+def _read_own(
     files: Mapping[str, Path], source: FeatureSource, options: ImportOptions
 ) -> Iterator[tuple[str, Path, QueryFile]]:
     durations = dict(source.durations)
     for split, path in files.items():
-        file = read_queries(path, durations, options.past_end, options.bad_moments)
+        read = _reader(path)
+        if source.rows_per_second:
+            stated = read(path, durations, bad_moments="drop")
+            unknown = set(_asked_videos(stated)) - stated.durations.keys() - durations.keys()
+            durations |= {v: _estimated_seconds(v, source) for v in unknown & set(source.video_ids)}
+        file = read(path, durations, options.past_end, options.bad_moments)
         durations = {**file.durations, **durations}
         yield split, path, file
+
+
+def _estimated_seconds(video_id: str, source: FeatureSource) -> float:
+    """The length that the number of rows tells; nothing else does. Raises DataError: no fixed rate is known."""
+    if not source.rows_per_second:
+        raise unknown_duration(source.place(video_id))
+    return source.num_rows(video_id) / source.rows_per_second
 
 
 def _asked_videos(file: QueryFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(query.video_id for query in file.queries))
 
 
-def _assemble(
-    out: Path, name: str, inputs: Mapping[str, SplitInput], source: FeatureSource, options: ImportOptions
+def assemble(
+    out: Path,
+    name: str,
+    inputs: Mapping[str, SplitInput],
+    source: FeatureSource,
+    options: ImportOptions,
+    build_text: Callable[[Path], object] | None = None,
 ) -> ImportSummary:
+    """Join what was read with the features and write the data folder.
+
+    Args:
+        inputs: what was read, for each split.
+        build_text: see `write_data_folder`.
+    Raises:
+        DataError: a video without features or without a known duration, durations that do not agree, an empty corpus,
+            and what else the options do not allow.
+    """
     have = frozenset(source.video_ids)
     durations = _joined_durations(inputs, source)
     queries: dict[str, tuple[Query, ...]] = {}
     videos: list[Video] = []
+    warnings: list[str] = []
     for split, part in inputs.items():
-        queries[split] = _with_features(split, part, source, have, options)
+        _check_features(split, part, source, have, options)
+        queries[split] = tuple(query for query in part.file.queries if query.video_id in have)
         corpus = [video_id for video_id in part.corpus if video_id in have]
-        _check_corpus(split, part, corpus, source, options)
-        videos += [Video(video_id, _known(video_id, durations, source), split) for video_id in corpus]
-    used = frozenset(video.video_id for video in videos)
-    num_extra = _count_extra(source, used, options)
-    annotations = {split: part.path.name for split, part in inputs.items()}
+        videos += [
+            Video(video_id, durations.get(video_id) or _estimated_seconds(video_id, source), split)
+            for video_id in corpus
+        ]
+        warnings += _check_counts(split, part, Counts(len(corpus), len(queries[split])), options)
+    used = {video.video_id: video.duration_seconds for video in videos}
+    num_extra = _count_extra(source, frozenset(used), options)
     folder = write_data_folder(
         out,
         name,
         queries,
         videos,
-        partial(source.copy, video_ids=used, durations=durations),
+        partial(write_store, source, video_ids=used, durations=used),
+        build_text=build_text,
         notes={
             "features": source.path.name,
-            "annotations": annotations,
+            "annotations": {split: part.path.name for split, part in inputs.items()},
             "clipped_moments": {split: part.file.num_clipped for split, part in inputs.items()},
             "dropped_moments": {split: part.file.num_dropped_moments for split, part in inputs.items()},
         },
     )
-    return ImportSummary(
-        folder, {split: _summary(folder, split, inputs[split]) for split in inputs}, num_extra
-    )
+    counts = {split: _summary(folder, split, inputs[split]) for split in inputs}
+    return ImportSummary(folder, counts, num_extra, tuple(warnings))
 
 
 def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -> dict[str, float]:
@@ -185,13 +223,25 @@ def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -
     return {**source.durations, **annotated}
 
 
-def _with_features(
+def _check_features(
     split: str, part: SplitInput, source: FeatureSource, have: frozenset[str], options: ImportOptions
-) -> tuple[Query, ...]:
+) -> None:
     corpus = frozenset(part.corpus)
+    missing = [v for v in dict.fromkeys((*_asked_videos(part.file), *part.corpus)) if v not in have]
+    if corpus and not corpus & have:
+        raise DataError(
+            f"none of the videos of the split {split!r} has features, so its corpus is empty",
+            where=part.path,
+            mend=f"name the videos as {source.path} does, for example {source.video_ids[0]!r}",
+        )
+    if missing and not options.allow_missing:
+        others = f", nor have {len(missing) - 1:,} others of this split" if len(missing) > 1 else ""
+        raise DataError(
+            f"the video {missing[0]!r} has no features in {source.path}{others}",
+            where=_place(part, missing[0]),
+            mend="add their features, or drop what refers to such videos with --allow-missing",
+        )
     for query in part.file.queries:
-        if query.video_id not in have and not options.allow_missing:
-            raise _no_features(query.video_id, source, _place(part, query.video_id))
         if query.video_id in have and query.video_id not in corpus:
             raise DataError(
                 f"the query {query.query_id!r} asks for the video {query.video_id!r}, "
@@ -199,21 +249,16 @@ def _with_features(
                 where=_place(part, query.video_id),
                 mend="move the query, or correct the attribute `split` of the video",
             )
-    return tuple(query for query in part.file.queries if query.video_id in have)
 
 
-def _check_corpus(
-    split: str, part: SplitInput, corpus: Sequence[str], source: FeatureSource, options: ImportOptions
-) -> None:
-    if not corpus:
-        raise DataError(
-            f"none of the videos of the split {split!r} has features, so its corpus is empty",
-            where=part.path,
-            mend=f"check that {source.path} names the videos in the same way",
-        )
-    missing = frozenset(part.corpus) - frozenset(corpus)
-    if missing and not options.allow_missing:
-        raise _no_features(min(missing), source, _place(part, min(missing)))
+def _check_counts(split: str, part: SplitInput, found: Counts, options: ImportOptions) -> list[str]:
+    if part.expected is None or part.expected.agree(found):
+        return []
+    what = f"the split {split!r} should have {part.expected}; found {found}"
+    if options.strict_counts:
+        mend = "use the released files and the features of all videos, or leave out --strict-counts"
+        raise DataError(what, where=part.path, mend=mend)
+    return [what]
 
 
 def _place(part: SplitInput, video_id: str) -> Where:
@@ -221,24 +266,6 @@ def _place(part: SplitInput, video_id: str) -> Where:
     asking = (query.query_id for query in part.file.queries if query.video_id == video_id)
     line = part.file.lines.get(next(asking, ""))
     return Where(part.path, line, "video_id" if line else video_id)
-
-
-def _no_features(video_id: str, source: FeatureSource, place: Where) -> DataError:
-    return DataError(
-        f"the video {video_id!r} has no features in {source.path}",
-        where=place,
-        mend="add its features, or drop what refers to such videos with --allow-missing",
-    )
-
-
-def _known(video_id: str, durations: Mapping[str, float], source: FeatureSource) -> float:
-    if video_id not in durations:
-        raise DataError(
-            "the duration of the video is not known",
-            where=Where(source.path, field=video_id),
-            mend="set the attribute `duration` of its dataset, or write `duration` into the records",
-        )
-    return durations[video_id]
 
 
 def _count_extra(source: FeatureSource, used: frozenset[str], options: ImportOptions) -> int:
@@ -253,12 +280,13 @@ def _count_extra(source: FeatureSource, used: frozenset[str], options: ImportOpt
 
 
 def _summary(folder: DataFolder, split: str, part: SplitInput) -> SplitSummary:
-    num_queries = len(folder.pairs(split))
+    queries = folder.queries(split)
     return SplitSummary(
         videos=len(folder.videos(split)),
-        queries=num_queries,
+        queries=len(queries),
         clipped_moments=part.file.num_clipped,
         dropped_moments=part.file.num_dropped_moments,
         videos_without_queries=len(folder.videos_without_queries(split)),
-        queries_without_features=len(part.file.queries) - num_queries,
+        queries_without_features=len(part.file.queries) - len(queries),
+        queries_without_moments=sum(not query.moments for query in queries),
     )

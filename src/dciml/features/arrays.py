@@ -1,0 +1,106 @@
+"""Features from a folder of arrays: VIDEO.npy or VIDEO.npz, one file a video.
+
+`.npz` is the form of QVHighlights, moment_detr and lighthouse: the rows are the array `features`. Files that hold
+pickled objects are refused, not loaded.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import DataError, Where
+from dciml.features.rows import as_rows
+
+SUFFIXES = (".npy", ".npz")
+FEATURES_KEY = "features"
+
+
+class ArrayFolderSource:
+    """A folder of `.npy` or `.npz` files; a file's name without its ending is the video's id.
+
+    Raises:
+        DataError: no such file there, or a video has two.
+    """
+
+    def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
+        self.path, self.encoder, self.rows_per_second = path, encoder, rows_per_second
+        self.durations: Mapping[str, float] = {}
+        self.splits: Mapping[str, str] = {}
+        self._files: dict[str, Path] = {}
+        for file in sorted(path.iterdir()):
+            if file.suffix not in SUFFIXES or file.name.startswith("."):
+                continue
+            if file.stem in self._files:
+                what = f"the video {file.stem!r} has two files, {self._files[file.stem].name} and {file.name}"
+                raise DataError(what, where=path, mend="remove one of them")
+            self._files[file.stem] = file
+        if not self._files:
+            raise DataError("the folder holds no .npy or .npz file", where=path, mend="check the path")
+        self.video_ids = tuple(self._files)
+
+    def place(self, video_id: str) -> Where:
+        """The file of a video."""
+        return Where(self._files[video_id])
+
+    def origin(self, video_id: str) -> str | None:
+        """The file's name."""
+        return self._files[video_id].name
+
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video. Raises DataError as `read`."""
+        return len(_rows(self._files[video_id]))
+
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows of these videos, one after another.
+
+        Raises:
+            DataError: a file is damaged, holds pickled objects or is not [T, D]; it is named.
+        """
+        for video_id in video_ids:
+            yield _rows(self._files[video_id])
+
+
+def _rows(file: Path) -> NDArray[Any]:
+    try:
+        # Mapped, a .npy file whose header promises more than the file holds is refused before memory is taken.
+        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+        values = _array_of(loaded, file) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise DataError(
+                "the file holds Python objects, which are never loaded",
+                where=file,
+                mend="save the rows alone, as an array of numbers",
+            ) from error
+        raise _damaged(file, error) from error
+    except (OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(file, error) from error
+    return as_rows(values, Where(file))
+
+
+def _array_of(archive: np.lib.npyio.NpzFile, file: Path) -> NDArray[Any]:
+    with archive:
+        names = archive.files
+        name = FEATURES_KEY if FEATURES_KEY in names else names[0] if len(names) == 1 else None
+        if name is None:
+            held = ", ".join(names) or "none"
+            raise DataError(
+                f"there is no array {FEATURES_KEY!r}; the arrays are: {held}",
+                where=Where(file, field=FEATURES_KEY),
+                mend=f"save the rows as {FEATURES_KEY!r}",
+            )
+        values: NDArray[Any] = archive[name]
+        return values
+
+
+def _damaged(file: Path, error: BaseException) -> DataError:
+    kind = "zip archive of arrays" if file.suffix == ".npz" else "NumPy array"
+    reason = str(error) or type(error).__name__
+    return DataError(f"this is not a readable {kind} ({reason})", where=file, mend="copy or extract it again")

@@ -1,0 +1,79 @@
+"""Features whose files name the videos a little differently from the annotations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from dciml.errors import Where
+
+if TYPE_CHECKING:
+    from dciml.features.source import FeatureSource
+
+_MEDIA = (".avi", ".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".mkv", ".webm", ".wmv", ".3gp", ".mts", ".flv")
+_YOUTUBE = "v_"  # before the id of a video in ActivityNet; some releases leave it out
+
+
+class RenamedSource:
+    """A source under other names; videos that keep theirs are seen through.
+
+    Args:
+        inner: the source.
+        old_names: for each new id the one that the source knows.
+    """
+
+    def __init__(self, inner: FeatureSource, old_names: Mapping[str, str]) -> None:
+        self._inner, self._old_names = inner, old_names
+        self.path: Path = inner.path
+        self.encoder, self.rows_per_second = inner.encoder, inner.rows_per_second
+        new_names = {old: new for new, old in old_names.items()}
+        self.video_ids = tuple(new_names.get(video_id, video_id) for video_id in inner.video_ids)
+        self.durations = {new_names.get(v, v): seconds for v, seconds in inner.durations.items()}
+        self.splits = {new_names.get(v, v): split for v, split in inner.splits.items()}
+
+    def place(self, video_id: str) -> Where:
+        """Where a video's rows lie."""
+        return self._inner.place(self._old(video_id))
+
+    def origin(self, video_id: str) -> str | None:
+        """As the source says."""
+        return self._inner.origin(self._old(video_id))
+
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video."""
+        return self._inner.num_rows(self._old(video_id))
+
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows of these videos."""
+        return self._inner.read([self._old(video_id) for video_id in video_ids])
+
+    def _old(self, video_id: str) -> str:
+        return self._old_names.get(video_id, video_id)
+
+
+def with_names_of(source: FeatureSource, wanted: Collection[str]) -> FeatureSource:
+    """The source under the names that annotations use, where only an ending or ActivityNet's `v_` differs.
+
+    A video is renamed only where its annotated name is not in the source and exactly one of the forms without the
+    media ending, or with or without `v_`, is, and no annotation uses that form for another video.
+    """
+    have, names = frozenset(source.video_ids), frozenset(wanted)
+    old_names: dict[str, str] = {}
+    for name in names - have:
+        found = [form for form in _forms(name) if form in have and form not in names]
+        if len(found) == 1:
+            old_names[name] = found[0]
+    uses = Counter(old_names.values())
+    unique = {new: old for new, old in old_names.items() if uses[old] == 1}
+    return RenamedSource(source, unique) if unique else source
+
+
+def _forms(name: str) -> set[str]:
+    stem = next((name[: -len(end)] for end in _MEDIA if name.lower().endswith(end)), name)
+    bare = stem.removeprefix(_YOUTUBE)
+    endings = {stem + end for end in _MEDIA} if stem == name else set()
+    return ({stem, bare, _YOUTUBE + bare} | endings) - {name}
