@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dciml.cli import baseline, data, demo, doctor, evaluate, index, inspect, search, serve, train
+from dciml.cli import baseline, calibrate, data, demo, doctor, evaluate, index, inspect, search, serve, train
 from dciml.version import __version__
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ demo.register(app)
 app.add_typer(data.app, name="import")
 train.register(app)
 evaluate.register(app)
+calibrate.register(app)
 index.register(app)
 search.register(app)
 serve.register(app)

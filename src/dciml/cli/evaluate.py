@@ -74,7 +74,11 @@ def evaluate(
     loaded, folder = load_model(model, device), DataFolder.open(data)
     loaded.check_store(folder.store)
     options = EvaluateOptions(
-        run=model.resolve().name, num_queries=queries, submission=submission, progress=True
+        run=model.resolve().name,
+        num_queries=queries,
+        submission=submission,
+        progress=True,
+        calibration=loaded.calibration,
     )
     zero_shot = zero_shot_engine(loaded.engine, folder.store)
     others: dict[str, Engine] = {"zero-shot": zero_shot} if zero_shot else {}
@@ -85,7 +89,7 @@ def evaluate(
     report = run(loaded.engine, folder, split, loaded.answer, others=others, options=options)
     if json:
         report.write(json)
-    print_report(report, _console(Console()))
+    print_report(report, wide(Console()))
 
 
 def _named_model(text: str) -> tuple[str, Path]:
@@ -102,7 +106,7 @@ def compare(runs: RunsArgument, row: RowOption = "model") -> None:
     from dciml.recipes.compare import compare as run
 
     comparison = run(runs, row)
-    console = _console(Console())
+    console = wide(Console())
     for table in comparison.tables:
         print_table(table, console)
     for warning in comparison.warnings:
@@ -179,7 +183,8 @@ def _cell(metric: str, interval: Interval | None) -> str:
     return value if interval.high - interval.low < ROUNDING else f"{value} [{low}, {high}]"
 
 
-def _console(console: Console) -> Console:
+def wide(console: Console) -> Console:
+    """The console, wide enough for intervals where it is not a person's terminal."""
     if not console.is_terminal and console.width < MIN_WIDTH:
         console.width = MIN_WIDTH
     return console

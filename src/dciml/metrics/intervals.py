@@ -67,6 +67,21 @@ class Bootstrap:
             for column, name in enumerate(names)
         }
 
+    def ratio(self, above: Mapping[str, float], below: Mapping[str, float]) -> Interval | None:
+        """The sum of one value over the sum of another, both keyed by query id, with its interval.
+
+        Returns: None where the values below add up to 0. A draw in which they do is left out.
+        """
+        sums = np.zeros((2, self._draws.shape[1]))
+        for row, values in zip(sums, (above, below), strict=True):
+            np.add.at(row, self._cluster, np.array(join(self._queries, values), dtype=np.float64))
+        total_above, total_below = sums.sum(axis=1).tolist()
+        if total_below == 0:
+            return None
+        drawn_above, drawn_below = self._draws @ sums[0], self._draws @ sums[1]
+        low, high = _percentiles((drawn_above[drawn_below > 0] / drawn_below[drawn_below > 0])[:, None])
+        return Interval(total_above / total_below, float(low[0]), float(high[0]))
+
     def median(self, values: Mapping[str, float]) -> Interval:
         """The (lower) median of a value keyed by query id, such as a rank, with its interval."""
         array = np.array(join(self._queries, values), dtype=np.float64)

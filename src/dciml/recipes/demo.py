@@ -93,7 +93,7 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
             "test",
             config.answer,
             others={"untrained": untrained.engine},
-            options=EvaluateOptions(run="demo"),
+            options=EvaluateOptions(run="demo", calibration=model.calibration),
         )
         report.write(out / "report.json")
     with _stage(console, "index"):

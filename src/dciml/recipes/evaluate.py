@@ -24,8 +24,10 @@ from dciml.metrics.intervals import Bootstrap, Interval
 from dciml.metrics.per_query import FloatArray, PerQuery, concatenate
 from dciml.metrics.video_retrieval import recalls
 from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
+from dciml.recipes.nothing_found import nothing_found
 from dciml.recipes.report import MEDIAN_RANK, Report, Table, in_percent
 from dciml.recipes.submission import Submission
+from dciml.search.calibration import Calibration
 from dciml.search.engine import Engine
 from dciml.types import Query, SearchHit
 from dciml.version import __version__
@@ -37,7 +39,10 @@ Rows = dict[str, PerQuery]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How to evaluate. `num_queries` takes so many queries, drawn by a hash of their ids; None takes all."""
+    """How to evaluate. `num_queries` takes so many queries, drawn by a hash of their ids; None takes all.
+
+    With the `calibration` of the engine, the report says how well "nothing found" and the stated confidence hold.
+    """
 
     run: str = MODEL
     num_queries: int | None = None
@@ -46,6 +51,7 @@ class EvaluateOptions:
     num_resamples: int = 1000
     progress: bool = False
     submission: Path | None = None
+    calibration: Calibration | None = None
 
 
 def evaluate(
@@ -75,6 +81,9 @@ def evaluate(
     tables = [_video_table(task, asked, options)]
     if task.moment_queries:
         tables += _moment_tables(task, asked, options, answer)
+    if options.calibration is not None:
+        bootstrap = Bootstrap(task.queries, options.num_resamples, options.seed)
+        tables.append(nothing_found(engine, task, options.calibration, answer, bootstrap).table)
     if submission and options.submission:
         submission.write(options.submission, task.queries)
     return Report(

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 def clip_relevance(clip_scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip scores of the videos of one answer as 0 … 1, alike for all of them: (K, S) → (K, S).
 
-    1 is the best clip of the answer, 0 a clip no better than the middle one of all that were looked at. All 0 where no
-    clip stands out.
+    1 is the best clip of the answer; a clip that scores less has exp(−difference / spread), where the spread is the
+    usual standard deviation of the clips of one video: so a timeline shows which of its clips stand out.
 
-    >>> clip_relevance(np.array([[0.0, 0.25, 0.75], [0.0, 0.25, 0.5]])).tolist()
-    [[0.0, 0.0, 1.0], [0.0, 0.0, 0.5]]
+    >>> clip_relevance(np.array([[0.5, 0.75, 0.5, 0.75], [0.25, 0.5, 0.25, 0.5]])).astype(float).round(3).tolist()
+    [[0.135, 1.0, 0.135, 1.0], [0.018, 0.135, 0.018, 0.135]]
     """
     if not clip_scores.size:
         return np.zeros(clip_scores.shape, dtype=np.float32)
-    middle = np.median(clip_scores)
-    above = np.clip(clip_scores.astype(np.float64) - middle, 0.0, None)
-    best = above.max()
-    return (above / best if best > 0 else above).astype(np.float32)
+    below = clip_scores.astype(np.float64) - clip_scores.max()
+    spread = max(float(clip_scores.std(axis=1, dtype=np.float64).mean()), 1e-9)
+    return np.exp(below / spread).astype(np.float32)
 
 
 def joined_relevance(

@@ -1,0 +1,124 @@
+"""How well "nothing found" and the stated confidence hold: each sentence with its video in the corpus, and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.config import AnswerConfig
+from dciml.metrics.intervals import Bootstrap, Interval
+from dciml.metrics.reliability import Bin, expected_calibration_error, reliability
+from dciml.metrics.video_retrieval import score_blocks
+from dciml.recipes.answers import Task
+from dciml.recipes.report import Table, in_percent
+from dciml.search.calibration import Calibration
+from dciml.search.engine import Engine
+
+NOTHING_FOUND = "Nothing found"
+SMALL_CORPUS = 10
+SEED = 9527
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What was stated for Q sentences, with the described video in the corpus (row 0) and without it (row 1).
+
+    `present` (2, Q): probability that it is there. `first` (2, Q): that the first video is the right one;
+    `first_right` (2, Q): whether it is.
+    """
+
+    present: FloatArray
+    first: FloatArray
+    first_right: BoolArray
+
+
+@dataclass(frozen=True)
+class NothingFound:
+    """The table of a report, and what is stated against what is true: of answers, and of first videos."""
+
+    table: Table
+    answers: tuple[Bin, ...]
+    first_videos: tuple[Bin, ...]
+
+
+def nothing_found(
+    engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig, bootstrap: Bootstrap
+) -> NothingFound:
+    """Measure on the queries of a task, in its whole corpus and, where that is large, in ten videos of it.
+
+    The numbers are those that `Searcher.answer` gives, with and without the described video in `within`.
+    """
+    num_videos = len(task.video_ids)
+    sizes = {"model": num_videos}
+    if num_videos > 2 * SMALL_CORPUS:
+        sizes[f"model, {SMALL_CORPUS} videos"] = SMALL_CORPUS
+    stated = {name: _state(engine, task, calibration, answer, size) for name, size in sizes.items()}
+    rows = {name: _row(task, own, answer.min_confidence, bootstrap) for name, own in stated.items()}
+    about = (
+        "Each sentence is asked twice: with its video in the corpus, and with it taken out. Precision: of the answers "
+        "'nothing found', those where it was out. Recall: of the sentences whose video was out, those so answered. "
+        "Wrongly: of the others, those so answered. ECE: distance of stated confidence and truth."
+    )
+    table = Table(NOTHING_FOUND, about, len(task.queries), rows)
+    whole = stated["model"]
+    answers, first = _bins(whole)
+    return NothingFound(table, answers, first)
+
+
+def _state(engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig, size: int) -> Stated:
+    clips = engine.fused_clips(task.store, task.video_ids)
+    column = {video_id: place for place, video_id in enumerate(task.video_ids)}
+    vectors = engine.embed_queries([query.sentence for query in task.queries])
+    own = np.array([column[query.video_id] for query in task.queries], dtype=np.int64)
+    numbers = np.zeros((3, 2, len(own)))
+    rng = np.random.default_rng(SEED)
+    for block, scores in score_blocks(vectors, clips):
+        for place, row in zip(range(block.start, block.stop), scores, strict=True):
+            for version, chosen in enumerate(_corpora(len(row), int(own[place]), size, rng)):
+                order = chosen[np.argsort(-row[chosen], kind="stable")][: answer.num_videos]
+                stated = calibration.probabilities(vectors[place : place + 1], row[order][None], len(chosen))
+                first = float(stated.videos[0, 0]) if len(order) else 0.0
+                right = bool(len(order)) and order[0] == own[place]
+                numbers[:, version, place] = float(stated.present[0]), first, right
+    return Stated(numbers[0], numbers[1], numbers[2] > 0)
+
+
+def _corpora(num_videos: int, own: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Columns of a corpus of so many videos with the video `own`, and of one without it; in order."""
+    others = np.delete(np.arange(num_videos), own)
+    if size < num_videos:
+        others = rng.permutation(others)
+    yield np.sort(np.append(others[: size - 1], own))
+    yield np.sort(others[:size])
+
+
+def _row(task: Task, stated: Stated, threshold: float, bootstrap: Bootstrap) -> dict[str, Interval]:
+    ids = [query.query_id for query in task.queries]
+    nothing = (stated.present < threshold).astype(np.float64)
+    out = dict(zip(ids, nothing[1].tolist(), strict=True))
+    both = dict(zip(ids, nothing.sum(axis=0).tolist(), strict=True))
+    inside = dict(zip(ids, nothing[0].tolist(), strict=True))
+    each = dict.fromkeys(ids, 1.0)
+    ratios = {
+        "precision": bootstrap.ratio(out, both),
+        "recall": bootstrap.ratio(out, each),
+        "wrongly": bootstrap.ratio(inside, each),
+    }
+    errors = {
+        name: expected_calibration_error(bins)
+        for name, bins in zip(("ECE of answers", "ECE of first videos"), _bins(stated), strict=True)
+    }
+    fixed = {name: Interval(error, error, error) for name, error in errors.items()}
+    return in_percent({name: ratio for name, ratio in ratios.items() if ratio is not None} | fixed)
+
+
+def _bins(stated: Stated) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:
+    is_there = np.zeros(stated.present.shape, dtype=bool)
+    is_there[0] = True
+    answers = reliability(stated.present.ravel(), is_there.ravel())
+    return answers, reliability(stated.first.ravel(), stated.first_right.ravel())
