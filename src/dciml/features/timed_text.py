@@ -21,7 +21,7 @@ from dciml.errors import DataError, Where
 SUFFIXES = (".jsonl", ".srt", ".vtt")
 """The forms that are read; of several beside one video the first counts."""
 
-_TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
+_TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$")
@@ -106,11 +106,12 @@ def _read(path: Path) -> str:
 def _subtitles(lines: list[str], path: Path) -> list[Caption]:
     timings = [number for number, line in enumerate(lines) if "-->" in line]
     captions = []
-    for number, following in zip(timings, [*timings[1:], None], strict=True):
+    for place, number in enumerate(timings):
+        following = timings[place + 1] if place + 1 < len(timings) else None
         start, end = _times(lines[number], Where(path, number + 1))
         body = lines[number + 1 : following]
         if path.suffix.lower() == ".vtt":  # a blank line ends the cue; what comes then is a name or a note
-            blank = next((place for place, line in enumerate(body) if not line.strip()), len(body))
+            blank = next((row for row, line in enumerate(body) if not line.strip()), len(body))
             body = body[:blank]
         elif following is not None and body and body[-1].strip().isdecimal():
             body = body[:-1]  # the number of the next one
@@ -178,4 +179,6 @@ def _json_number(row: dict[str, Any], name: str, where: Where) -> float:
 
 
 def _plain(text: str) -> str:
-    return " ".join(html.unescape(_TAG.sub("", text)).split())
+    """Without tags and entities, on one line; halves of characters, which JSON can hold, become question marks."""
+    whole = text.encode(errors="replace").decode()
+    return " ".join(html.unescape(_TAG.sub("", whole)).split())

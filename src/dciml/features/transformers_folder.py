@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from dciml.errors import DataError
 
 _DIGEST_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/config.json")
@@ -120,7 +122,7 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(
             f"no {what} can be loaded ({reason})",
