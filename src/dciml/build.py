@@ -176,7 +176,7 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
     card = ModelCard.read(folder / "model.json")
     config = load_config(folder / "config.yaml")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
-    encoder = make_text_encoder(config, vocabulary)
+    encoder = make_text_encoder(config, vocabulary, str(device))
     if encoder.name != card.text_encoder:
         raise ModelError(
             f"{folder}: trained with the text encoder {card.text_encoder}, but here it is {encoder.name}; "
@@ -210,11 +210,11 @@ def _as_model_error(folder: Path) -> Iterator[None]:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
 
 
-def make_text_encoder(config: RunConfig, vocabulary: Vocabulary) -> TextEncoder:
+def make_text_encoder(config: RunConfig, vocabulary: Vocabulary, device: str = "cpu") -> TextEncoder:
     """The text encoder that the settings name; it encodes at least as many words as the branches read."""
     from dciml.features.text import create_text_encoder
 
-    return create_text_encoder(config.text.encoder, vocabulary, max_words=max(30, config.text.max_words))
+    return create_text_encoder(config.text.encoder, vocabulary, max(30, config.text.max_words), device)
 
 
 def folder_fingerprint(folder: Path, config: RunConfig) -> str:
