@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from dciml.cli import baseline, calibrate, data, demo, doctor, evaluate, index, inspect, search, serve, train
+from dciml.cli import (
+    baseline,
+    calibrate,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    index,
+    inspect,
+    search,
+    serve,
+    train,
+)
 from dciml.version import __version__
 
 app = typer.Typer(
@@ -34,6 +47,7 @@ def _root(
 
 
 demo.register(app)
+extract.register(app)
 app.add_typer(data.app, name="import")
 train.register(app)
 evaluate.register(app)

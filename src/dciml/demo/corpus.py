@@ -76,7 +76,6 @@ def make_data_folder(
     path: Path,
     encoder: VideoEncoder,
     workers: int = 2,
-    on_video: Callable[[str], None] | None = None,
 ) -> DataFolder:
     """Extract features and write the data folder, or open the one that is there already.
 
@@ -109,8 +108,7 @@ def make_data_folder(
             encoder,
             store,
             workers,
-            on_video,
-        ),
+        ).check(),
         notes=notes,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class CaptionEncoder:
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
         """As the video is; no picture is looked at."""
         return width, height
+
+    def files_beside(self, path: Path) -> tuple[Path, ...]:
+        """The captions that it would read for a video."""
+        captions = find_captions(path)
+        return () if captions is None else (captions,)
 
     def begin(self, info: VideoInfo) -> CaptionRows:
         """Read the captions of a video.

@@ -1,16 +1,93 @@
-"""Video files → feature store, in several processes."""
+"""Video files → feature store: only what is missing or changed, in several processes, one commit a video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from dciml.features.joined import VideoEncoder, encode_video
+from dciml.errors import DataError
+from dciml.features.base import EncodedVideo
+from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.processes import map_in_processes
+from dciml.features.store_format import FileStamp
+from dciml.processes import Beat, Crew, Outcome
 
-COMMIT_EVERY = 16  # videos; a kill loses at most so many
+STALL_SECONDS = 300.0
+"""A video of which no picture comes for so long is given up."""
+
+
+@runtime_checkable
+class ReadsBeside(Protocol):
+    """A frame encoder that reads other files than the video; the video's rows are made again when they change."""
+
+    def files_beside(self, path: Path) -> tuple[Path, ...]:
+        """The files that exist and that it would read for a video."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video to extract. `stamp` is what the file was when its rows in the store were made, None without rows."""
+
+    video_id: str
+    path: Path
+    num_bytes: int
+    stamp: FileStamp | None = None
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What came of a file: its rows, or None where only its times have changed, not its content."""
+
+    stamp: FileStamp
+    video: EncodedVideo | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that gave no rows, and why."""
+
+    video_id: str
+    path: Path
+    error: DataError
+
+
+@dataclass
+class Progress:
+    """How far an extraction is; `num_pictures` counts what encoders were given."""
+
+    num_videos: int
+    num_unchanged: int = 0
+    num_done: int = 0
+    num_failed: int = 0
+    num_bytes: int = 0
+    bytes_done: float = 0
+    num_pictures: int = 0
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did: ids of new and changed videos, of unchanged ones, and the failures."""
+
+    done: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+    def check(self) -> None:
+        """Raise the first failure's error, if there is one."""
+        for failure in self.failures:
+            raise failure.error
+
+
+Runner = Callable[
+    [Iterable[VideoFile], Callable[[VideoFile, float, int], None]],
+    Iterator[Outcome[VideoFile, Extracted]],
+]
+"""Extracts files somewhere and yields the outcomes as they come; tells the second argument how far each is."""
 
 
 def extract_videos(
@@ -18,26 +95,178 @@ def extract_videos(
     encoder: VideoEncoder,
     store_path: Path,
     workers: int = 2,
-    on_video: Callable[[str], None] | None = None,
-) -> None:
-    """Encode video files into a store, in the order of `paths`; what the store already holds is left alone.
+    on_progress: Callable[[Progress], None] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+    run: Runner | None = None,
+) -> Extraction:
+    """Encode video files into a store; each video is committed by itself. Rows of changed files are superseded.
 
     Args:
         paths: a file for each video id.
         encoder: must pickle; every process gets a copy.
         store_path: a new store, or one of the same encoder.
-        workers: processes; 1 works in this one.
-        on_video: called with each id once its rows are written.
+        workers: processes.
+        on_progress: called whenever there is something to tell.
+        on_failure: called for each file that fails; the others go on.
+        run: instead of processes of this machine.
     Raises:
-        DataError: a file cannot be decoded (all before it stay in the store), or the store is of another encoder.
+        DataError: the store is of another encoder, in use, or cannot be written.
     """
     manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)
-    with FeatureStoreWriter(store_path, manifest, commit_every=COMMIT_EVERY) as writer:
-        stored = FeatureStore.open(store_path)
-        missing = [video_id for video_id in paths if video_id not in stored]
-        files = [paths[video_id] for video_id in missing]
-        encoded = map_in_processes(partial(encode_video, encoder=encoder), files, workers)
-        for video_id, file, video in zip(missing, files, encoded, strict=True):
-            writer.append(video_id, video.rows, video.duration_seconds, source=file.name)
-            if on_video is not None:
-                on_video(video_id)
+    with FeatureStoreWriter(store_path, manifest) as writer:
+        work = _Work(writer, FeatureStore.open(store_path), on_progress, on_failure)
+        todo = work.plan(paths, encoder)
+        if run is not None:
+            return work.finish(run(todo, work.beat))
+        with Crew(partial(extract_video, encoder=encoder), workers, STALL_SECONDS) as crew:
+            return work.finish(crew.run(todo, work.beat))
+
+
+def extract_video(file: VideoFile, beat: Beat, encoder: VideoEncoder) -> Extracted:
+    """Extract one file, unless its content is that of its stamp.
+
+    Raises:
+        DataError: it cannot be read or decoded, or changed meanwhile.
+    """
+    files = _files_read(file.path, encoder)
+    before = _num_bytes_and_time(files)
+    digest = _sha256(files, beat)
+    stamp = FileStamp(*before, digest)
+    if file.stamp is not None and file.stamp.sha256 == digest:
+        return Extracted(stamp, None)
+    video = encode_video(file.path, encoder, beat)
+    if _num_bytes_and_time(files) != before:
+        raise DataError(
+            "the file changed while it was read", where=file.path, mend="extract again when it is complete"
+        )
+    return Extracted(stamp, video)
+
+
+class _Work:
+    """Keeps count of one extraction and writes what comes."""
+
+    def __init__(
+        self,
+        writer: FeatureStoreWriter,
+        store: FeatureStore,
+        on_progress: Callable[[Progress], None] | None,
+        on_failure: Callable[[Failure], None] | None,
+    ) -> None:
+        self._writer, self._store = writer, store
+        self._on_progress, self._on_failure = on_progress, on_failure
+        self._progress = Progress(0)
+        self._in_hand: dict[
+            str, tuple[float, int]
+        ] = {}  # bytes and pictures of videos that are being worked on
+        self._bytes_done = self._pictures_done = 0
+        self._done: list[str] = []
+        self._unchanged: list[str] = []
+        self._failures: list[Failure] = []
+
+    def plan(self, paths: Mapping[str, Path], encoder: VideoEncoder) -> list[VideoFile]:
+        """The files to work on: those whose size or time is not that of the store."""
+        todo: list[VideoFile] = []
+        for video_id, path in paths.items():
+            try:
+                size, time = _num_bytes_and_time(_files_read(path, encoder))
+            except DataError:
+                size, time = 0, 0  # the attempt to extract it will tell
+            stamp = self._store.entry(video_id).stamp if video_id in self._store else None
+            if stamp is not None and (stamp.num_bytes, stamp.mtime_ns) == (size, time):
+                self._unchanged.append(video_id)
+            else:
+                todo.append(VideoFile(video_id, path, size, stamp))
+        self._progress = Progress(len(paths), num_bytes=sum(file.num_bytes for file in todo))
+        self._tell()
+        return todo
+
+    def beat(self, file: VideoFile, fraction: float, num_pictures: int) -> None:
+        """Take note of how far a file is."""
+        self._in_hand[file.video_id] = (fraction * file.num_bytes, num_pictures)
+        self._tell()
+
+    def finish(self, outcomes: Iterator[Outcome[VideoFile, Extracted]]) -> Extraction:
+        """Write all outcomes as they come."""
+        for outcome in outcomes:
+            file = outcome.item
+            self._pictures_done += self._in_hand.pop(file.video_id, (0, 0))[1]
+            self._bytes_done += file.num_bytes
+            error = outcome.error or self._write(file, outcome.result)
+            if error is not None:
+                failure = Failure(file.video_id, file.path, _at(file.path, error))
+                self._failures.append(failure)
+                if self._on_failure is not None:
+                    self._on_failure(failure)
+            self._tell()
+        return Extraction(tuple(self._done), tuple(self._unchanged), tuple(self._failures))
+
+    def _write(self, file: VideoFile, extracted: Extracted | None) -> DataError | None:
+        if extracted is None or extracted.video is None:
+            self._unchanged.append(file.video_id)
+            return None
+        video, source = extracted.video, os.path.abspath(file.path)
+        try:
+            self._writer.append(
+                file.video_id,
+                video.rows,
+                video.duration_seconds,
+                source,
+                stamp=extracted.stamp,
+                replace=True,
+            )
+        except DataError as error:
+            return error
+        except OSError as error:
+            what = f"the store cannot be written ({error.strerror})"
+            raise DataError(
+                what, where=self._writer.path, mend="free some disk space, start again"
+            ) from error
+        self._done.append(file.video_id)
+        return None
+
+    def _tell(self) -> None:
+        progress, in_hand = self._progress, self._in_hand.values()
+        progress.num_unchanged, progress.num_done = len(self._unchanged), len(self._done)
+        progress.num_failed = len(self._failures)
+        progress.bytes_done = self._bytes_done + sum(num_bytes for num_bytes, _ in in_hand)
+        progress.num_pictures = self._pictures_done + sum(num_pictures for _, num_pictures in in_hand)
+        if self._on_progress is not None:
+            self._on_progress(progress)
+
+
+def _at(path: Path, error: DataError) -> DataError:
+    return error if error.where is not None else DataError(error.what, where=path, mend=error.mend)
+
+
+def _files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
+    parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
+    beside = {file for part in parts if isinstance(part, ReadsBeside) for file in part.files_beside(path)}
+    return (path, *sorted(beside))
+
+
+def _num_bytes_and_time(files: Iterable[Path]) -> tuple[int, int]:
+    try:
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise _no_access(error) from error
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+
+
+def _sha256(files: Iterable[Path], beat: Beat) -> str:
+    digest = hashlib.sha256()
+    try:
+        for path in files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+                    beat(0.0, 0)
+    except OSError as error:
+        raise _no_access(error) from error
+    return digest.hexdigest()
+
+
+def _no_access(error: OSError) -> DataError:
+    missing = isinstance(error, FileNotFoundError)
+    what = "there is no such file" if missing else f"it cannot be read ({error.strerror})"
+    mend = "check the path" if missing else "make the file readable"
+    return DataError(what, where=error.filename, mend=mend)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dciml.errors import ConfigError
-from dciml.features.base import EncodedVideo, FrameEncoder, num_rows
+from dciml.features.base import EncodedVideo, FloatRows, FrameEncoder, num_rows
 from dciml.media import Sampling, iterate_samples, probe
 
 
@@ -57,9 +57,13 @@ VideoEncoder = FrameEncoder | JoinedEncoder
 """What turns a video file into rows, by `encode_video`."""
 
 
-def encode_video(path: Path, encoder: VideoEncoder) -> EncodedVideo:
+def encode_video(
+    path: Path, encoder: VideoEncoder, on_progress: Callable[[float, int], None] | None = None
+) -> EncodedVideo:
     """Encode a video file; it is decoded once, and no more of it is held than the encoders hold.
 
+    Args:
+        on_progress: told at every picture which part of the duration is done, and how many pictures that were.
     Returns: rows (T, width), T = `num_rows(duration, rows_per_second)`, and the file's duration.
     Raises:
         DataError: the file cannot be decoded, or an encoder cannot work on it.
@@ -73,13 +77,19 @@ def encode_video(path: Path, encoder: VideoEncoder) -> EncodedVideo:
         for number in seeing
     ]
     if samplings:
-        for sampling, seconds, picture in iterate_samples(path, samplings, info.duration_seconds):
+        samples = iterate_samples(path, samplings, info.duration_seconds)
+        for count, (sampling, seconds, picture) in enumerate(samples, start=1):
             builders[seeing[sampling]].add(seconds, picture)
+            if on_progress is not None:
+                on_progress(min(seconds / info.duration_seconds, 1.0), count)
     rows = [builder.finish() for builder in builders]
-    expected = num_rows(info.duration_seconds, encoder.rows_per_second)
-    for part, some in zip(parts, rows, strict=True):
-        if some.shape != (expected, part.width):
-            raise ValueError(
-                f"{part.name} gave rows of the shape {some.shape}, not {(expected, part.width)}: {path}"
-            )
+    _check_shapes(rows, parts, num_rows(info.duration_seconds, encoder.rows_per_second), path)
     return EncodedVideo(np.concatenate(rows, axis=1) if len(rows) > 1 else rows[0], info.duration_seconds)
+
+
+def _check_shapes(rows: Sequence[FloatRows], parts: Sequence[FrameEncoder], count: int, path: Path) -> None:
+    for part, some in zip(parts, rows, strict=True):
+        if some.shape != (count, part.width):
+            raise ValueError(
+                f"{part.name} gave rows of the shape {some.shape}, not {(count, part.width)}: {path}"
+            )

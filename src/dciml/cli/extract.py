@@ -1,0 +1,160 @@
+"""`dciml extract` and `dciml merge-stores`: arguments and printing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dciml.features.extract import Extraction, Failure, Progress
+    from dciml.features.shards import Shard
+
+PathsArgument = Annotated[
+    list[str], typer.Argument(help="Video files, folders (with all inside) and globs.", metavar="PATH…")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The feature store: a new one, or one to bring up to date.")
+]
+EncoderOption = Annotated[
+    list[str],
+    typer.Option(
+        "--encoder",
+        help="builtin, image:MODEL, video:MODEL or text:TEXT-ENCODER; several stand side by side in each row.",
+    ),
+]
+RateOption = Annotated[
+    float | None, typer.Option("--rows-per-second", min=1e-3, help="Feature rows a second; else 2.")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="How many videos at a time, each a process.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where models run: cpu, cuda or cuda:N.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Only part I of N, into OUT.shards; join them with merge-stores."
+    ),
+]
+IdsOption = Annotated[
+    Literal["stem", "path"],
+    typer.Option("--ids", help="What names a video: its file's name, or the way to it from the PATH given."),
+]
+RayOption = Annotated[bool, typer.Option("--ray", help="Share the work out by Ray Data (extra `ray`).")]
+StoresArgument = Annotated[
+    list[Path], typer.Argument(help="Feature stores of one encoder.", metavar="STORE…")
+]
+NewOutOption = Annotated[Path, typer.Option("--out", help="The store to write; must not exist yet.")]
+
+USAGE_ERROR = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("extract")(extract)
+    app.command("merge-stores")(merge_stores)
+
+
+def extract(
+    paths: PathsArgument,
+    out: OutOption,
+    encoder: EncoderOption = ["builtin"],  # noqa: B006
+    rows_per_second: RateOption = None,
+    workers: WorkersOption = 2,
+    device: DeviceOption = "cpu",
+    shard: ShardOption = None,
+    ids: IdsOption = "stem",
+    ray: RayOption = False,
+) -> None:
+    """Turn video files into a feature store; a second call does only what is missing or changed."""
+    from rich.console import Console
+
+    from dciml.errors import ConfigError, DataError
+    from dciml.recipes import extract as recipe
+
+    options = recipe.ExtractOptions(
+        tuple(encoder), rows_per_second, workers, device, _parse_shard(shard), ids, ray
+    )
+    try:
+        plan = recipe.plan_extraction(paths, out, options)
+    except (DataError, ConfigError) as error:  # nothing was tried yet: the call itself is wrong
+        typer.echo(f"dciml: {error}", err=True)
+        raise typer.Exit(USAGE_ERROR) from None
+    console = Console(stderr=True)
+    with _progress(console) as report:
+        done = recipe.extract(plan, options, report, lambda failure: _print_failure(console, failure))
+    typer.echo(_summary(done, plan.store_path))
+    if done.failures:
+        typer.echo(f"What failed is listed in {plan.store_path / recipe.FAILURES_FILE}", err=True)
+        raise typer.Exit(1)
+
+
+def merge_stores(stores: StoresArgument, out: NewOutOption) -> None:
+    """Join feature stores of one encoder, such as the shards of an extraction, into a new one."""
+    from dciml.features.shards import merge_stores as merge
+
+    merged = merge(stores, out)
+    typer.echo(f"{out}: {_videos(len(merged))} of {len(stores)} stores.")
+
+
+def _parse_shard(text: str | None) -> Shard | None:
+    from dciml.features.shards import Shard
+
+    try:
+        return None if text is None else Shard.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from None
+
+
+def _print_failure(console: Console, failure: Failure) -> None:
+    console.print(
+        f"failed: {failure.video_id}: {failure.error}", soft_wrap=True, highlight=False, markup=False
+    )
+
+
+def _summary(done: Extraction, store_path: Path) -> str:
+    parts = [f"{_videos(len(done.done))} extracted", f"{len(done.unchanged)} unchanged"]
+    if done.failures:
+        parts.append(f"{len(done.failures)} failed")
+    return f"{store_path}: {', '.join(parts)}."
+
+
+def _videos(count: int) -> str:
+    return "1 video" if count == 1 else f"{count} videos"
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A bar over the bytes of the files, with videos done, frames a second, and the time left."""
+    from time import monotonic
+
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[videos]}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[speed]:.0f} frames/s"),
+        TimeRemainingColumn(),
+    )
+    begin = monotonic()
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, videos="", speed=0.0)
+
+        def report(now: Progress) -> None:
+            finished = now.num_unchanged + now.num_done + now.num_failed
+            bar.update(
+                task,
+                total=now.num_bytes,
+                completed=now.bytes_done,
+                videos=f"{finished} of {_videos(now.num_videos)}",
+                speed=now.num_pictures / max(monotonic() - begin, 1e-3),
+            )
+
+        yield report

@@ -1,0 +1,119 @@
+"""Extract: any video files → a feature store, from the names on the command line to the list of failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dciml.errors import ConfigError
+from dciml.features.extract import Extraction, Failure, Progress, extract_video, extract_videos
+from dciml.features.joined import JoinedEncoder, VideoEncoder
+from dciml.features.shards import Shard
+from dciml.features.video_encoders import create_video_encoder
+from dciml.features.video_files import IdForm, find_videos
+from dciml.files import write_json_lines
+
+FAILURES_FILE = "failures.jsonl"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How to extract.
+
+    `encoders` are specs as `create_video_encoder` reads them; several stand side by side in each row. `workers` are
+    processes. `shard` takes one part of the videos, into a store of its own. `ray` shares the work out by Ray Data.
+    """
+
+    encoders: tuple[str, ...] = ("builtin",)
+    rows_per_second: float | None = None
+    workers: int = 2
+    device: str = "cpu"
+    shard: Shard | None = None
+    ids: IdForm = "stem"
+    ray: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractPlan:
+    """What an extraction is about to do: the files by id, the encoder, and the store's folder."""
+
+    paths: dict[str, Path]
+    encoder: VideoEncoder
+    store_path: Path
+
+
+def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOptions) -> ExtractPlan:
+    """Find the files and make the encoder.
+
+    Raises:
+        DataError: a path leads nowhere, no video, two files with one id, or a model that cannot be loaded.
+        ConfigError: no such encoder, or encoders that cannot be joined.
+    """
+    specs = options.encoders
+    if len(set(specs)) < len(specs):
+        raise ConfigError(f"each encoder can be named once, not {', '.join(specs)}")
+    found = find_videos(paths, options.ids)
+    parts = [
+        create_video_encoder(
+            spec, rows_per_second=options.rows_per_second, device=options.device, alone=len(specs) == 1
+        )
+        for spec in specs
+    ]
+    encoder: VideoEncoder = parts[0] if len(parts) == 1 else JoinedEncoder(parts)
+    if options.shard is None:
+        return ExtractPlan(found, encoder, out)
+    return ExtractPlan(options.shard.of(found), encoder, options.shard.store_path(out))
+
+
+def extract(
+    plan: ExtractPlan,
+    options: ExtractOptions,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+) -> Extraction:
+    """Carry out a plan; what the store already holds of unchanged files is left alone.
+
+    The files that failed are listed in the store's `failures.jsonl`; there is none when all went well.
+
+    Raises:
+        DataError: the store is of another encoder, in use, or cannot be written; Ray is not installed.
+    """
+    run = None
+    if options.ray:
+        from dciml.features.ray_runner import RayRunner
+
+        run = RayRunner(partial(extract_video, encoder=plan.encoder), options.workers)
+    failures: list[Failure] = []
+
+    def note(failure: Failure) -> None:
+        failures.append(failure)
+        if on_failure is not None:
+            on_failure(failure)
+
+    try:
+        return extract_videos(
+            plan.paths, plan.encoder, plan.store_path, options.workers, on_progress, note, run
+        )
+    finally:
+        _write_failures(plan.store_path, failures)
+
+
+def _write_failures(store_path: Path, failures: Sequence[Failure]) -> None:
+    file = store_path / FAILURES_FILE
+    if not failures:
+        file.unlink(missing_ok=True)
+        return
+    write_json_lines(
+        file,
+        (
+            {
+                "video_id": failure.video_id,
+                "path": str(failure.path),
+                "reason": failure.error.what,
+                "mend": failure.error.mend,
+            }
+            for failure in failures
+        ),
+    )
