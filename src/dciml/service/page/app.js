@@ -139,7 +139,7 @@ class App {
 
   async #home(again) {
     if (again || !this.start) {
-      const [{ sentences }, collection] = await Promise.all([api.examples(), api.videos(0, 8, "")]);
+      const [{ sentences }, collection] = await Promise.all([api.examples(), api.videos(0, 6, "")]);
       this.#name(collection.videos.map(momentOf));
       this.filters.offer(collection.videos);
       this.start = { sentences, collection, moments: [], relevance: {} };

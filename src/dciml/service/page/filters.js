@@ -35,13 +35,10 @@ export class Filters {
     byId("scope").replaceChildren(...chips);
   }
 
-  /** Offer the folders and tags of some videos. */
+  /** Offer the tags of some videos. */
   offer(videos) {
-    const tags = new Set(videos.flatMap((video) => video.tags));
-    const folders = new Set(videos.map((video) => video.video_id.split("/").slice(0, -1).join("/")).filter(Boolean));
-    const options = (words) => [...words].sort().map((word) => h("option", { value: word }));
-    byId("tags").replaceChildren(...options(tags));
-    byId("folders").replaceChildren(...options(folders));
+    const tags = [...new Set(videos.flatMap((video) => video.tags))].sort();
+    byId("tags").replaceChildren(...tags.map((tag) => h("option", { value: tag })));
   }
 
   #read() {

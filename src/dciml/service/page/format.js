@@ -2,9 +2,9 @@
 
 const two = (number) => String(number).padStart(2, "0");
 
-/** 75.4 → "01:15"; with hours "1:02:03". */
+/** 75.9 → "01:15"; with hours "1:02:03". Like any player's clock, it counts whole seconds that have passed. */
 export function clock(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
+  const whole = Math.max(0, Math.floor(seconds + 1e-6));
   const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${two(minutes)}:${two(whole % 60)}`;
 }
@@ -13,7 +13,7 @@ export const range = (start, end) => `${clock(start)}–${clock(end)}`;
 
 /** The same for a screen reader. */
 export function spoken(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
+  const whole = Math.max(0, Math.floor(seconds + 1e-6));
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const parts = [];
   if (hours) parts.push(count(hours, "hour"));

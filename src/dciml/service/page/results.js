@@ -121,7 +121,7 @@ export class Results {
   }
 
   #showNothing(answer, isLimited) {
-    this.#say("Nothing found");
+    this.#say("Nothing found", true);
     const words = isLimited
       ? "No moment within these filters seems to show that. Clear the filters, or say it in other words."
       : "No moment in these videos seems to show that. Say it in other words: who or what is seen, and what happens.";
