@@ -66,16 +66,16 @@ def compose(
         hits = [replace(hit, confidence=of_video[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
-    return Answer(kept, found, looked.present, _relevance(looked, {hit.video_id for hit in kept}, windowed))
+    return Answer(kept, found, looked.present, _relevance(looked, [hit.video_id for hit in kept], windowed))
 
 
-def _relevance(looked: Looked, shown: set[str], windowed: WindowedIds) -> dict[str, Relevance]:
+def _relevance(looked: Looked, shown: Sequence[str], windowed: WindowedIds) -> dict[str, Relevance]:
     rows: dict[str, list[tuple[Window | None, Relevance]]] = {}
     for any_id, row in zip(looked.video_ids, clip_relevance(looked.clip_scores), strict=True):
         window = parse_window(any_id) if windowed.has_windows else None
         rows.setdefault(any_id if window is None else window.video_id, []).append((window, row))
     found = {}
-    for video_id in shown:
+    for video_id in dict.fromkeys(shown):
         duration = windowed.duration_seconds(video_id)
         parts = [(window, row) for window, row in rows[video_id] if window is not None]
         if duration is None or not parts:

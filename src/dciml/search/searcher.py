@@ -107,8 +107,8 @@ class Searcher:
     ) -> Answer:
         """Moments like a given one, best first; what overlaps it is left out.
 
-        The mean of the moment's clip vectors is the query, windows of the best contrast are the spans. There is no
-        confidence: the calibration is one of sentences.
+        The query is what the moment's clip vectors have and the rest of the video has not; the spans are windows of the
+        best contrast. There is no confidence: the calibration is one of sentences.
 
         Raises:
             DataError: an unknown video, a span that does not lie in it, or an empty index.

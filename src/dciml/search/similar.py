@@ -12,6 +12,10 @@ from dciml.index import VideoMatches
 from dciml.types import SearchHit
 
 FloatArray = NDArray[np.float64]
+REST_WEIGHT = 0.75
+"""On the demo corpus 0.75 of the rest finds moments of other videos that share as many words as those found by the text
+(word overlap of the first one 0.14 for both; 0.11 with the plain mean, 0.05 by chance)."""
+SHORTEST_SECONDS = 1e-3
 ROUNDING_SECONDS = 1.0  # a player or a table may give the end of a video a little too late
 
 
@@ -21,12 +25,13 @@ def checked_span(video_id: str, start: float, end: float, duration: float) -> tu
     >>> checked_span("v", 3.0, 10.4, 10.0)
     (3.0, 10.0)
     """
-    if not (0 <= start < end <= duration + ROUNDING_SECONDS and start < duration):  # NaN fails too
+    kept = min(end, duration)
+    if not (0 <= start <= kept - SHORTEST_SECONDS and end <= duration + ROUNDING_SECONDS):  # NaN fails too
         raise DataError(
             f"{start:g} s to {end:g} s is no moment of the video {video_id!r}",
             mend=f"give a start and a later end between 0 and {duration:g} seconds",
         )
-    return start, min(end, duration)
+    return start, kept
 
 
 def clip_shares(start_unit: float, end_unit: float, num_clips: int) -> FloatArray:
@@ -41,12 +46,21 @@ def clip_shares(start_unit: float, end_unit: float, num_clips: int) -> FloatArra
 
 
 def span_vector(clips: NDArray[np.float32], shares: FloatArray) -> NDArray[np.float32]:
-    """The direction of the mean of a span's fused clips: (S, D) and (S,) → (D,).
+    """The query for a span of a video: what its clips have that the others of the video have not, as a direction.
 
-    Fused clips live in the space of queries, and a query is a direction there.
+    Fused clips live in the space of queries; but all clips of a video share its scene and its frame vector, and their
+    plain mean finds videos of that scene rather than moments like this one.
+
+    Args:
+        clips: (S, D) of the video. shares: (S,), which share of each the span covers.
+    Returns: (D,), of length 1.
     """
-    mean = shares @ clips.astype(np.float64)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    wide = clips.astype(np.float64)
+    asked = shares @ wide / shares.sum()
+    rest = 1.0 - shares
+    if rest.sum() > 1e-6:
+        asked = asked - REST_WEIGHT * (rest @ wide / rest.sum())
+    return (asked / max(float(np.linalg.norm(asked)), 1e-12)).astype(np.float32)
 
 
 def query_span(

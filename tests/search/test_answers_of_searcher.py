@@ -1,0 +1,139 @@
+"""`Searcher.answer`: the hits of search, with probabilities, relevance and "nothing found"."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dciml.search.calibration import Calibration
+from dciml.search.compose import Looked, compose
+from dciml.search.long_videos import WindowedIds
+from dciml.search.searcher import Searcher
+from dciml.spans import temporal_iou
+from dciml.types import SearchHit
+
+SENTENCES = [f"sentence {number}" for number in range(40)]
+CALIBRATION = Calibration(3.0, 2.0, 0.5, (0.9, -0.05), (0.1, 0.2, 0, 0, 0, 0.3), 100, 50, "fake engine")
+
+
+def calibrated(corpus: Any, **settings: Any) -> Searcher:
+    plain = corpus.searcher(**settings)
+    return Searcher(corpus.engine, corpus.index, corpus.store, plain.config, CALIBRATION)
+
+
+def test_hits_are_those_of_search_and_of_the_ranking_that_is_evaluated(corpus: Any) -> None:
+    searcher = calibrated(corpus, nms_iou=0.5)
+    ranked = searcher.search_variants(SENTENCES, [searcher.config], 12)[0]
+    answers = searcher.answer_batch(SENTENCES, 12)
+    for answer, hits, scored in zip(answers, searcher.search_batch(SENTENCES, 12), ranked, strict=True):
+        assert list(answer.hits) == hits
+        assert [replace(hit, confidence=None) for hit in hits] == scored
+    uncalibrated = corpus.searcher(nms_iou=0.5).search_batch(SENTENCES, 12)
+    assert uncalibrated == ranked
+
+
+def test_spans_of_one_video_overlap_at_most_as_the_setting_says(corpus: Any) -> None:
+    for answer in corpus.searcher(nms_iou=0.3).answer_batch(SENTENCES[:10]):
+        of_video: dict[str, list[tuple[float, float]]] = {}
+        for hit in answer.hits:
+            of_video.setdefault(hit.video_id, []).append((hit.start_seconds, hit.end_seconds))
+        assert max(map(len, of_video.values())) > 1  # several moments in one video
+        for spans in of_video.values():
+            overlap = temporal_iou(spans, spans) - np.eye(len(spans))
+            assert (overlap <= 0.3 + 1e-6).all()
+
+
+@pytest.mark.parametrize("within", [None, ["v1", "v4", "v5", "v1"], ["v3"]])
+def test_confidence_is_the_calibrations(corpus: Any, within: list[str] | None) -> None:
+    searcher = calibrated(corpus)
+    answer = searcher.answer("a dog", 50, within)
+    videos = searcher.match_videos(["a dog"], 100, within)[0]
+    scores = np.array([[video.score for video in videos]], dtype=np.float32)
+    vectors = corpus.engine.embed_queries(["a dog"])
+    known = CALIBRATION.probabilities(vectors, scores, len(videos))
+    assert answer.confidence == pytest.approx(known.present[0])
+    expected = {video.video_id: chance for video, chance in zip(videos, known.videos[0], strict=True)}
+    assert {hit.video_id for hit in answer.hits} == set(expected)
+    for hit in answer.hits:
+        assert hit.confidence == pytest.approx(expected[hit.video_id])
+
+
+def test_one_grounding_batch_serves_an_answer(corpus: Any) -> None:
+    batches: list[int] = []
+    ground = corpus.engine.ground
+
+    def counted(store: Any, sentences: Any, video_ids: Any) -> Any:
+        batches.append(len(video_ids))
+        return ground(store, sentences, video_ids)
+
+    corpus.engine.ground = counted
+    calibrated(corpus, ground_videos=4).answer("a dog")
+    assert batches == [4]
+
+
+def test_below_the_threshold_nothing_is_found_and_the_nearest_hits_are_there(corpus: Any) -> None:
+    sure = calibrated(corpus).answer("a dog").confidence
+    assert sure is not None
+    at, above = (
+        calibrated(corpus, min_confidence=value).answer("a dog") for value in (sure, min(1.0, sure + 1e-6))
+    )
+    assert (at.found, above.found) == (True, False)
+    assert at.hits == above.hits
+    assert above.hits
+
+
+def test_without_a_calibration_every_answer_is_found(corpus: Any) -> None:
+    answer = corpus.searcher(min_confidence=1.0).answer("a dog")
+    assert (answer.found, answer.confidence) == (True, None)
+    assert all(hit.confidence is None for hit in answer.hits)
+    nowhere = corpus.searcher().answer("a dog", within=[])
+    assert (nowhere.hits, nowhere.found, nowhere.relevance) == ((), False, {})
+    calm = calibrated(corpus).answer("a dog", within=[])
+    assert (calm.found, calm.confidence) == (False, 0.0)
+
+
+def test_relevance_is_there_for_each_video_of_a_hit(corpus: Any) -> None:
+    searcher = corpus.searcher()
+    answer = searcher.answer("a dog", 5)
+    assert list(answer.relevance) == list(dict.fromkeys(hit.video_id for hit in answer.hits))
+    rows = np.stack(list(answer.relevance.values()))
+    assert rows.shape == (len(answer.relevance), corpus.index.num_clips)
+    assert rows.min() >= 0
+    assert rows.max() <= 1
+    best = searcher.match_videos(["a dog"], 1)[0][0]
+    assert answer.relevance[best.video_id][best.clip_scores.argmax()] == 1
+
+
+def test_batch_of_answers_equals_one_by_one(corpus: Any) -> None:
+    searcher = calibrated(corpus)
+    for sentence, together in zip(SENTENCES, searcher.answer_batch(SENTENCES, 6), strict=True):
+        alone = searcher.answer(sentence, 6)
+        assert (alone.found, [hit.video_id for hit in alone.hits]) == (
+            together.found,
+            [hit.video_id for hit in together.hits],
+        )
+        assert alone.confidence == pytest.approx(together.confidence, rel=1e-4)
+        for video_id, row in alone.relevance.items():
+            np.testing.assert_allclose(row, together.relevance[video_id], atol=1e-4)
+
+
+def test_long_video_is_as_likely_as_its_windows_and_has_one_timeline() -> None:
+    ids = ["talk#t=0,60", "a", "talk#t=30,90"]
+    clips = np.array([[0.1, 0.9], [0.2, 0.1], [0.8, 0.1]], dtype=np.float32)
+    hits = [
+        SearchHit(1, "talk#t=0,60", 32.0, 58.0, 3.0),
+        SearchHit(2, "talk#t=30,90", 2.0, 28.0, 2.9),
+        SearchHit(3, "a", 0.0, 5.0, 1.0),
+    ]
+    looked = Looked(ids, clips, np.array([0.5, 0.1, 0.3]), 0.95)
+    answer = compose(looked, hits, WindowedIds(ids), 10, 0.5)
+    assert [hit.video_id for hit in answer.hits] == ["talk", "a"]
+    assert [hit.confidence for hit in answer.hits] == pytest.approx([0.8, 0.1])
+    assert answer.relevance["talk"].shape == (3,)
+    assert answer.relevance["talk"].tolist() == pytest.approx(
+        [answer.relevance["talk"][0], 1.0, answer.relevance["talk"][2]]
+    )
+    assert answer.relevance["a"].shape == (2,)
