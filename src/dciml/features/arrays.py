@@ -69,11 +69,13 @@ class ArrayFolderSource:
 
 def _rows(file: Path) -> NDArray[Any]:
     try:
-        # Mapped, a .npy file whose header promises more than the file holds is refused before memory is taken.
-        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-        values = _array_of(loaded, file) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        if file.suffix == ".npz":
+            with file.open("rb") as opened:
+                values = _array_of(np.load(opened, allow_pickle=False), file)
+        else:  # mapped, a file whose header promises more than it holds is refused before memory is taken
+            values = np.lib.format.open_memmap(file, mode="r")
     except ValueError as error:
-        if "pickle" in str(error):
+        if "pickle" in str(error) or "Python objects" in str(error):
             raise DataError(
                 "the file holds Python objects, which are never loaded",
                 where=file,
@@ -85,7 +87,9 @@ def _rows(file: Path) -> NDArray[Any]:
     return as_rows(values, Where(file))
 
 
-def _array_of(archive: np.lib.npyio.NpzFile, file: Path) -> NDArray[Any]:
+def _array_of(archive: Any, file: Path) -> NDArray[Any]:
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it is no archive")
     with archive:
         names = archive.files
         name = FEATURES_KEY if FEATURES_KEY in names else names[0] if len(names) == 1 else None
@@ -96,7 +100,9 @@ def _array_of(archive: np.lib.npyio.NpzFile, file: Path) -> NDArray[Any]:
                 where=Where(file, field=FEATURES_KEY),
                 mend=f"save the rows as {FEATURES_KEY!r}",
             )
-        values: NDArray[Any] = archive[name]
+        values = archive[name]
+        if not isinstance(values, np.ndarray):  # a file in the archive that is no array comes back as bytes
+            raise ValueError(f"{name} is no array")
         return values
 
 
