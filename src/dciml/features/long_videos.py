@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from dciml.errors import DataError
@@ -118,6 +118,14 @@ def windows_of(store: FeatureStore, video_id: str, rule: WindowRule | None) -> t
     )
 
 
+def long_windows(
+    store: FeatureStore, video_ids: Iterable[str], rule: WindowRule | None
+) -> dict[str, tuple[str, ...]]:
+    """The windows of those videos that are long. Raises DataError as `windows_of`."""
+    found = {video_id: windows_of(store, video_id, rule) for video_id in dict.fromkeys(video_ids)}
+    return {video_id: windows for video_id, windows in found.items() if len(windows) > 1}
+
+
 def split_long(store: FeatureStore, video_ids: Sequence[str], rule: WindowRule | None) -> list[str]:
     """The ids with each long video replaced by its windows. Raises DataError as `windows_of`."""
     return [window_id for video_id in video_ids for window_id in windows_of(store, video_id, rule)]
@@ -160,9 +168,12 @@ class WindowedStore(FeatureStore):
         end = parent.rows if at_end else max(round(window.end_seconds * rate), start + 1)
         if start >= end or end > parent.rows or window.end_seconds > parent.duration_seconds + 1e-3:
             return None
-        # The checksum is that of the whole video: only whole videos are verified.
-        return StoreEntry(
-            video_id, parent.offset + start, end - start, window.duration_seconds, parent.crc32, parent.source
+        return replace(  # the checksum stays that of the whole video: only whole videos are verified
+            parent,
+            video_id=video_id,
+            offset=parent.offset + start,
+            rows=end - start,
+            duration_seconds=window.duration_seconds,
         )
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import random
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -28,10 +25,16 @@ from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.long_videos import WindowedStore, WindowRule, long_windows
+from dciml.features.spaces import same_space
+from dciml.features.store import StoreManifest
 from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
-from dciml.files import write_json, write_text
+from dciml.files import read_json, write_json, write_text
 from dciml.models.dual import DualBranch
+from dciml.recipes.calibrate import calibrate_run
+from dciml.recipes.run_record import describe_run
+from dciml.search.calibration import CALIBRATION_FILE
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
@@ -44,14 +47,16 @@ from dciml.training.checkpoint import (
     save_tensors,
 )
 from dciml.training.distributed import any_process
-from dciml.training.loader import PairData, epoch_groups, prefetched
+from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
 from dciml.training.progress import Reporter
 from dciml.training.schedule import lr_factor
 from dciml.training.steps import Step, training_step
 from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import validate
+from dciml.training.windows import choose_windows
 
 SIDES = ("retrieval", "grounding")
+WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
 
 @dataclass
@@ -114,11 +119,23 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         run.load()
     if fabric.global_rank == 0:
         remove_leftovers(out)
+        (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
         _write_folder(run)
     reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
     with _repeatable(fabric), run.stop.listening(), reporter.open(run.progress, config.training.epochs):
         _epochs(run, reporter)
+    if fabric.global_rank == 0:
+        reporter.note(_calibrated(run))
     return out
+
+
+def _calibrated(run: Run) -> str:
+    """Calibrate the kept weights; says what came of it."""
+    try:
+        found = calibrate_run(run.out, DataFolder.open(Path(run.config.data.folder)), str(run.fabric.device))
+    except DataError as error:
+        return f"not calibrated, so answers come without a confidence: {error}"
+    return f"calibrated on {found.num_sentences} held-out sentences in a corpus of {found.num_videos} videos"
 
 
 @contextmanager
@@ -173,15 +190,19 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     held_out = frozenset(held_out_ids)
     vocabulary = Vocabulary.build([pair.sentence for pair in training_pairs], config.text.vocabulary_size)
     vocabulary.check_training_pairs(training_pairs)
-    encoder = make_text_encoder(config, vocabulary)
+    encoder = make_text_encoder(config, vocabulary, str(fabric.device))
 
     encoded = encode_cached(encoder, [pair.sentence for pair in pairs], folder.path / "text-cache")
-    _check_zero_shot(config, encoded, folder.store.manifest.width)
+    _check_zero_shot(config, encoded, folder.store.manifest)
+
+    store = WindowedStore.of(folder.store)
+    rule = WindowRule.of(config.long_videos.window_seconds, config.long_videos.overlap_seconds)
 
     def pair_data(*, is_held_out: bool) -> PairData:
         chosen = [i for i, pair in enumerate(pairs) if (pair.video_id in held_out) is is_held_out]
         some = tuple(pairs[i] for i in chosen)
-        return PairData(folder.store, some, encoded.take(chosen), vocabulary, config)
+        windows = long_windows(store, (pair.video_id for pair in some), rule)
+        return PairData(store, some, encoded.take(chosen), vocabulary, config, windows)
 
     card = ModelCard(
         kind="dciml",
@@ -200,13 +221,15 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     return Run(fabric, config, out, card, model, optimizers, training, validation)
 
 
-def _check_zero_shot(config: RunConfig, encoded: EncodedCorpus, video_width: int) -> None:
+def _check_zero_shot(config: RunConfig, encoded: EncodedCorpus, rows: StoreManifest) -> None:
     if not config.retrieval.zero_shot_weight:
         return
-    if encoded.sentences is None or encoded.sentences.shape[1] != video_width:
+    fits = encoded.sentences is not None and encoded.sentences.shape[1] == rows.width
+    if not fits or same_space(rows.encoder, encoded.encoder_name) is False:
         raise ConfigError(
-            f"retrieval.zero_shot_weight needs sentence vectors of the width of the video rows ({video_width}), but "
-            f"{config.text.encoder} has none such; set it to 0, or use the text encoder that made the rows"
+            f"retrieval.zero_shot_weight needs sentence vectors in the space of the video rows ({rows.encoder}, width "
+            f"{rows.width}), but {config.text.encoder} has none such; set it to 0, or use the text encoder that made "
+            "the rows"
         )
 
 
@@ -254,7 +277,8 @@ def _epochs(run: Run, reporter: Reporter) -> None:
 
 def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> None:
     fabric, config = run.fabric, run.config
-    groups = epoch_groups(run.training, epoch, fabric.global_rank, fabric.world_size)
+    chosen = _windows_of_epoch(run, epoch)
+    groups = epoch_groups(run.training, epoch, fabric.global_rank, fabric.world_size, chosen)
     reporter.start_epoch(epoch, len(groups), run.progress.step_in_epoch)
     batches = (run.training.collate(g, epoch) for g in groups[run.progress.step_in_epoch :])
     run.model.train()
@@ -273,6 +297,26 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
         if monotonic() - saved_at > config.training.checkpoint_every_seconds:
             run.save()
             saved_at = monotonic()
+
+
+def _windows_of_epoch(run: Run, epoch: int) -> Chosen:
+    """The windows that the sentences of long videos have in this epoch; all processes have those of the first.
+
+    They depend on the weights at the beginning of the epoch, so a run that goes on within it reads what it had.
+    """
+    if not run.training.windows:
+        return {}
+    file, chosen = run.out / WINDOWS_FILE, {}
+    if run.fabric.global_rank == 0:
+        if run.progress.step_in_epoch:
+            kept = read_json(file)
+            chosen = {
+                i: kept[pair.query_id] for i, pair in enumerate(run.training.pairs) if pair.query_id in kept
+            }
+        else:
+            chosen = dict(choose_windows(run.model, run.training, run.fabric.device, epoch))
+            write_json(file, {run.training.pairs[index].query_id: window for index, window in chosen.items()})
+    return run.fabric.broadcast(chosen)
 
 
 def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
@@ -335,24 +379,4 @@ def _write_folder(run: Run) -> None:
     write_text(run.out / "config.yaml", dump_config(run.config))
     write_json(run.out / "model.json", run.card.to_json())
     run.training.vocabulary.save(run.out / "vocabulary.json")
-    packages = ("dciml", "torch", "numpy", "lightning-fabric", "transformers", "safetensors")
-    versions = {name: _version(name) for name in packages}
-    write_json(
-        run.out / "run.json",
-        {"git_revision": _git_revision(), "python": platform.python_version(), "packages": versions},
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    write_json(run.out / "run.json", describe_run(run.config, run.training, run.held_out))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,17 +20,25 @@ from dciml.features.vocabulary import Vocabulary
 from dciml.types import TrainingPair
 
 Item = TypeVar("Item")
+Group = tuple[str, list[int]]
+"""The id of a video, or of a window of a long one, and the indices of the pairs that go with it."""
+Chosen = Mapping[int, str]
+"""The window of each pair, by its index, of a long video."""
 
 
 @dataclass(frozen=True)
 class PairData:
-    """Pairs with their encoded sentences; sentence i of `sentences` belongs to pair i."""
+    """Pairs with their encoded sentences; sentence i of `sentences` belongs to pair i.
+
+    `windows` holds the ids of the windows of each long video; they too are videos of `store`.
+    """
 
     store: FeatureStore
     pairs: tuple[TrainingPair, ...]
     sentences: EncodedCorpus
     vocabulary: Vocabulary
     config: RunConfig
+    windows: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def by_video(self) -> dict[str, list[int]]:
         """Indices of each video's pairs, in the order of the records."""
@@ -38,6 +46,16 @@ class PairData:
         for index, pair in enumerate(self.pairs):
             groups.setdefault(pair.video_id, []).append(index)
         return groups
+
+    def grouped(self, video_id: str, members: list[int], chosen: Chosen) -> list[Group]:
+        """The groups of a video's pairs: one, or for a long video one a pair, with the window that was chosen.
+
+        Where nothing is chosen (to count them), the first window stands in.
+        """
+        windows = self.windows.get(video_id)
+        if windows is None:
+            return [(video_id, members)]
+        return [(chosen.get(index, windows[0]), [index]) for index in members]
 
     def collate(self, groups: Sequence[tuple[str, Sequence[int]]], epoch: int) -> Batch:
         """A batch of some videos and some of their pairs; `epoch` (and the seed) decides which words are hidden."""
@@ -72,30 +90,51 @@ class PairData:
         return hidden_positions(np.asarray(weights, dtype=np.float64), rng)
 
 
-def epoch_groups(data: PairData, epoch: int, rank: int, world_size: int) -> list[list[tuple[str, list[int]]]]:
+def epoch_groups(
+    data: PairData, epoch: int, rank: int, world_size: int, chosen: Chosen | None = None
+) -> list[list[Group]]:
     """The epoch's batches as (video, pair indices) groups, this process's share of each.
 
     All processes shuffle alike and take consecutive parts, so two processes with half the batch see what one with the
-    whole batch sees, in the same order. A last batch with fewer videos than processes is left out.
+    whole batch sees, in the same order. A last batch with fewer videos than processes is left out. How many batches
+    there are does not depend on `chosen`.
     """
     rng = np.random.default_rng([data.config.seed, epoch])
     groups = list(data.by_video().items())
     order = rng.permutation(len(groups))
     most = data.config.training.max_sentences_per_video
-    chosen = []
+    drawn = []
     for place in order:
         video_id, members = groups[place]
         if most is not None and len(members) > most:
             members = sorted(rng.choice(members, size=most, replace=False).tolist())
-        chosen.append((video_id, members))
+        drawn.append(data.grouped(video_id, members, chosen or {}))
     size = data.config.training.batch_videos * world_size
     batches = []
-    for start in range(0, len(chosen), size):
-        everyone = chosen[start : start + size]
+    for everyone in _dealt(drawn, size, rng) if data.windows else _cut(drawn, size):
         if len(everyone) >= world_size:
             batches.append(
                 everyone[len(everyone) * rank // world_size : len(everyone) * (rank + 1) // world_size]
             )
+    return batches
+
+
+def _cut(drawn: Sequence[Sequence[Group]], size: int) -> list[list[Group]]:
+    every = [group for groups in drawn for group in groups]
+    return [every[start : start + size] for start in range(0, len(every), size)]
+
+
+def _dealt(drawn: Sequence[Sequence[Group]], size: int, rng: np.random.Generator) -> list[list[Group]]:
+    """Batches of equal size, give or take one, with the groups of each video in as many of them as there are.
+
+    A window of the same video may show what a sentence tells, so it should not be a negative.
+    """
+    batches: list[list[Group]] = [[] for _ in range(-(-sum(map(len, drawn)) // size))]
+    for groups in drawn:
+        fullness = np.array([len(batch) for batch in batches])
+        emptiest_first = np.lexsort((rng.random(len(batches)), fullness))
+        for number, group in enumerate(groups):
+            batches[emptiest_first[number % len(batches)]].append(group)
     return batches
 
 

@@ -8,7 +8,8 @@ import torch
 from dciml.losses.grounding import grounding_losses
 from dciml.models.dual import DualBranch
 from dciml.models.retrieval import score_matrix
-from dciml.training.loader import PairData
+from dciml.training.loader import Chosen, Group, PairData
+from dciml.training.windows import best_windows, window_scores
 
 GROUNDING_TERMS = ("reconstruct", "contrast_reference", "contrast_left", "contrast_right")
 
@@ -20,7 +21,7 @@ def validate(
     """Evaluate held-out pairs, without dropout and with the same hidden words each time.
 
     Returns: `retrieval`: SumR (R@1 + R@5 + R@10 + R@100 in percent) over the held-out videos; `grounding`: minus the
-        weighted reconstruction and contrast losses. Higher is better for both.
+        weighted reconstruction and contrast losses. Higher is better for both. A long video counts by its best window.
     """
     was_training = model.training
     model.eval()
@@ -34,15 +35,19 @@ def validate(
 
 
 def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> float:
-    fused, queries, owner = [], [], []
+    fused, encoded, owner = [], [], []
     groups = list(data.by_video().items())
     for start in range(0, len(groups), 64):
         batch = data.collate(groups[start : start + 64], epoch=0).to(device)
         clips, frames = model.retrieval.encode_videos(batch.videos)
         fused.append(model.retrieval.fused_clips(clips, frames))
-        queries.append(model.retrieval.encode_queries(batch.queries))
+        encoded.append(model.retrieval.encode_queries(batch.queries))
         owner.append(batch.video_of_query + start)
-    scores = score_matrix(torch.cat(queries), torch.cat(fused))
+    queries = torch.cat(encoded)
+    scores = score_matrix(queries, torch.cat(fused))
+    for place, (video_id, _) in enumerate(groups):
+        if video_id in data.windows:
+            scores[:, place] = window_scores(model, data, data.windows[video_id], queries).amax(dim=1)
     own = torch.cat(owner)
     positive = scores.gather(1, own[:, None])
     # A tie counts against: the own video stands behind all that score the same.
@@ -55,7 +60,7 @@ def _grounding_objective(
 ) -> float:
     settings, weights = data.config.grounding, data.config.weights.model_dump()
     total, count = 0.0, 0
-    for groups in _few_pairs(data, pairs_at_once):
+    for groups in _few_pairs(data, pairs_at_once, best_windows(model, data, device)):
         batch = data.collate(groups, epoch=0).to(device)
         selection = model.grounding.select(batch)
         output = model.grounding(batch, selection.best_index, 1.0)
@@ -71,11 +76,12 @@ def _grounding_objective(
     return total / count
 
 
-def _few_pairs(data: PairData, pairs_at_once: int) -> list[list[tuple[str, list[int]]]]:
-    groups: list[list[tuple[str, list[int]]]] = [[]]
-    for video_id, members in data.by_video().items():
-        for part in np.array_split(members, -(-len(members) // pairs_at_once)):
-            if sum(len(m) for _, m in groups[-1]) + len(part) > pairs_at_once:
-                groups.append([])
-            groups[-1].append((video_id, part.tolist()))
+def _few_pairs(data: PairData, pairs_at_once: int, chosen: Chosen) -> list[list[Group]]:
+    groups: list[list[Group]] = [[]]
+    for video_id, its_pairs in data.by_video().items():
+        for own_id, members in data.grouped(video_id, its_pairs, chosen):
+            for part in np.array_split(members, -(-len(members) // pairs_at_once)):
+                if sum(len(m) for _, m in groups[-1]) + len(part) > pairs_at_once:
+                    groups.append([])
+                groups[-1].append((own_id, part.tolist()))
     return [group for group in groups if group]

@@ -1,0 +1,57 @@
+"""What a run says of itself in `run.json`: versions, revision, and what it was trained on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dciml.config import RunConfig
+from dciml.training.loader import PairData
+
+PACKAGES = ("dciml", "torch", "numpy", "lightning-fabric", "transformers", "safetensors")
+
+
+def describe_run(config: RunConfig, training: PairData, held_out: PairData) -> dict[str, Any]:
+    """The content of `run.json`; nothing of it decides how the model answers, but for the lengths of the videos."""
+    return {
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "trained_on": trained_on(config, training, held_out),
+    }
+
+
+def trained_on(config: RunConfig, data: PairData, held_out: PairData) -> dict[str, Any]:
+    """What and how much; the lengths are those of what the model saw as one video."""
+    seen = [name for video_id in data.by_video() for name in data.windows.get(video_id, (video_id,))]
+    seconds = np.array([data.store.duration_seconds(name) for name in seen])
+    return {
+        "data": config.data.folder,
+        "sentences": len(data.pairs),
+        "videos": len(data.by_video()),
+        "long_videos": len(data.windows),
+        "held_out_videos": len(held_out.by_video()),
+        "min_seconds": float(seconds.min()),
+        "median_seconds": float(np.median(seconds)),
+        "max_seconds": float(seconds.max()),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
