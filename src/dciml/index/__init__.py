@@ -1,6 +1,16 @@
-"""An index: fused clip vectors (FAISS) and a catalogue of videos (SQLite). NumPy and FAISS only, no torch."""
+"""An index: fused clip vectors, codes to search them (FAISS), and a catalogue of videos (SQLite); no torch."""
 
-from dciml.index.clip_index import ClipIndex, VideoMatch, VideoMatches
+from dciml.index.clip_index import ClipIndex, VideoMatch
+from dciml.index.options import IndexOptions
+from dciml.index.state import VideoMatches
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
 
-__all__ = ["CatalogueVideo", "ClipIndex", "VideoDetails", "VideoFilter", "VideoMatch", "VideoMatches"]
+__all__ = [
+    "CatalogueVideo",
+    "ClipIndex",
+    "IndexOptions",
+    "VideoDetails",
+    "VideoFilter",
+    "VideoMatch",
+    "VideoMatches",
+]

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dciml.errors import DataError, ModelError
 from dciml.files import atomic_path
+from dciml.index.entries import store_key
+from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
-from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
+from dciml.index.videos import CatalogueVideo, VideoFilter
 
 FORMAT_NAME = "dciml index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LOCK_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE stores (store_key INTEGER PRIMARY KEY, relative TEXT, absolute TEXT NOT NULL UNIQUE);
+CREATE TABLE segments (
+    segment_key INTEGER PRIMARY KEY AUTOINCREMENT,
+    num_videos INTEGER NOT NULL,
+    coder INTEGER,
+    codes_crc INTEGER
+);
 CREATE TABLE videos (
     video_key INTEGER PRIMARY KEY AUTOINCREMENT,
-    video_id TEXT NOT NULL UNIQUE,
+    video_id TEXT NOT NULL,
     duration_seconds REAL NOT NULL CHECK (duration_seconds > 0),
     store_key INTEGER NOT NULL REFERENCES stores,
     title TEXT NOT NULL,
@@ -32,8 +41,14 @@ CREATE TABLE videos (
     media_absolute TEXT,
     date_unix REAL,
     checksum TEXT,
-    added_unix REAL NOT NULL
+    added_unix REAL NOT NULL,
+    removed INTEGER,
+    segment_key INTEGER REFERENCES segments,
+    segment_row INTEGER,
+    vectors_crc INTEGER
 );
+CREATE UNIQUE INDEX videos_of_today ON videos (video_id) WHERE removed IS NULL;
+CREATE INDEX videos_of_segment ON videos (segment_key);
 CREATE TABLE tags (
     tag TEXT NOT NULL,
     video_key INTEGER NOT NULL REFERENCES videos,
@@ -51,24 +66,35 @@ class IndexFacts:
     width: int
     fingerprint: str
     model: FolderReference
+    options: IndexOptions
 
 
-class VideoRow(NamedTuple):
-    """What is kept in memory of a video; the rest is read when it is asked for."""
+@dataclass(frozen=True)
+class SegmentEntry:
+    """A file of vectors, of so many videos; `coder` numbers the coder of its codes, None: it has none."""
 
     key: int
-    video_id: str
-    duration_seconds: float
-    store_key: int
+    num_videos: int
+    coder: int | None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the catalogue held at one moment. `generation` names the vectors file that belongs to it."""
+    """What the catalogue held at one moment: its videos in the order of adding, column by column, V each.
+
+    Attributes:
+        segments: by key. `segment_keys` and `segment_rows` say where a video's vectors lie, −1 when elsewhere.
+    """
 
     facts: IndexFacts
     generation: int
-    videos: tuple[VideoRow, ...]
+    video_ids: tuple[str, ...]
+    durations_seconds: NDArray[np.float64]
+    keys: NDArray[np.int64]
+    store_keys: NDArray[np.int64]
+    segment_keys: NDArray[np.int64]
+    segment_rows: NDArray[np.int64]
+    segments: dict[int, SegmentEntry]
     stores: dict[int, FolderReference]
 
 
@@ -89,6 +115,7 @@ class Catalogue:
             "fingerprint": facts.fingerprint,
             "model_relative": facts.model.relative or "",
             "model_absolute": facts.model.absolute,
+            "options": facts.options.to_json(),
         }
         with atomic_path(self.file) as temporary, closing(_connect(temporary)) as connection:
             connection.executescript(_SCHEMA)
@@ -106,8 +133,9 @@ class Catalogue:
                 connection.execute("BEGIN")
                 meta = dict(connection.execute("SELECT name, value FROM meta"))
                 self._check_format(meta)
-                videos = connection.execute(
-                    "SELECT video_key, video_id, duration_seconds, store_key FROM videos ORDER BY video_key"
+                ids, columns = _read_videos(connection)
+                segments = connection.execute(
+                    "SELECT segment_key, num_videos, coder FROM segments"
                 ).fetchall()
                 stores = connection.execute("SELECT * FROM stores").fetchall()
             facts = IndexFacts(
@@ -115,12 +143,20 @@ class Catalogue:
                 int(meta["width"]),
                 meta["fingerprint"],
                 FolderReference(meta["model_relative"] or None, meta["model_absolute"]),
+                IndexOptions.from_json(meta["options"]),
             )
+            keys, store_keys, segment_keys, rows = columns[1:].astype(np.int64)
             return Contents(
                 facts,
                 int(meta["generation"]),
-                tuple(VideoRow(*row) for row in videos),
-                {key: FolderReference(relative, absolute) for key, relative, absolute in stores},
+                ids,
+                columns[0],
+                keys,
+                store_keys,
+                segment_keys,
+                rows,
+                segments={row[0]: SegmentEntry(*row) for row in segments},
+                stores={key: FolderReference(relative, absolute) for key, relative, absolute in stores},
             )
         except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
             raise ModelError(f"{self.file}: this is not a usable index ({error}); build it again.") from error
@@ -142,13 +178,56 @@ class Catalogue:
             names = tuple(tag for (tag,) in tags)
             return CatalogueVideo(key, video_id, duration, title, media, names, date, checksum, added)
 
-    def select(self, wanted: VideoFilter) -> list[str]:
-        """The ids of the videos that a filter lets through (`wanted.video_ids` aside), in the order of adding."""
+    def select(self, wanted: VideoFilter, generation: int, last_key: int) -> list[str]:
+        """The ids of the videos that a filter lets through (`wanted.video_ids` aside), in the order of adding.
+
+        Args:
+            generation, last_key: of the state that is looked at; what was removed after it counts as there.
+        """
         conditions, values = _conditions(wanted, self.file.parent)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        conditions += ["video_key <= ?", "(removed IS NULL OR removed > ?)"]
+        values += [last_key, generation]
         with closing(_connect(self.file)) as connection:
-            rows = connection.execute(f"SELECT video_id FROM videos{where} ORDER BY video_key", values)
+            rows = connection.execute(
+                f"SELECT video_id FROM videos WHERE {' AND '.join(conditions)} ORDER BY video_key", values
+            )
             return [video_id for (video_id,) in rows]
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one committed state for as long as it lasts."""
+        with closing(_connect(self.file)) as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep writers out; yields whether that was possible at once, that is, whether nobody was writing."""
+        with closing(_connect(self.file)) as connection:
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                yield False
+            else:
+                yield True
+                connection.rollback()
+
+    def check(self, connection: sqlite3.Connection) -> list[str]:
+        """What SQLite finds wrong with its file, a sentence each."""
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else [f"{self.file.name}: {what}" for what in found]
+
+    def vacuum(self) -> None:
+        """Give the room of deleted rows back."""
+        with closing(_connect(self.file)) as connection:
+            connection.execute("VACUUM")
+
+    def generation(self) -> int:
+        """The number of the last commit."""
+        with closing(_connect(self.file)) as connection:
+            (found,) = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
+            return int(found)
 
     @contextmanager
     def transaction(self, generation: int) -> Iterator[sqlite3.Connection]:
@@ -188,60 +267,19 @@ class Catalogue:
             )
 
 
-def store_key(connection: sqlite3.Connection, store: FolderReference) -> int:
-    """The key of a feature store in the catalogue, entered when it is new."""
-    row = connection.execute("SELECT store_key FROM stores WHERE absolute = ?", (store.absolute,)).fetchone()
-    if row is not None:
-        return int(row[0])
-    cursor = connection.execute(
-        "INSERT INTO stores (relative, absolute) VALUES (?, ?)", (store.relative, store.absolute)
+def _read_videos(connection: sqlite3.Connection) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The ids, and the other columns (5, videos); read in portions, so that a million rows take little memory."""
+    rows = connection.execute(
+        "SELECT video_id, duration_seconds, video_key, store_key, ifnull(segment_key, -1), "
+        "ifnull(segment_row, -1) FROM videos WHERE removed IS NULL ORDER BY video_key"
     )
-    return int(cursor.lastrowid or 0)
-
-
-@dataclass(frozen=True)
-class NewVideo:
-    """A video to enter."""
-
-    video_id: str
-    duration_seconds: float
-    details: VideoDetails
-
-
-def insert_videos(
-    connection: sqlite3.Connection, videos: Sequence[NewVideo], key_of_store: int, index_folder: Path
-) -> list[int]:
-    """Enter videos. Returns: their new keys, in the same order."""
-    keys = []
-    for video in videos:
-        details = video.details
-        media = None if details.media_path is None else FolderReference.to(details.media_path, index_folder)
-        row = (
-            video.video_id,
-            video.duration_seconds,
-            key_of_store,
-            details.title_of(video.video_id),
-            media and media.relative,
-            media and media.absolute,
-            details.date_unix,
-            details.checksum,
-            time.time(),
-        )
-        cursor = connection.execute(
-            "INSERT INTO videos (video_id, duration_seconds, store_key, title, media_relative, "
-            "media_absolute, date_unix, checksum, added_unix) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            row,
-        )
-        keys.append(int(cursor.lastrowid or 0))
-        tags = [(tag, keys[-1]) for tag in dict.fromkeys(details.tags)]
-        connection.executemany("INSERT INTO tags VALUES (?, ?)", tags)
-    return keys
-
-
-def delete_videos(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
-    """Take videos out by key."""
-    connection.executemany("DELETE FROM tags WHERE video_key = ?", [(key,) for key in keys])
-    connection.executemany("DELETE FROM videos WHERE video_key = ?", [(key,) for key in keys])
+    ids: list[str] = []
+    parts = [np.empty((5, 0))]
+    while portion := rows.fetchmany(50_000):
+        names, *columns = zip(*portion, strict=True)
+        ids += names
+        parts.append(np.array(columns, dtype=np.float64))
+    return tuple(ids), np.concatenate(parts, axis=1)
 
 
 def _conditions(wanted: VideoFilter, index_folder: Path) -> tuple[list[str], list[str | float]]:

@@ -1,13 +1,12 @@
-"""The index folder: one fused vector a clip in FAISS, searched exactly and grouped by video.
+"""The index folder: one fused vector a clip, searched by inner product and grouped by video.
 
-A change is committed in three steps: the vectors go to a new file `vectors-<generation>.faiss`; the
-catalogue's transaction enters the videos and names that generation; the old file is deleted. Killed at any
-point, the folder holds the last committed state, and what is left over is swept by the next change.
+A change writes new files and commits them with the catalogue's transaction. Killed at any point, the folder holds
+the last committed state; what is left over is swept by the next change. An index that is open answers from the
+state that it opened, whatever others change, until `refresh`.
 """
 
 from __future__ import annotations
 
-import difflib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError, ModelError
-from dciml.index.catalogue import (
-    Catalogue,
-    Contents,
-    IndexFacts,
-    NewVideo,
-    delete_videos,
-    insert_videos,
-    store_key,
-)
-from dciml.index.exact import best_places, pair_similarities, similarity_blocks
+from dciml.index.backend import FloatArray, VectorBackend
+from dciml.index.catalogue import Catalogue, IndexFacts
+from dciml.index.embedded import EmbeddedVectors
+from dciml.index.entries import NewVideo, insert_videos, purge_removed, remove_videos, store_key
+from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
-from dciml.index.vectors import ClipVectors, FloatArray
+from dciml.index.state import IndexState, VideoMatches
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
 
 CATALOGUE_FILE = "catalogue.sqlite"
@@ -45,25 +39,14 @@ class VideoMatch:
     duration_seconds: float
 
 
-@dataclass(frozen=True)
-class VideoMatches:
-    """The same for Q queries as arrays, K videos each, best first.
-
-    `places` (Q, K) count into `ClipIndex.video_ids`; `scores` is (Q, K), `clip_scores` (Q, K, S).
-    """
-
-    places: NDArray[np.int64]
-    scores: FloatArray
-    clip_scores: FloatArray
-
-
 class ClipIndex:
-    """An index folder opened for search and change; one thread at a time."""
+    """An index folder opened for search and change; one thread at a time, each with an index of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: str | None = None) -> None:
         self.path = path
         self._catalogue = Catalogue(path / CATALOGUE_FILE)
-        self._load()
+        self._backend = _backend(path, self._catalogue.read().facts, store)
+        self._state = self._read()
 
     @classmethod
     def create(
@@ -75,6 +58,7 @@ class ClipIndex:
         fingerprint: str,
         model_folder: Path,
         store_path: Path,
+        options: IndexOptions | None = None,
     ) -> ClipIndex:
         """Make an index without videos.
 
@@ -93,15 +77,17 @@ class ClipIndex:
                 mend="name a new folder, or remove this one first",
             )
         path.mkdir(parents=True, exist_ok=True)
-        ClipVectors.empty(num_clips, width).write(path / _vectors_name(0))
-        facts = IndexFacts(num_clips, width, fingerprint, FolderReference.to(model_folder, path))
+        model = FolderReference.to(model_folder, path)
+        facts = IndexFacts(num_clips, width, fingerprint, model, options or IndexOptions())
         Catalogue(path / CATALOGUE_FILE).create(facts, FolderReference.to(store_path, path))
         return cls(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> ClipIndex:
+    def open(cls, path: str | Path, *, store: str | None = None) -> ClipIndex:
         """Open an index folder.
 
+        Args:
+            store: where the database with its vectors is now (`milvus:URI`), if it has moved.
         Raises:
             DataError: there is no index.
             ModelError: it is damaged or of another format version.
@@ -110,53 +96,74 @@ class ClipIndex:
         if not (path / CATALOGUE_FILE).is_file():
             what = "this folder is not an index" if path.exists() else "there is no such folder"
             raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
-        return cls(path)
+        return cls(path, store)
+
+    def refresh(self) -> bool:
+        """Go on with the last committed state. Returns: whether it is another one than before.
+
+        Places in earlier `VideoMatches` then count no more. A service that answers on several threads opens
+        another `ClipIndex` and hands that to new requests.
+        """
+        before = self._state.contents.generation
+        if self._catalogue.generation() == before:
+            return False
+        self._state = self._read()
+        return True
 
     def __len__(self) -> int:
         """How many videos."""
-        return len(self._video_ids)
+        return len(self.video_ids)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._place_of
+        return video_id in self._state.place_of
+
+    @property
+    def generation(self) -> int:
+        """Number of the commit that this index shows."""
+        return self._state.contents.generation
 
     @property
     def video_ids(self) -> tuple[str, ...]:
         """All ids, in the order in which they were added."""
-        return self._video_ids
+        return self._state.contents.video_ids
 
     @property
     def durations_seconds(self) -> NDArray[np.float64]:
         """(videos,), in the order of `video_ids`."""
-        return self._durations_seconds
+        return self._state.contents.durations_seconds
 
     @property
     def num_clips(self) -> int:
         """Clips a video (S)."""
-        return self._contents.facts.num_clips
+        return self._facts.num_clips
 
     @property
     def width(self) -> int:
         """Width of the vectors (D)."""
-        return self._contents.facts.width
+        return self._facts.width
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the model that the index was built with."""
-        return self._contents.facts.fingerprint
+        return self._facts.fingerprint
+
+    @property
+    def _facts(self) -> IndexFacts:
+        return self._state.contents.facts
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Refuse a model that the index was not built with. Raises ModelError."""
         if fingerprint != self.fingerprint:
             raise ModelError(
                 f"{self.path}: the index was built with another model (the one in "
-                f"{self._contents.facts.model.absolute}, fingerprint {self.fingerprint[:12]}; this one has "
+                f"{self._facts.model.absolute}, fingerprint {self.fingerprint[:12]}; this one has "
                 f"{fingerprint[:12]}). To mend it: use the model that the index was built with, or build an "
                 f"index with this one: `dciml index MODEL FEATURES --out FOLDER`."
             )
 
     def model_folder(self) -> Path:
         """The folder of the model. Raises ModelError when it has moved, naming the option to pass."""
-        return self._contents.facts.model.resolve(self.path, what="model", option="--model")
+        return self._facts.model.resolve(self.path, what="model", option="--model")
 
     def store_path(self, video_id: str | None = None) -> Path:
         """The feature store of a video; without a video, the one that the index was created with.
@@ -165,13 +172,18 @@ class ClipIndex:
             DataError: the index does not hold the video.
             ModelError: the store has moved; the message names the option to pass.
         """
-        stores = self._contents.stores
-        key = min(stores) if video_id is None else self._contents.videos[self.places([video_id])[0]].store_key
+        contents = self._state.contents
+        stores = contents.stores
+        key = min(stores) if video_id is None else int(contents.store_keys[self.places([video_id])[0]])
         return stores[key].resolve(self.path, what="feature store", option="--features")
 
     def video(self, video_id: str) -> CatalogueVideo:
-        """What the catalogue knows of a video. Raises DataError for one that the index does not hold."""
-        video = self._catalogue.video(self._contents.videos[self.places([video_id])[0]].key)
+        """What the catalogue knows of a video.
+
+        Raises:
+            DataError: the index does not hold it; or it was removed, and the index compacted, since this was opened.
+        """
+        video = self._catalogue.video(int(self._state.contents.keys[self.places([video_id])[0]]))
         if video is None:
             raise DataError(
                 f"the video {video_id!r} has been removed since the index was opened",
@@ -189,24 +201,17 @@ class ClipIndex:
         named = None if wanted.video_ids is None else set(wanted.video_ids)
         if named is not None:
             self.places(list(named))
+        contents = self._state.contents
+        last_key = int(contents.keys.max(initial=0))
         return tuple(
             video_id
-            for video_id in self._catalogue.select(wanted)
-            if video_id in self and (named is None or video_id in named)
+            for video_id in self._catalogue.select(wanted, contents.generation, last_key)
+            if named is None or video_id in named
         )
 
     def places(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Where videos stand in `video_ids`. Raises DataError for one that the index does not hold."""
-        for video_id in video_ids:
-            if video_id not in self._place_of:
-                near = difflib.get_close_matches(video_id, self._video_ids, n=1)
-                hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
-                raise DataError(
-                    f"the index does not hold the video {video_id!r}",
-                    where=self.path,
-                    mend=f"{hint}add it with `dciml index-add`, or check the id",
-                )
-        return np.array([self._place_of[video_id] for video_id in video_ids], dtype=np.int64)
+        return self._state.places(video_ids)
 
     def add(
         self,
@@ -215,56 +220,81 @@ class ClipIndex:
         durations_seconds: ArrayLike,
         store_path: Path | None = None,
         details: Sequence[VideoDetails] | None = None,
+        replace: bool = False,
     ) -> None:
-        """Add videos; committed on return, all or none. Each call writes all vectors, so add many at once.
+        """Add videos; committed on return, all or none.
 
         Args:
             vectors: (V, S, D), fused clip vectors.
             durations_seconds: (V,), positive.
             store_path: the feature store that holds them; None: the one that the index was created with.
             details: of each video, for the catalogue.
+            replace: videos that the index holds already give way to the new ones.
         Raises:
-            DataError: an id comes twice or is in the index already, a vector or a duration is not usable, or
-                another process changed the index.
+            DataError: an id comes twice or, without `replace`, is in the index already; a vector or a duration is
+                not usable; or another process changed the index.
         """
         array = np.ascontiguousarray(vectors, dtype=np.float32)
         durations = np.asarray(durations_seconds, dtype=np.float64)
-        self._check_new(video_ids, array, durations)
+        self._check_new(video_ids, array, durations, replace)
         if not len(video_ids):
             return
-        store = self._contents.stores[min(self._contents.stores)]
+        contents = self._state.contents
+        store = contents.stores[min(contents.stores)]
         if store_path is not None:
             store = FolderReference.to(store_path, self.path)
-
         told = [VideoDetails()] * len(video_ids) if details is None else details
         new = [NewVideo(*row) for row in zip(video_ids, durations.tolist(), told, strict=True)]
+        old = contents.keys[self.places([video_id for video_id in video_ids if video_id in self])]
 
         def change(connection: sqlite3.Connection) -> None:
+            remove_videos(connection, old.tolist(), contents.generation + 1)
             keys = insert_videos(connection, new, store_key(connection, store), self.path)
-            self._vectors.add(keys, array)
+            self._backend.add(connection, keys, array)
+            self._backend.settle(connection, everything=False)
 
         self._commit(change)
 
     def remove(self, video_ids: Sequence[str]) -> None:
         """Remove videos; committed on return, all or none. Raises DataError for an unknown one."""
-        keys = [self._contents.videos[place].key for place in self.places(list(dict.fromkeys(video_ids)))]
+        contents = self._state.contents
+        keys = contents.keys[self.places(list(dict.fromkeys(video_ids)))].tolist()
         if not keys:
             return
 
         def change(connection: sqlite3.Connection) -> None:
-            delete_videos(connection, keys)
-            self._vectors.remove(keys)
+            remove_videos(connection, keys, contents.generation + 1)
+            self._backend.settle(connection, everything=False)
 
         self._commit(change)
+
+    def compact(self) -> None:
+        """Give back the room of removed videos, join small files, and fit the codes to what is there now."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._backend.settle(connection, everything=True)
+            purge_removed(connection)
+
+        self._commit(change)
+        self._catalogue.vacuum()
+
+    def verify(self) -> list[str]:
+        """Read everything in the index and compare checksums. Returns: a sentence for each damage."""
+        with self._catalogue.reading() as connection:
+            return [
+                *self._catalogue.check(connection),
+                *self._backend.verify(connection, self._state.contents),
+            ]
 
     def search(
         self, query_vectors: ArrayLike, num_videos: int, restrict_to: Sequence[str] | None = None
     ) -> list[list[VideoMatch]]:
-        """The best videos of each query, exactly; see `match` for the arguments and the order."""
+        """The best videos of each query; see `match` for the arguments and the order."""
         found = self.match(query_vectors, num_videos, restrict_to)
+        ids, durations = self.video_ids, self.durations_seconds
         return [
             [
-                VideoMatch(self._video_ids[place], float(score), clips, float(self._durations_seconds[place]))
+                VideoMatch(ids[place], float(score), clips, float(durations[place]))
                 for place, score, clips in zip(*row, strict=True)
             ]
             for row in zip(found.places, found.scores, found.clip_scores, strict=True)
@@ -273,7 +303,10 @@ class ClipIndex:
     def match(
         self, query_vectors: ArrayLike, num_videos: int, restrict_to: Sequence[str] | None = None
     ) -> VideoMatches:
-        """The best videos of each query: score = max_j ⟨query, clip j⟩, exactly; ties by video id.
+        """The best videos of each query: score = max_j ⟨query, clip j⟩; ties by video id.
+
+        Exact in a small index. In a large one (`IndexOptions.exact_videos`) codes choose which videos are looked
+        at; the scores are exact all the same, and few of the best videos are missed.
 
         Args:
             query_vectors: (Q, D).
@@ -283,25 +316,12 @@ class ClipIndex:
             DataError: `restrict_to` names a video that the index does not hold.
         """
         queries = self._checked_queries(query_vectors)
-        chosen = np.arange(len(self)) if restrict_to is None else np.unique(self.places(restrict_to))
-        vectors = self._vectors.array()
-        if restrict_to is not None:
-            vectors = vectors[chosen]
-        k = min(num_videos, len(chosen))
-        places = np.empty((len(queries), k), dtype=np.int64)
-        scores = np.empty((len(queries), k), dtype=np.float32)
-        clip_scores = np.empty((len(queries), k, self.num_clips), dtype=np.float32)
-        for block, similarities in similarity_blocks(queries, vectors):
-            best = similarities.max(axis=2)
-            top = best_places(best, self._tie_order[chosen], k)
-            places[block], scores[block] = chosen[top], np.take_along_axis(best, top, axis=1)
-            clip_scores[block] = np.take_along_axis(similarities, top[:, :, None], axis=1)
-        return VideoMatches(places, scores, clip_scores)
+        chosen = None if restrict_to is None else np.unique(self.places(restrict_to))
+        return self._state.match(queries, num_videos, chosen)
 
     def pair_scores(self, query_vectors: ArrayLike, video_ids: Sequence[str]) -> FloatArray:
         """Inner products of query i with the clips of video i: (N, D) and N ids → (N, S)."""
-        queries, places = self._checked_queries(query_vectors), self.places(video_ids)
-        return pair_similarities(queries, self._vectors.array(), places)
+        return self._state.pair_scores(self._checked_queries(query_vectors), self.places(video_ids))
 
     def _checked_queries(self, query_vectors: ArrayLike) -> FloatArray:
         queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
@@ -314,7 +334,7 @@ class ClipIndex:
         return queries
 
     def _check_new(
-        self, video_ids: Sequence[str], vectors: FloatArray, durations: NDArray[np.float64]
+        self, video_ids: Sequence[str], vectors: FloatArray, durations: NDArray[np.float64], replace: bool
     ) -> None:
         expected = (len(video_ids), self.num_clips, self.width)
         if vectors.shape != expected or durations.shape != expected[:1]:
@@ -322,14 +342,16 @@ class ClipIndex:
                 f"vectors must have the shape {expected}, not {vectors.shape}, and a duration a video"
             )
         seen: set[str] = set()
+        largest = np.finfo(self._facts.options.dtype).max
         for video_id, video_vectors, duration in zip(video_ids, vectors, durations, strict=True):
-            if video_id in self or video_id in seen:
+            if video_id in seen or (video_id in self and not replace):
                 raise DataError(
                     f"the video {video_id!r} is in the index already",
                     where=self.path,
-                    mend="leave it out, or take it out first with `dciml index-remove`",
+                    mend="leave it out, replace it (`dciml index-add --replace`), or take it out first",
                 )
-            if not np.isfinite(video_vectors).all() or not (np.isfinite(duration) and duration > 0):
+            usable = (np.abs(video_vectors) <= largest).all()
+            if not usable or not (np.isfinite(duration) and duration > 0):
                 raise DataError(
                     f"the video {video_id!r} has a vector or a duration that is not usable",
                     where=self.path,
@@ -338,47 +360,28 @@ class ClipIndex:
             seen.add(video_id)
 
     def _commit(self, change: Callable[[sqlite3.Connection], None]) -> None:
-        generation = self._contents.generation
         try:
-            with self._catalogue.transaction(generation) as connection:
+            with self._catalogue.transaction(self._state.contents.generation) as connection:
                 change(connection)
-                self._vectors.write(self.path / _vectors_name(generation + 1))
         finally:
-            self._load()  # what is committed: the change, or after a failure the state before it
-        self._sweep()
+            self._state = (
+                self._read()
+            )  # what is committed: the change, or after a failure the state before it
+        with self._catalogue.idle() as idle:  # else the files of another writer would look like leftovers
+            if idle and self._catalogue.generation() == self.generation:
+                self._backend.sweep(self._state.contents)
 
-    def _sweep(self) -> None:
-        current = _vectors_name(self._contents.generation)
-        for file in self.path.glob("*vectors-*.faiss*"):
-            if file.name != current:
-                file.unlink(missing_ok=True)
-
-    def _load(self) -> None:
-        self._contents, self._vectors = self._read()
-        videos = self._contents.videos
-        fits = self._vectors.width == self.width and self._vectors.holds([video.key for video in videos])
-        if not fits:
-            raise ModelError(
-                f"{self.path}: vectors and catalogue do not fit together; build the index again."
-            )
-        self._video_ids = tuple(video.video_id for video in videos)
-        self._place_of = {video_id: place for place, video_id in enumerate(self._video_ids)}
-        self._durations_seconds = np.array([video.duration_seconds for video in videos], dtype=np.float64)
-        self._tie_order = np.empty(len(videos), dtype=np.int64)
-        self._tie_order[np.argsort(np.array(self._video_ids, dtype=object))] = np.arange(len(videos))
-
-    def _read(self) -> tuple[Contents, ClipVectors]:
+    def _read(self) -> IndexState:
         for attempt in range(READ_TRIES):
             contents = self._catalogue.read()
-            file = self.path / _vectors_name(contents.generation)
             try:
-                return contents, ClipVectors.read(file, contents.facts.num_clips)
+                return IndexState(self.path, contents, self._backend.open(contents))
             except ModelError:
-                # Missing: perhaps another process has committed, and deleted it, between the two reads.
-                if file.exists() or attempt == READ_TRIES - 1:
+                # A file is gone: perhaps another process has committed, and deleted it, between the two reads.
+                if self._catalogue.generation() == contents.generation or attempt == READ_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
 
-def _vectors_name(generation: int) -> str:
-    return f"vectors-{generation}.faiss"
+def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:
+    return EmbeddedVectors(path, facts)

@@ -1,0 +1,125 @@
+"""4-bit codes of vectors, scanned in memory to find candidates (FAISS product quantisation, fast scan).
+
+The vectors are centred, turned to their principal axes, cut to the first 4 · code_bytes of them, and rotated at
+random, so that every pair of axes carries like energy; each pair is one of 16 centroids. Inner products with
+the codes only choose which vectors are looked at exactly, see docs/decisions/0016-codes-for-large-indexes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import ModelError
+from dciml.files import atomic_path
+
+FloatArray = NDArray[np.float32]
+CodeArray = NDArray[np.uint8]
+TRAINING_VECTORS = 65_536
+_AXES = 2  # a sub-quantiser codes so many axes
+_CENTROIDS = 16  # FAISS's fast scan is for 4 bits
+BLOCK = 32  # vectors whose codes are interleaved; a part ends with a whole block
+
+
+@dataclass(frozen=True)
+class Coder:
+    """How vectors become codes: `mean` (D,), `axes` (D, d), `centroids` (d / 2, 16, 2)."""
+
+    mean: FloatArray
+    axes: FloatArray
+    centroids: FloatArray
+
+    @classmethod
+    def train(cls, sample: FloatArray, code_bytes: int, seed: int = 0) -> Coder:
+        """Learn from a sample of vectors (n, D), n ≥ 16."""
+        mean = sample.mean(axis=0)
+        centred = sample - mean
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        num_axes = min(2 * _AXES * code_bytes, sample.shape[1]) // _AXES * _AXES
+        rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(num_axes, num_axes)))
+        axes = np.ascontiguousarray(vectors[:, ::-1][:, :num_axes] @ rotation, dtype=np.float32)
+        quantizer = faiss.ProductQuantizer(num_axes, num_axes // _AXES, 4)
+        quantizer.cp.min_points_per_centroid = 1  # no warnings about small samples
+        quantizer.train(np.ascontiguousarray(centred @ axes))
+        centroids = faiss.vector_to_array(quantizer.centroids)
+        return cls(mean, axes, centroids.reshape(num_axes // _AXES, _CENTROIDS, _AXES).copy())
+
+    @classmethod
+    def read(cls, file: Path) -> Coder:
+        """Read what `write` wrote. Raises ModelError."""
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return cls(arrays["mean"], arrays["axes"], arrays["centroids"])
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            what = "is damaged" if file.exists() else "is missing"
+            raise ModelError(f"{file}: the coder file {what}; compact or build the index again.") from error
+
+    def write(self, file: Path) -> None:
+        """Write atomically, as NumPy arrays."""
+        with atomic_path(file) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, mean=self.mean, axes=self.axes, centroids=self.centroids)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes a code takes; an odd sub-quantiser fills up a byte."""
+        return (len(self.centroids) + 1) // 2
+
+    def encode(self, vectors: FloatArray) -> CodeArray:
+        """(n, D) → (n', code_bytes) as the scan wants them, n' = n rounded up to a whole block of 32."""
+        scan = self.empty_scan()
+        scan.add(np.ascontiguousarray((vectors - self.mean) @ self.axes))
+        return _memory_of(scan).copy().reshape(-1, self.code_bytes)
+
+    def turn(self, queries: FloatArray) -> FloatArray:
+        """Queries (Q, D) for `CodeScan.search`; the mean adds the same to every score and is left out."""
+        return np.ascontiguousarray(queries @ self.axes)
+
+    def empty_scan(self) -> Any:
+        """FAISS's index for the scan, trained, without vectors."""
+        num_pairs, _, width = self.centroids.shape
+        scan = faiss.IndexPQFastScan(num_pairs * width, num_pairs, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
+        faiss.copy_array_to_vector(self.centroids.reshape(-1), scan.pq.centroids)
+        scan.is_trained = True
+        return scan
+
+
+class CodeScan:
+    """Codes in memory, laid out for the scan.
+
+    Args:
+        parts: each as `Coder.encode` made it; mapped files will do, they are read once.
+    """
+
+    def __init__(self, coder: Coder, parts: Sequence[CodeArray]) -> None:
+        self.coder = coder
+        self._index = coder.empty_scan()
+        total = sum(len(part) for part in parts)
+        self._index.codes.resize(total * coder.code_bytes)
+        memory, start = _memory_of(self._index).reshape(-1, coder.code_bytes), 0
+        for part in parts:
+            memory[start : start + len(part)] = part
+            start += len(part)
+        self._index.ntotal = self._index.ntotal2 = total
+
+    def __len__(self) -> int:
+        """How many codes, those that only fill a block included."""
+        return int(self._index.ntotal)
+
+    def search(self, queries: FloatArray, num_vectors: int) -> NDArray[np.int64]:
+        """The vectors whose codes fit best: (Q, D) → (Q, k) places, best first, k ≤ num_vectors."""
+        _, found = self._index.search(self.coder.turn(queries), min(num_vectors, len(self)))
+        places: NDArray[np.int64] = found
+        return places
+
+
+def _memory_of(scan: Any) -> CodeArray:
+    """A view of the codes of a FAISS index."""
+    memory: CodeArray = faiss.rev_swig_ptr(scan.codes.get(), scan.codes.size())
+    return memory

@@ -1,0 +1,163 @@
+"""The vectors of an index in its own folder: segments, and codes for the candidates when there are many.
+
+Every change writes new files under new names inside the catalogue's transaction, and files that no state needs
+are deleted after the commit. So growth costs what is added, small segments are joined now and then, and a kill
+leaves files that the next change sweeps away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dciml.index.backend import FloatArray
+from dciml.index.catalogue import Contents, IndexFacts
+from dciml.index.coding import file_crc, open_segment, settle_codes
+from dciml.index.open_segments import (
+    BLOCK_VIDEOS,
+    OpenSegments,
+    coder_file,
+    codes_file,
+    segment_file,
+)
+from dciml.index.segments import sync_folder, write_segment
+
+SMALL_VIDEOS = 4096  # a segment of fewer videos is joined with others in time
+MAX_SMALL_SEGMENTS = 8
+PATTERNS = ("*segment-*", "*coder-*")
+
+
+class EmbeddedVectors:
+    """See `VectorBackend`."""
+
+    def __init__(self, folder: Path, facts: IndexFacts) -> None:
+        self._folder, self._facts = folder, facts
+        self._last: OpenSegments | None = None
+
+    def open(self, contents: Contents) -> OpenSegments:
+        """See `VectorBackend.open`."""
+        self._last = OpenSegments(self._folder, contents, self._last)
+        return self._last
+
+    def add(self, connection: sqlite3.Connection, keys: Sequence[int], vectors: FloatArray) -> None:
+        """Write one new segment."""
+        blocks = (vectors[start : start + BLOCK_VIDEOS] for start in range(0, len(vectors), BLOCK_VIDEOS))
+        self._write_segment(connection, keys, blocks)
+
+    def settle(self, connection: sqlite3.Connection, everything: bool) -> None:
+        """Drop empty segments, join small ones, and give every segment codes when the index is large."""
+        rows = connection.execute(
+            "SELECT segment_key, num_videos, count(CASE WHEN removed IS NULL THEN video_key END) "
+            "FROM segments LEFT JOIN videos USING (segment_key) GROUP BY segment_key"
+        ).fetchall()
+        self._drop(connection, [key for key, _, alive in rows if not alive])
+        rows = [row for row in rows if row[2]]
+        small = [key for key, videos, alive in rows if min(videos, alive) < SMALL_VIDEOS]
+        holed = [key for key, videos, alive in rows if alive < videos and key not in small]
+        if everything:
+            for key in holed:
+                self._join(connection, [key])
+        if len(small) > MAX_SMALL_SEGMENTS or (
+            everything and (len(small) > 1 or self._has_holes(rows, small))
+        ):
+            self._join(connection, small)
+        settle_codes(connection, self._folder, self._facts, retrain=everything)
+        sync_folder(self._folder)
+
+    def sweep(self, contents: Contents) -> None:
+        """Delete the files that these contents do not name."""
+        kept = self._files(contents)
+        for pattern in PATTERNS:
+            for file in set(self._folder.glob(pattern)) - kept:
+                file.unlink(missing_ok=True)
+
+    def verify(self, connection: sqlite3.Connection, contents: Contents) -> list[str]:
+        """Read every vector and code, and compare checksums."""
+        damaged = []
+        rows = connection.execute(
+            "SELECT video_id, segment_key, segment_row, vectors_crc FROM videos WHERE removed IS NULL "
+            "ORDER BY segment_key, segment_row"
+        )
+        segment, opened = None, None
+        for video_id, key, row, crc in rows:
+            if key != segment:
+                segment, opened = key, open_segment(connection, self._folder, self._facts, key)
+            assert opened is not None
+            if zlib.crc32(opened.array[row].data) != crc:
+                damaged.append(f"video {video_id!r}: its vectors do not match their checksum")
+            if row % BLOCK_VIDEOS == 0:
+                opened.release()
+        for key, coder, crc in connection.execute("SELECT segment_key, coder, codes_crc FROM segments"):
+            if coder is not None and file_crc(codes_file(self._folder, key, coder)) != crc:
+                damaged.append(f"segment {key}: its codes do not match their checksum")
+        return damaged
+
+    def copy(self, contents: Contents, target: Path) -> None:
+        """Copy the files that these contents name; a hard link where the file system allows, as they never change."""
+        for file in sorted(self._files(contents)):
+            try:
+                os.link(file, target / file.name)
+            except FileNotFoundError:
+                raise
+            except OSError:  # another file system
+                shutil.copyfile(file, target / file.name)
+        sync_folder(target)
+
+    def _files(self, contents: Contents) -> set[Path]:
+        files = {segment_file(self._folder, key) for key in contents.segments}
+        for key, entry in contents.segments.items():
+            if entry.coder is not None:
+                files |= {codes_file(self._folder, key, entry.coder), coder_file(self._folder, entry.coder)}
+        return files
+
+    @staticmethod
+    def _has_holes(rows: Sequence[tuple[int, int, int]], keys: Sequence[int]) -> bool:
+        return any(alive < videos for key, videos, alive in rows if key in keys)
+
+    def _write_segment(
+        self, connection: sqlite3.Connection, keys: Sequence[int], blocks: Iterator[FloatArray]
+    ) -> None:
+        cursor = connection.execute("INSERT INTO segments (num_videos) VALUES (?)", (len(keys),))
+        segment = int(cursor.lastrowid or 0)
+        checksums = write_segment(segment_file(self._folder, segment), blocks, self._facts.options.dtype)
+        connection.executemany(
+            "UPDATE videos SET segment_key = ?, segment_row = ?, vectors_crc = ? WHERE video_key = ?",
+            [(segment, row, crc, key) for row, (key, crc) in enumerate(zip(keys, checksums, strict=True))],
+        )
+
+    def _join(self, connection: sqlite3.Connection, segments: Sequence[int]) -> None:
+        """Write the living videos of some segments into one new segment, in the order of their keys."""
+        marks = ", ".join("?" * len(segments))
+        rows = connection.execute(
+            f"SELECT video_key, segment_key, segment_row FROM videos WHERE segment_key IN ({marks}) "
+            "AND removed IS NULL ORDER BY video_key",
+            list(segments),
+        ).fetchall()
+        opened = {key: open_segment(connection, self._folder, self._facts, key) for key in segments}
+        table = np.array(rows, dtype=np.int64)
+
+        def blocks() -> Iterator[FloatArray]:
+            for start in range(0, len(table), BLOCK_VIDEOS):
+                part = table[start : start + BLOCK_VIDEOS]
+                block = np.empty((len(part), self._facts.num_clips, self._facts.width), dtype=np.float32)
+                for key in np.unique(part[:, 1]).tolist():
+                    inside = part[:, 1] == key
+                    block[inside] = opened[key].videos(part[inside, 2])
+                yield block
+
+        self._write_segment(connection, table[:, 0].tolist(), blocks())
+        self._drop(connection, segments)
+
+    def _drop(self, connection: sqlite3.Connection, segments: Sequence[int]) -> None:
+        for key in segments:
+            # What was removed from it stays known to readers of older states, who have its vectors open.
+            connection.execute(
+                "UPDATE videos SET segment_key = NULL, segment_row = NULL WHERE segment_key = ?", (key,)
+            )
+            connection.execute("DELETE FROM segments WHERE segment_key = ?", (key,))

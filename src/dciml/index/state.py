@@ -1,0 +1,126 @@
+"""One committed state of an index, opened for search; it never changes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dciml.errors import DataError
+from dciml.index.backend import FloatArray, OpenVectors, PlaceArray
+from dciml.index.catalogue import Contents
+from dciml.index.exact import BLOCK_SCORES, best_places, clip_similarities
+
+BLOCK_PAIRS = 1024
+
+
+@dataclass(frozen=True)
+class VideoMatches:
+    """The best videos of Q queries as arrays, K videos each, best first.
+
+    `places` (Q, K) count into `ClipIndex.video_ids`; `scores` is (Q, K), `clip_scores` (Q, K, S).
+    """
+
+    places: PlaceArray
+    scores: FloatArray
+    clip_scores: FloatArray
+
+
+class IndexState:
+    """Contents of the catalogue and the vectors that belong to them; `path` is named in errors."""
+
+    def __init__(self, path: Path, contents: Contents, vectors: OpenVectors) -> None:
+        self.path, self.contents, self._vectors = path, contents, vectors
+        self.place_of = {video_id: place for place, video_id in enumerate(contents.video_ids)}
+
+    @cached_property
+    def _tie_order(self) -> PlaceArray:
+        ids = self.contents.video_ids
+        order = np.empty(len(ids), dtype=np.int64)
+        order[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        return order
+
+    def places(self, video_ids: Sequence[str]) -> PlaceArray:
+        """Where videos stand. Raises DataError for one that the index does not hold."""
+        for video_id in video_ids:
+            if video_id not in self.place_of:
+                near = difflib.get_close_matches(video_id, self.contents.video_ids, n=1)
+                hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
+                raise DataError(
+                    f"the index does not hold the video {video_id!r}",
+                    where=self.path,
+                    mend=f"{hint}add it with `dciml index-add`, or check the id",
+                )
+        return np.array([self.place_of[video_id] for video_id in video_ids], dtype=np.int64)
+
+    def match(self, queries: FloatArray, num_videos: int, chosen: PlaceArray | None) -> VideoMatches:
+        """The best videos of each query (Q, D); see `ClipIndex.match`. `chosen` is sorted, without repeats."""
+        candidates = self._vectors.candidates(queries, num_videos, self._mask(chosen))
+        total = len(self.contents.video_ids)
+        if candidates is None:
+            size = max(
+                1, BLOCK_SCORES // max(1, self._num_clips * (total if chosen is None else len(chosen)))
+            )
+            parts = [
+                self._match_exactly(queries[start : start + size], num_videos, chosen)
+                for start in range(0, len(queries), size)
+            ]
+        else:
+            parts = [
+                self._match_exactly(query[None], num_videos, found)
+                for query, found in zip(queries, candidates, strict=True)
+            ]
+        if not parts:
+            return self._match_exactly(queries, num_videos, chosen)
+        return VideoMatches(
+            np.concatenate([part.places for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.clip_scores for part in parts]),
+        )
+
+    def pair_scores(self, queries: FloatArray, places: PlaceArray) -> FloatArray:
+        """Inner products of query i with the clips of the video at `places[i]`: (N, D) → (N, S)."""
+        scores = np.empty((len(queries), self._num_clips), dtype=np.float32)
+        for start in range(0, len(queries), BLOCK_PAIRS):
+            part = slice(start, start + BLOCK_PAIRS)
+            distinct, pairs = np.unique(places[part], return_inverse=True)
+            for found, vectors in self._vectors.blocks(distinct):
+                rows = np.searchsorted(distinct, found)
+                row_of = np.full(len(distinct), -1)
+                row_of[rows] = np.arange(len(rows))
+                here = np.flatnonzero(row_of[pairs] >= 0)
+                products = np.matmul(vectors[row_of[pairs[here]]], queries[part][here, :, None])
+                scores[start + here] = products[..., 0]
+        return scores
+
+    def _match_exactly(self, queries: FloatArray, num_videos: int, chosen: PlaceArray | None) -> VideoMatches:
+        """Compare with all vectors of the chosen videos (None: of all)."""
+        total = len(self.contents.video_ids) if chosen is None else len(chosen)
+        similarities = np.empty((len(queries), total, self._num_clips), dtype=np.float32)
+        for places, vectors in self._vectors.blocks(chosen):
+            columns = places if chosen is None else np.searchsorted(chosen, places)
+            similarities[:, columns] = clip_similarities(queries, vectors)
+        best = similarities.max(axis=2)
+        everyone = np.arange(total) if chosen is None else chosen
+        top = best_places(best, self._tie_order[everyone], min(num_videos, total))
+        return VideoMatches(
+            everyone[top],
+            np.take_along_axis(best, top, axis=1),
+            np.take_along_axis(similarities, top[:, :, None], axis=1),
+        )
+
+    def _mask(self, chosen: PlaceArray | None) -> NDArray[np.bool_] | None:
+        if chosen is None:
+            return None
+        mask = np.zeros(len(self.contents.video_ids), dtype=bool)
+        mask[chosen] = True
+        return mask
+
+    @property
+    def _num_clips(self) -> int:
+        return self.contents.facts.num_clips
