@@ -13,6 +13,13 @@ TEXTS = ["a man opens the doorway, then sits down", "dogs run", "the woman doesn
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PROJECTION, NUM_FRAMES = 10, 4
 VISION = {"image_size": 8, "patch_size": 4, **SMALL}
+CLIP_LIKE = {
+    "clip": "CLIP",
+    "metaclip_2": "MetaClip2",
+    "clipseg": "CLIPSeg",
+    "altclip": "AltCLIP",
+    "chinese_clip": "ChineseCLIP",
+}
 
 
 def _byte_pairs(
@@ -113,10 +120,13 @@ def _image_text(kind: str, tokenizer: Any) -> tuple[Any, Any]:
     import transformers as t
 
     text = _text_settings(tokenizer)
-    if kind == "clip":
-        config = t.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=PROJECTION)
+    if kind in CLIP_LIKE:
+        name = CLIP_LIKE[kind]
+        config = getattr(t, f"{name}Config")(
+            text_config=text, vision_config=VISION, projection_dim=PROJECTION
+        )
         size: dict[str, Any] = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
-        return t.CLIPModel(config), t.CLIPImageProcessorPil(**size)
+        return getattr(t, f"{name}Model")(config), t.CLIPImageProcessorPil(**size)
     text["projection_size"] = SMALL["hidden_size"]
     if kind == "siglip":
         config = t.SiglipConfig(text_config=text, vision_config=VISION)
@@ -153,16 +163,16 @@ def _clip_model(kind: str) -> Any:
 
 
 def save_model(kind: str, folder: Path) -> Path:
-    """Write a tiny model of a kind with its tokenizer and image processor, with the same weights every time."""
+    """Write a tiny model of a kind with its tokenizer and image processor."""
     torch, t = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
     if kind == "roberta":
         tokenizer = roberta_tokenizer()
         settings = _text_settings(tokenizer) | {"max_position_embeddings": 32 + tokenizer.pad_token_id + 1}
         parts = [t.RobertaModel(t.RobertaConfig(**settings)), tokenizer]
-    elif kind in ("clip", "siglip", "siglip2"):
-        makers = {"clip": clip_tokenizer, "siglip": siglip_tokenizer, "siglip2": siglip2_tokenizer}
-        tokenizer = makers[kind]()
+    elif kind in CLIP_LIKE or kind.startswith("siglip"):
+        makers = {"siglip": siglip_tokenizer, "siglip2": siglip2_tokenizer}
+        tokenizer = makers.get(kind, clip_tokenizer)()
         parts = [*_image_text(kind, tokenizer), tokenizer]
     else:
         size: dict[str, Any] = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dciml.errors import DataError, ModelError
 from dciml.features.joined import encode_video
+from dciml.features.transformers_folder import IMAGE_TEXT_KINDS
 from dciml.features.transformers_image import ImageRows, ImageTextEncoder
 from dciml.features.transformers_text import TransformersTextEncoder
 from dciml.media import write_video
@@ -42,9 +43,10 @@ def test_rows_are_the_models_own_features(tiny_model: Models, kind: str) -> None
     assert np.abs(rows - rows[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+@pytest.mark.parametrize("kind", IMAGE_TEXT_KINDS)
 def test_pictures_and_sentences_share_a_space(tiny_model: Models, kind: str) -> None:
     text, image = TransformersTextEncoder(tiny_model(kind)), ImageTextEncoder(tiny_model(kind))
+    assert image.encode_pictures(PICTURES).shape == (5, image.width)
     vector = text.encode(["a man opens the doorway"])[0].sentence
     assert vector is not None
     assert vector.shape == (image.width,)

@@ -19,17 +19,7 @@ from dciml.errors import DataError
 _DIGEST_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "1_Pooling/config.json")
 _NEVER_USED = ("pooler.",)  # BERT's own pooler: some checkpoints leave it out, and no encoder here reads it
 
-IMAGE_TEXT_KINDS = (
-    "clip",
-    "siglip",
-    "siglip2",
-    "metaclip_2",
-    "altclip",
-    "chinese_clip",
-    "clipseg",
-    "groupvit",
-    "aimv2",
-)
+IMAGE_TEXT_KINDS = ("clip", "siglip", "siglip2", "metaclip_2", "altclip", "chinese_clip", "clipseg")
 """Models that embed pictures and sentences into one space, by `model_type`."""
 
 

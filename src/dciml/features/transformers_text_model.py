@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 TWO_TOWER_KINDS = (*IMAGE_TEXT_KINDS, "xclip")
 _CLIP_TEXT_KIND = "clip_text_model"  # CLIP's text side in a folder of its own
 _SIGLIP_KINDS = ("siglip", "siglip2")
-_SHIFTED_POSITION_KINDS = ("roberta", "xlm-roberta", "camembert")  # positions begin after the padding id
+# Positions begin after the padding id.
+_SHIFTED_POSITION_KINDS = ("roberta", "xlm-roberta", "camembert", "altclip_text_model")
 
 
 class Pooling(Enum):
