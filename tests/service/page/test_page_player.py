@@ -68,7 +68,9 @@ def test_the_timeline_goes_where_it_is_clicked(player: Any) -> None:
 
 def test_the_timeline_shows_the_relevance_that_the_api_gives(player: Any) -> None:
     relevance = player.site.ask("/api/search", sentence=SENTENCE)["relevance"]["kitchen/clock"]
-    heights = player.page.locator(".relevance rect").evaluate_all("all => all.map((one) => +one.getAttribute('height'))")
+    heights = player.page.locator(".relevance rect").evaluate_all(
+        "all => all.map((one) => +one.getAttribute('height'))"
+    )
     assert len(heights) == len(relevance) == 8
     assert heights == pytest.approx([max(0.03, value) for value in relevance], abs=1e-3)
 
@@ -85,7 +87,11 @@ def test_the_timeline_works_by_keyboard(player: Any) -> None:
 
 
 def test_spans_lie_where_the_moments_are_and_lead_to_them(player: Any) -> None:
-    hits = [hit for hit in player.site.ask("/api/search", sentence=SENTENCE)["hits"] if hit["video_id"] == "kitchen/clock"]
+    hits = [
+        hit
+        for hit in player.site.ask("/api/search", sentence=SENTENCE)["hits"]
+        if hit["video_id"] == "kitchen/clock"
+    ]
     spans = spans_of(player)
     for hit, (start, end) in zip(hits, spans, strict=False):
         assert start == pytest.approx(hit["start_seconds"] / 14, abs=0.05)

@@ -161,7 +161,9 @@ def test_names_and_sentences_are_text_and_never_html(visit: Callable[..., Any], 
     hits = visitor.search(hostile)
     name = next(video_id for video_id in page_corpus.files if "<img" in video_id)
     assert any(hit["video_id"] == name for hit in hits)
-    visitor.page.click(f"#results a.hit >> nth={next(i for i, hit in enumerate(hits) if hit['video_id'] == name)}")
+    visitor.page.click(
+        f"#results a.hit >> nth={next(i for i, hit in enumerate(hits) if hit['video_id'] == name)}"
+    )
     visitor.until("window.played !== undefined")
     assert visitor.page.text_content("#player-title") == name
     assert visitor.page.title().startswith(name)

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { announce, button, byId, h, icon, notice } from "./dom.js";
 import { bytes, count } from "./format.js";
-import { card, momentOf } from "./results.js";
+import { card, followed, momentOf } from "./results.js";
 
 const PAGE_VIDEOS = 48;
 const POLL_MILLISECONDS = 1000;
@@ -147,7 +147,14 @@ export class Library {
   #paintJobs() {
     const sending = [...this.sending].map(([sent, cancel]) =>
       jobRow(sent, button({ label: `Cancel ${sent.name}`, name: "close", onclick: cancel })));
-    this.jobList.replaceChildren(...sending, ...[...this.jobs.values()].map((job) => jobRow(job, null)));
+    this.jobList.replaceChildren(...sending, ...[...this.jobs.values()].map((job) => jobRow(job, this.#look(job))));
+  }
+
+  /** A link to the video that a job has added. */
+  #look(job) {
+    if (job.state !== "done" || !job.video_id) return null;
+    const moment = { videoId: job.video_id, start: null, end: null };
+    return h("a", { href: this.app.addressOfMoment(moment), onclick: (event) => followed(event) && this.app.open(moment) }, "Look at it");
   }
 
   #typed() {
@@ -187,7 +194,7 @@ export class Library {
   }
 
   async #remove(video) {
-    const words = `${video.title} is taken out of the index and is found no more. To find it again it has to be added again.`;
+    const words = `${video.title} will not be found any more. If it was uploaded here its file is deleted, too; other files stay.`;
     if (!(await confirmed("Remove this video?", words, "Remove"))) return;
     try {
       await api.removeVideo(video.video_id);
