@@ -64,10 +64,12 @@ class AccessControl:
             return _log_in(scope, token)
         if path in OPEN_PATHS or path.startswith("/static/") or scope["method"] == "OPTIONS":
             return None
+        # Headers come as latin-1, which gives back the bytes that were sent.
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and _same(given.strip().encode(), token):
+        if kind.lower() == "bearer" and _same(given.strip().encode("latin-1"), token):
             return None
-        if _same(cookie_parser(headers.get("cookie", "")).get(COOKIE, "").encode(), session_of(token)):
+        session = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        if _same(session.encode(errors="replace"), session_of(token)):
             return None
         detail = (
             "This server wants its token: send it as `Authorization: Bearer TOKEN`, or open /?token=TOKEN."

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dciml.build import Model
+from dciml.errors import DataError
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
 from dciml.recipes.index import add_videos
 from dciml.service.encode import Order
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job, JobFailed, JobQueue
-from dciml.service.live import LiveCorpus
+from dciml.service.live import LiveCorpus, Snapshot
+from dciml.service.sentences import sentence_of
 from dciml.service.settings import ServiceSettings
-from dciml.service.uploads import find_below_roots, free_id, split_name
+from dciml.service.uploads import check_looks_like_video, find_below_roots, free_id, split_name
 
 SHARE_OF_ENCODING = 0.95
 PIECE = 1024 * 1024
@@ -85,7 +87,7 @@ class Library:
         """
         file, wanted = find_below_roots(path, self.settings.allow_roots)
         with self._lock:
-            if wanted in self.corpus.now.index or wanted in self.jobs.pending_ids():
+            if wanted in self.corpus.now or wanted in self.jobs.pending_ids():
                 raise ServiceError(409, "This video is in the index already, or on its way into it.")
             video_id = free_id(wanted, self._taken())
             new = _NewVideo(video_id, file, file)
@@ -94,25 +96,33 @@ class Library:
         return job
 
     def remove(self, video_id: str) -> None:
-        """Take a video out; its file is deleted only if it was uploaded. Raises DataError: unknown."""
+        """Take a video out; its file is deleted only if it was uploaded.
+
+        Raises:
+            UnknownVideo: 404; ServiceError: 409, another process is changing the index.
+        """
         media: list[str | None] = []
 
-        def work(index: ClipIndex, _: Model) -> None:
-            media.append(index.video(video_id).media_path)
-            index.remove([video_id])
+        def work(now: Snapshot, index: ClipIndex, _: Model) -> None:
+            media.append(now.video(video_id).media_path)
+            index.remove(now.parts(video_id))
 
-        self.corpus.change(work)
+        try:
+            self.corpus.change(work)
+        except DataError as error:  # another process is changing the index
+            raise ServiceError(409, sentence_of(error)) from error
         path = Path(media[0]) if media[0] else None
         if path is not None and path.parent == self.videos.resolve():
             path.unlink(missing_ok=True)
 
     def _taken(self) -> set[object]:
         stored = FeatureStore.open(self.store).video_ids if self.store.exists() else ()
-        return {*self.corpus.now.index.video_ids, *stored, *self.jobs.pending_ids()}
+        return {*self.corpus.now.video_ids, *stored, *self.jobs.pending_ids()}
 
     def _add(self, job: Job, new: _NewVideo) -> None:
         is_upload = new.file != new.final
         try:
+            check_looks_like_video(new.file)
             job.message = "reading the video"
             self._encode(job, new)
             job.message = "adding it to the index"
@@ -129,8 +139,8 @@ class Library:
             if is_upload:
                 new.file.unlink(missing_ok=True)
 
-    def _entering(self, video_id: str) -> Callable[[ClipIndex, Model], None]:
-        def work(index: ClipIndex, model: Model) -> None:
+    def _entering(self, video_id: str) -> Callable[[Snapshot, ClipIndex, Model], None]:
+        def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
             add_videos(index, model, self.store, only=[video_id])
 
         return work

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
-import numpy as np
-
-from dciml.errors import DataError
-from dciml.index import ClipIndex
-from dciml.index.videos import CatalogueVideo, VideoFilter
-from dciml.service.errors import ServiceError, UnknownVideo
+from dciml.features.long_videos import whole_id
+from dciml.index import CatalogueVideo, VideoFilter
+from dciml.search.compose import Answer
+from dciml.service.errors import ServiceError
 from dciml.service.live import Snapshot
 from dciml.service.schemas import (
     Filters,
@@ -24,60 +24,72 @@ from dciml.service.schemas import (
 from dciml.service.urls import media_url, thumbnail_url
 from dciml.types import SearchHit
 
+NOTHING = Answer(hits=(), found=False, confidence=None, relevance={})
+
 
 def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
-    """Answer a sentence. Raises DataError: there are no words in it."""
+    """Answer a sentence. Raises UnknownVideo, in the filter; DataError: there are no words in the sentence."""
     begin = perf_counter()
-    within = chosen_videos(now.index, request)
-    if within == ():
-        return SearchAnswer(
-            sentence=request.sentence, found=False, confidence=None, took_seconds=0.0, hits=[], relevance={}
-        )
-    hits = now.searcher.search(request.sentence, request.k, within)
-    matches = now.searcher.match_videos([request.sentence], 100, within)[0]
-    named = {hit.video_id for hit in hits}
-    relevance = {m.video_id: np.clip(m.clip_scores, 0, 1) for m in matches if m.video_id in named}
+    within = chosen_videos(now, request)
+    answer = NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within)
     return SearchAnswer(
-        sentence=request.sentence,
-        found=bool(hits),
-        confidence=None,
-        took_seconds=perf_counter() - begin,
-        hits=as_hits(now.index, hits),
-        relevance={video_id: [round(float(v), 4) for v in row] for video_id, row in relevance.items()},
+        sentence=request.sentence, **_fields(now, answer), took_seconds=perf_counter() - begin
     )
 
 
 def similar(now: Snapshot, request: SimilarRequest) -> SimilarAnswer:
-    """Find moments like a given one. Raises ServiceError: an unknown video, or no moment of it."""
-    raise ServiceError(501, "The search cannot do this yet.")
-
-
-def chosen_videos(index: ClipIndex, filters: Filters) -> tuple[str, ...] | None:
-    """The videos that a filter lets through, None: all. Raises UnknownVideo."""
-    wanted = VideoFilter(
-        video_ids=filters.video_ids,
-        folder=filters.folder,
-        tag=filters.tag,
-        after_unix=filters.after,
-        before_unix=filters.before,
-        min_duration_seconds=filters.min_duration_seconds,
-        max_duration_seconds=filters.max_duration_seconds,
+    """Find moments like a given one. Raises UnknownVideo; DataError: the span does not lie in the video."""
+    begin = perf_counter()
+    now.parts(request.video_id)
+    within = chosen_videos(now, request)
+    if within == []:
+        return SimilarAnswer(**_fields(now, NOTHING), took_seconds=perf_counter() - begin)
+    answer = now.searcher.similar(
+        request.video_id, request.start_seconds, request.end_seconds, request.k, within
     )
-    if wanted == VideoFilter():
-        return None
+    return SimilarAnswer(**_fields(now, answer), took_seconds=perf_counter() - begin)
+
+
+def chosen_videos(now: Snapshot, filters: Filters) -> list[str] | None:
+    """The whole videos that a filter lets through, None: all. Raises UnknownVideo."""
     for video_id in filters.video_ids or ():
-        if video_id not in index:
-            raise UnknownVideo(video_id)
-    return index.select(wanted)
+        now.parts(video_id)
+    wanted = VideoFilter(
+        folder=filters.folder, tag=filters.tag, after_unix=filters.after, before_unix=filters.before
+    )
+    shortest, longest = filters.min_duration_seconds or 0.0, filters.max_duration_seconds
+    any_length = not shortest and longest is None
+    if wanted == VideoFilter() and any_length:
+        return None if filters.video_ids is None else list(dict.fromkeys(filters.video_ids))
+    chosen = dict.fromkeys(whole_id(video_id) for video_id in now.index.select(wanted))
+    if filters.video_ids is not None:
+        named = set(filters.video_ids)
+        chosen = {video_id: None for video_id in chosen if video_id in named}
+    if any_length:
+        return list(chosen)
+    most = math.inf if longest is None else longest
+    return [video_id for video_id in chosen if shortest <= now.duration_seconds(video_id) <= most]
 
 
-def as_hits(index: ClipIndex, hits: Sequence[SearchHit]) -> list[Hit]:
-    """Hits with what the catalogue knows; a video that has just been removed has no file."""
+def _fields(now: Snapshot, answer: Answer) -> dict[str, Any]:
+    return {
+        "found": answer.found,
+        "confidence": answer.confidence,
+        "hits": as_hits(now, answer.hits),
+        "relevance": {
+            video_id: [round(float(value), 4) for value in clips]
+            for video_id, clips in answer.relevance.items()
+        },
+    }
+
+
+def as_hits(now: Snapshot, hits: Sequence[SearchHit]) -> list[Hit]:
+    """Hits with what the catalogue knows; a video whose entry cannot be read has no file."""
     videos: dict[str, CatalogueVideo | None] = {}
     for hit in hits:
         if hit.video_id not in videos:
-            videos[hit.video_id] = _known(index, hit.video_id)
-    return [_as_hit(index, hit, videos[hit.video_id]) for hit in hits]
+            videos[hit.video_id] = _known(now, hit.video_id)
+    return [_as_hit(now, hit, videos[hit.video_id]) for hit in hits]
 
 
 def as_video(video: CatalogueVideo) -> VideoOut:
@@ -94,14 +106,14 @@ def as_video(video: CatalogueVideo) -> VideoOut:
     )
 
 
-def _known(index: ClipIndex, video_id: str) -> CatalogueVideo | None:
+def _known(now: Snapshot, video_id: str) -> CatalogueVideo | None:
     try:
-        return index.video(video_id)
-    except DataError:
+        return now.video(video_id)
+    except ServiceError:
         return None
 
 
-def _as_hit(index: ClipIndex, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
+def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
     middle = (hit.start_seconds + hit.end_seconds) / 2
     has_media = video is not None and video.media_path is not None
     return Hit(
@@ -110,9 +122,9 @@ def _as_hit(index: ClipIndex, hit: SearchHit, video: CatalogueVideo | None) -> H
         title=video.title if video else hit.video_id,
         start_seconds=hit.start_seconds,
         end_seconds=hit.end_seconds,
-        duration_seconds=float(index.durations_seconds[index.places([hit.video_id])[0]]),
+        duration_seconds=now.duration_seconds(hit.video_id),
         score=hit.score,
-        confidence=getattr(hit, "confidence", None),
+        confidence=hit.confidence,
         media_url=media_url(hit.video_id) if has_media else None,
         thumbnail_url=thumbnail_url(hit.video_id, middle) if has_media else None,
     )

@@ -100,8 +100,8 @@ def _add_own_routes(app: FastAPI) -> None:
     @app.get("/healthz", tags=["operation"])
     async def healthz(request: Request) -> Health:
         """The server lives and has an index."""
-        index = runtime_of(request).corpus.now.index
-        return Health(status="ok", videos=len(index), version=__version__)
+        videos = len(runtime_of(request).corpus.now.video_ids)
+        return Health(status="ok", videos=videos, version=__version__)
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
     async def metrics(request: Request) -> Response:

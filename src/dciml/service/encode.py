@@ -19,8 +19,7 @@ from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.video_encoders import create_video_encoder
 from dciml.media import RGBFrame, VideoInfo, probe
-from dciml.service.errors import sentence_of
-from dciml.service.uploads import check_looks_like_video
+from dciml.service.sentences import sentence_of
 
 MAX_PIXELS = 8192 * 4320
 STEP = 0.02
@@ -79,9 +78,8 @@ class _ReportingBuilder:
 
 
 def encode(order: Order) -> None:
-    """Carry out an order. Raises DcimlError: not a video, damaged, too large, or no such encoder here."""
+    """Carry out an order. Raises DcimlError: damaged, too large, or no such encoder here."""
     file = Path(order.file)
-    check_looks_like_video(file)
     info = probe(file)
     if info.width * info.height > MAX_PIXELS:
         raise DataError(

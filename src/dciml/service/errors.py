@@ -13,12 +13,13 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from dciml.errors import DataError, DcimlError
+from dciml.service.sentences import MISTAKE, sentence_of
 
 MEDIA_TYPE = "application/problem+json"
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not take this method.",
-    500: "The server made a mistake. Its log has the details.",
+    500: MISTAKE,
 }
 _log = logging.getLogger("dciml.service")
 
@@ -64,14 +65,6 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
     # ASCII with \\u escapes: half a surrogate pair in a request must not break the answer about it.
     return Response(json.dumps(content), status, dict(headers or {}), MEDIA_TYPE)
-
-
-def sentence_of(error: DcimlError) -> str:
-    """What is wrong and how to mend it, without the server's paths."""
-    if isinstance(error, DataError):
-        mend = f" To mend it: {error.mend}." if error.mend else ""
-        return f"{error.what[:1].upper()}{error.what[1:]}.{mend}"
-    return "The index or its model cannot be used. The server's log has the details."
 
 
 def install(app: FastAPI) -> None:

@@ -17,7 +17,7 @@ def example_sentences(now: Snapshot) -> list[str]:
     """Sentences about videos of the index, from places at even distances, one a video; empty when none are known."""
     asked: dict[str, str] = {}
     for video_id, sentence in _asked(now.index.store_path().parent):
-        if video_id in now.index and len(sentence) <= MAX_CHARS:
+        if video_id in now and len(sentence) <= MAX_CHARS:
             asked.setdefault(video_id, sentence)
     sentences = list(dict.fromkeys(asked.values()))
     number = min(NUM_EXAMPLES, len(sentences))

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dciml.errors import DcimlError
-from dciml.service.errors import Busy, sentence_of
+from dciml.service.errors import Busy
+from dciml.service.sentences import MISTAKE, sentence_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -118,4 +119,4 @@ class JobQueue:
             job.message, job.state = sentence_of(error), "failed"
         except Exception:
             _log.exception("job %s failed", job.job_id)
-            job.message, job.state = "The server made a mistake. Its log has the details.", "failed"
+            job.message, job.state = MISTAKE, "failed"

@@ -7,30 +7,65 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from dciml.build import Model, load_model
-from dciml.errors import DcimlError
+from dciml.errors import DataError, DcimlError
 from dciml.features.store import FeatureStore
-from dciml.index import ClipIndex
+from dciml.index import CatalogueVideo, ClipIndex
 from dciml.search.searcher import Searcher
+from dciml.service.errors import ServiceError, UnknownVideo
 from dciml.service.settings import ServiceSettings
 
 _log = logging.getLogger("dciml.service")
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """An index as it was at one moment; requests that began with it finish with it."""
+    """An index as it was at one moment; requests that began with it finish with it.
 
-    searcher: Searcher
-    generation: int
+    Its videos are whole ones, also where the index holds windows of a long video.
+    """
 
-    @property
-    def index(self) -> ClipIndex:
-        """The index of the searcher; read it only."""
-        return self.searcher.index
+    def __init__(self, searcher: Searcher, generation: int) -> None:
+        self.searcher, self.generation = searcher, generation
+        self.index, self.windowed = searcher.index, searcher.windowed
+        self.video_ids = self.windowed.whole_videos
+        self._known = frozenset(self.video_ids)
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._known
+
+    def parts(self, video_id: str) -> list[str]:
+        """What the index holds of a video: itself, or its windows. Raises UnknownVideo."""
+        if video_id not in self:
+            raise UnknownVideo(video_id)
+        return self.windowed.expand([video_id])
+
+    def duration_seconds(self, video_id: str) -> float:
+        """How long a video is. Raises UnknownVideo."""
+        part = self.parts(video_id)[0]
+        whole = self.windowed.duration_seconds(video_id)
+        return float(self.index.durations_seconds[self.index.places([part])[0]]) if whole is None else whole
+
+    def video(self, video_id: str) -> CatalogueVideo:
+        """What the catalogue knows of a video.
+
+        Raises:
+            UnknownVideo: also when it has been removed by now.
+            ServiceError: 503, the catalogue cannot be read.
+        """
+        part = self.parts(video_id)[0]
+        try:
+            known = self.index.video(part)
+        except DataError:
+            raise UnknownVideo(video_id) from None
+        except sqlite3.Error as error:
+            raise ServiceError(503, "The catalogue of the index cannot be read now.") from error
+        title = video_id if known.title == part else known.title
+        return replace(
+            known, video_id=video_id, title=title, duration_seconds=self.duration_seconds(video_id)
+        )
 
 
 class LiveCorpus:
@@ -68,13 +103,16 @@ class LiveCorpus:
             self.reloads += 1
             return True
 
-    def change(self, work: Callable[[ClipIndex, Model], None]) -> None:
+    def change(self, work: Callable[[Snapshot, ClipIndex, Model], None]) -> None:
         """Change the index through `work` and take up the result; changes wait for each other.
 
-        `work` gets an index of its own, so that searches are not disturbed.
+        `work` gets the present snapshot to look at, and an index of its own to change, so that searches are not
+        disturbed.
         """
         with self._lock:
-            work(ClipIndex.open(self.settings.index), self.model)
+            is_new = generation_of(self.settings.index) == self._snapshot.generation
+            now = self._snapshot if is_new else self._open()
+            work(now, ClipIndex.open(self.settings.index), self.model)
             self._snapshot = self._open()
 
     def _open(self) -> Snapshot:
@@ -83,7 +121,9 @@ class LiveCorpus:
         if index.fingerprint != self.model.engine.fingerprint:
             self.model = self._load_model(index)
         store = FeatureStore.open(self.settings.features or index.store_path())
-        return Snapshot(Searcher(self.model.engine, index, store, self.model.answer), generation)
+        model = self.model
+        searcher = Searcher(model.engine, index, store, model.answer, model.calibration)
+        return Snapshot(searcher, generation)
 
     def _load_model(self, index: ClipIndex) -> Model:
         return load_model(self.settings.model or index.model_folder(), self.settings.device)

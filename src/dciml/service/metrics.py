@@ -55,7 +55,7 @@ class Metrics:
     def exposition(self, runtime: Runtime) -> bytes:
         """The text that Prometheus reads."""
         now = runtime.corpus.now
-        self.videos.set(len(now.index))
+        self.videos.set(len(now.video_ids))
         self.generation.set(now.generation)
         self.reloads.set(runtime.corpus.reloads)
         counts = Counts(job.state for job in runtime.jobs.all())

@@ -31,7 +31,7 @@ async def thumbnail(video_id: str, request: Request, t: Annotated[float, SECONDS
 
     def work() -> bytes:
         path = media_path_of(runtime, video_id)
-        duration = runtime.video(runtime.corpus.now.index, video_id).duration_seconds
+        duration = runtime.corpus.now.duration_seconds(video_id)
         try:
             return runtime.thumbnails.get(path, min(max(t, 0.0), duration))
         except (DataError, OSError):

@@ -9,11 +9,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from dciml.errors import DataError
-from dciml.index import ClipIndex
-from dciml.index.videos import CatalogueVideo
 from dciml.service.adding import Library
-from dciml.service.errors import UnknownVideo
 from dciml.service.jobs import JobQueue
 from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus
@@ -42,15 +38,6 @@ class Runtime:
         self._search_pool = ThreadPoolExecutor(limits.search_threads, "search")
         self._change_pool = ThreadPoolExecutor(2, "change")
         self._picture_pool = ThreadPoolExecutor(limits.thumbnail_threads, "picture")
-
-    def video(self, index: ClipIndex, video_id: str) -> CatalogueVideo:
-        """What the catalogue knows of a video. Raises UnknownVideo (404)."""
-        if video_id not in index:
-            raise UnknownVideo(video_id)
-        try:
-            return index.video(video_id)
-        except DataError:  # removed since this request began
-            raise UnknownVideo(video_id) from None
 
     async def search(self, work: Callable[[], Result]) -> Result:
         """Run a search in its pool. Raises Busy when too many wait; so do the next two."""

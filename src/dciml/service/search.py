@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from dciml.service import answers
-from dciml.service.errors import UnknownVideo
 from dciml.service.examples import example_sentences
 from dciml.service.runtime import runtime_of
 from dciml.service.schemas import (
@@ -40,8 +39,6 @@ async def similar(question: SimilarRequest, request: Request) -> SimilarAnswer:
     """Moments like a given one."""
     runtime = runtime_of(request)
     now = runtime.corpus.now
-    if question.video_id not in now.index:
-        raise UnknownVideo(question.video_id)
     return await runtime.search(lambda: answers.similar(now, question))
 
 

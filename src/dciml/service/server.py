@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import webbrowser
+from urllib.parse import quote
 
 import uvicorn
 
@@ -32,35 +33,41 @@ class Server(uvicorn.Server):
 
 
 def run_server(settings: ServiceSettings, port: int, *, open_page: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM; running requests finish first, jobs stop.
+    """Serve until SIGINT or SIGTERM; running requests finish first, jobs are ended.
 
     Raises:
         ConfigError: the address cannot be listened on.
         ModelError, DataError: the index cannot be served.
     """
-    listener = listen(settings.host, port)
-    with listener:
-        app = create_app(settings)
-        address = page_address(settings, listener.getsockname()[1])
-        videos = len(app.state.runtime.corpus.now.index)
-        config = uvicorn.Config(
-            app,
-            http=protocol_with_timeout(settings.limits.header_seconds),
-            ws="none",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
-        )
-        greeting = f"{settings.index}: {videos} videos at {address} (Ctrl+C ends)"
-        if not settings.is_writable:
-            greeting += (
-                "\nOthers can reach this server and there is no token: videos cannot be added or removed."
-            )
-        Server(config, address, greeting, open_page).run(sockets=[listener])
+    with listen(settings.host, port) as listener:
+        make_server(settings, listener.getsockname()[1], open_page=open_page).run(sockets=[listener])
+
+
+def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False) -> Server:
+    """A server that is ready to run on a socket; `port` is the socket's.
+
+    Raises:
+        ModelError, DataError: the index cannot be served.
+    """
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=protocol_with_timeout(settings.limits.header_seconds),
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
+    )
+    address = page_address(settings, port)
+    videos = len(app.state.runtime.corpus.now.video_ids)
+    greeting = f"{settings.index}: {videos} videos at {address} (Ctrl+C ends)"
+    if not settings.is_writable:
+        greeting += "\nOthers can reach this server and there is no token: videos cannot be added or removed."
+    return Server(config, address, greeting, open_page)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -81,8 +88,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 def page_address(settings: ServiceSettings, port: int) -> str:
     """Where a browser on this machine finds the page; with the token, if there is one, so that it can log in."""
-    from urllib.parse import quote
-
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     token = f"?token={quote(settings.token, safe='')}" if settings.token else ""

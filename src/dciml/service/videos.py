@@ -48,13 +48,11 @@ async def videos(
     runtime = runtime_of(request)
 
     def work() -> VideoPage:
-        index = runtime.corpus.now.index
+        now = runtime.corpus.now
         wanted = search.casefold()
-        ids = [video_id for video_id in index.video_ids if wanted in video_id.casefold()]
-        return VideoPage(
-            total=len(ids),
-            videos=[as_video(runtime.video(index, video_id)) for video_id in ids[offset : offset + limit]],
-        )
+        ids = [video_id for video_id in now.video_ids if wanted in video_id.casefold()]
+        shown = [as_video(now.video(video_id)) for video_id in ids[offset : offset + limit]]
+        return VideoPage(total=len(ids), videos=shown)
 
     return await runtime.search(work)
 
@@ -63,11 +61,8 @@ async def videos(
 async def video(video_id: str, request: Request) -> VideoOut:
     """What the catalogue knows of a video."""
     runtime = runtime_of(request)
-    return await runtime.search(lambda: _video(runtime, video_id))
-
-
-def _video(runtime: Runtime, video_id: str) -> VideoOut:
-    return as_video(runtime.video(runtime.corpus.now.index, video_id))
+    now = runtime.corpus.now
+    return as_video(await runtime.search(lambda: now.video(video_id)))
 
 
 @router.post("/videos", status_code=202, response_model=JobOut, responses=ADD_REFUSED, openapi_extra=ADD_BODY)
@@ -90,7 +85,6 @@ async def remove_video(video_id: str, request: Request) -> Response:
     """Take a video out of the index; its file is deleted only if it was uploaded here."""
     runtime = runtime_of(request)
     _check_writable(runtime)
-    runtime.video(runtime.corpus.now.index, video_id)
     await runtime.change(lambda: runtime.library.remove(video_id))
     return Response(status_code=204)
 

@@ -1,0 +1,208 @@
+"""Media: ranges as RFC 9110 has them, and no file but those of the catalogue."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dciml.service.ranges import Unsatisfiable, parse_range
+
+PLAIN = "v2.mp4"
+
+
+@pytest.fixture
+def content(served: Path) -> bytes:
+    return (served / "videos" / PLAIN).read_bytes()
+
+
+def test_the_whole_file(client: TestClient, content: bytes) -> None:
+    response = client.get("/media/plain")
+    assert (response.status_code, response.content) == (200, content)
+    assert response.headers["content-type"] == "video/mp4"
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-disposition"] == f"inline; filename*=UTF-8''{PLAIN}"
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=10-19", 10, 20),
+        ("bytes=100-", 100, None),
+        ("bytes=-7", -7, None),
+        ("bytes=-999999999", 0, None),
+        ("bytes=5-999999999", 5, None),
+        ("BYTES=1-2", 1, 3),
+    ],
+)
+def test_a_range(client: TestClient, content: bytes, header: str, start: int, end: int | None) -> None:
+    response = client.get("/media/plain", headers={"Range": header})
+    wanted = content[start:end]
+    assert (response.status_code, response.content) == (206, wanted)
+    first = start % len(content) if start < 0 else start
+    expected = f"bytes {first}-{first + len(wanted) - 1}/{len(content)}"
+    assert response.headers["content-range"] == expected
+    assert response.headers["content-length"] == str(len(wanted))
+
+
+@pytest.mark.parametrize("header", ["bytes=99999999-", "bytes=-0", "bytes=99999999-99999999"])
+def test_a_range_outside_of_the_file(client: TestClient, content: bytes, header: str) -> None:
+    response = client.get("/media/plain", headers={"Range": header})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{len(content)}"
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "bytes=0-1,3-4",
+        "bytes=" + ",".join(f"{i}-" for i in range(2000)),
+        "bytes=" + ",".join(["0-"] * 2000),
+        "bytes=" + "0" * 5000 + "-",
+        "bytes=9-1",
+        "bytes=--1",
+        "bytes=a-b",
+        "bytes=1_0-2_0",
+        "bytes=٣-٤",
+        "bytes=-",
+        "bytes=",
+        "rows=0-1",
+        "",
+        "bytes=18446744073709551616-",
+    ],
+    ids=lambda header: header[:20],
+)
+def test_many_huge_overlapping_and_invalid_ranges_are_ignored(
+    client: TestClient, content: bytes, header: str
+) -> None:
+    response = client.get("/media/plain", headers={"Range": header.encode()})
+    assert (response.status_code, len(response.content)) == (200, len(content))
+
+
+def test_two_range_headers_are_ignored(client: TestClient, content: bytes) -> None:
+    response = client.get("/media/plain", headers=[("Range", "bytes=0-1"), ("Range", "bytes=2-3")])
+    assert (response.status_code, response.content) == (200, content)
+
+
+def test_conditions(client: TestClient, content: bytes) -> None:
+    whole = client.get("/media/plain")
+    etag, modified = whole.headers["etag"], whole.headers["last-modified"]
+    some = {"Range": "bytes=0-9"}
+    assert client.get("/media/plain", headers=some | {"If-Range": etag}).status_code == 206
+    assert client.get("/media/plain", headers=some | {"If-Range": modified}).status_code == 206
+    for old in ('"old"', f"W/{etag}", "Thu, 01 Jan 1970 00:00:00 GMT", "nonsense", ""):
+        response = client.get("/media/plain", headers=some | {"If-Range": old})
+        assert (response.status_code, response.content) == (200, content), old
+    for tag in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        assert client.get("/media/plain", headers={"If-None-Match": tag}).status_code == 304
+    assert client.get("/media/plain", headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def test_head_sends_no_content(client: TestClient, content: bytes) -> None:
+    response = client.head("/media/plain", headers={"Range": "bytes=0-9"})
+    assert (response.status_code, response.content) == (206, b"")
+    assert client.head("/media/plain").headers["content-length"] == str(len(content))
+
+
+@given(header=st.from_regex(r"bytes=[0-9]{0,4}-[0-9]{0,4}", fullmatch=True), size=st.integers(0, 3000))
+@settings(deadline=None, max_examples=60)
+def test_a_parsed_range_is_inside_of_the_file(header: str, size: int) -> None:
+    try:
+        found = parse_range(header, size)
+    except Unsatisfiable:
+        return
+    assert found is None or 0 <= found.start < found.end <= size
+
+
+TRAVERSALS = [
+    "../../../../etc/passwd",
+    "..%2f..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e%2f%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+    "%252e%252e%252fetc%252fpasswd",
+    "..%5c..%5cetc%5cpasswd",
+    "....//....//etc/passwd",
+    "/etc/passwd",
+    "%2fetc%2fpasswd",
+    "//etc/passwd",
+    "plain/../../../etc/passwd",
+    "plain%00.mp4",
+    "%00",
+    "file:///etc/passwd",
+    "..%c0%af..%c0%afetc%c0%afpasswd",
+    "plain%0d%0aSet-Cookie:%20x=y",
+    quote("kitchen/monday/../monday", safe=""),
+    "",
+]
+
+
+@pytest.mark.parametrize("path", TRAVERSALS)
+@pytest.mark.parametrize("base", ["/media/", "/thumbnails/", "/static/", "/api/videos/", "/api/jobs/"])
+def test_no_path_leads_to_another_file(client: TestClient, base: str, path: str) -> None:
+    response = client.get(f"{base}{path}", follow_redirects=False)
+    assert response.status_code in (400, 404), response.text
+    assert b"root:" not in response.content
+    assert "set-cookie" not in response.headers
+
+
+def point_elsewhere(folder: Path, video_id: str, target: Path) -> None:
+    """Replace a video's file by a link."""
+    with closing(sqlite3.connect(folder / "index" / "catalogue.sqlite")) as connection:
+        (path,) = connection.execute(
+            "SELECT media_absolute FROM videos WHERE video_id = ?", (video_id,)
+        ).fetchone()
+    Path(path).unlink()
+    Path(path).symlink_to(target)
+
+
+def test_a_link_out_of_the_folder_is_refused(own: Path, client_of: Callable[..., TestClient]) -> None:
+    secret = own / "secret.mp4"
+    secret.write_bytes((own / "videos" / PLAIN).read_bytes())
+    point_elsewhere(own, "plain", secret)
+    point_elsewhere(own, "grey", Path("/etc/passwd"))
+    point_elsewhere(own, "second", own / "videos" / "v5.mp4")
+    client = client_of(own)
+    for path in ("/media/plain", "/media/grey", "/thumbnails/plain?t=1", "/thumbnails/grey?t=1"):
+        assert client.get(path).status_code == 404, path
+    assert client.get("/media/second").status_code == 200
+    allowed = client_of(own, allow_roots=(own,))
+    assert allowed.get("/media/plain").status_code == 200
+    assert allowed.get("/media/grey").status_code == 404
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang_the_server(
+    own: Path, client_of: Callable[..., TestClient]
+) -> None:
+    (own / "videos" / PLAIN).unlink()
+    os.mkfifo(own / "videos" / PLAIN)
+    client = client_of(own)
+    assert client.get("/media/plain").status_code == 404
+    assert client.get("/thumbnails/plain?t=0").status_code == 404
+
+
+def test_names_cannot_break_headers(own: Path, client_of: Callable[..., TestClient]) -> None:
+    name = 'x"\r\nSet-Cookie: a=b; <script>ü.mp4'
+    (own / "videos" / PLAIN).rename(own / "videos" / name)
+    with closing(sqlite3.connect(own / "index" / "catalogue.sqlite")) as connection, connection:
+        connection.execute(
+            "UPDATE videos SET media_relative = ?, media_absolute = ?, title = ? WHERE video_id = 'plain'",
+            (f"../videos/{name}", str(own / "videos" / name), "<script>alert(1)</script>"),
+        )
+    client = client_of(own)
+    response = client.get("/media/plain")
+    assert response.status_code == 200
+    assert "set-cookie" not in response.headers
+    disposition = response.headers["content-disposition"]
+    assert disposition == f"inline; filename*=UTF-8''{quote(name, safe='')}"
+    video = client.get("/api/videos/plain")
+    assert video.headers["content-type"] == "application/json"
+    assert video.json()["title"] == "<script>alert(1)</script>"
