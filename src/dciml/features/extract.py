@@ -240,7 +240,10 @@ def _at(path: Path, error: DataError) -> DataError:
 
 def _files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
     parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
-    beside = {file for part in parts if isinstance(part, ReadsBeside) for file in part.files_beside(path)}
+    try:
+        beside = {file for part in parts if isinstance(part, ReadsBeside) for file in part.files_beside(path)}
+    except OSError as error:
+        raise _no_access(error) from error
     return (path, *sorted(beside))
 
 
