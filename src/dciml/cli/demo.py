@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dciml.cli.serve import check_installed
+
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for videos, features, model, index and page.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed draws another corpus.")]
 WorkersOption = Annotated[
@@ -16,6 +18,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting of the training: key=value; may be repeated."),
 ]
+ServeOption = Annotated[
+    bool,
+    typer.Option("--serve", help="Then search it in the browser; a finished demo in OUT is used as it is."),
+]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="With --serve; 0: any free port.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="With --serve: open the page in the browser.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +36,20 @@ def demo(
     seed: SeedOption = 7,
     workers: WorkersOption = 2,
     set_: SetOption = None,
+    serve: ServeOption = False,
+    port: PortOption = 8765,
+    open_: OpenOption = False,
 ) -> None:
     """The whole job on made-up videos: draw, extract, train, evaluate, index, answer; ends with an HTML page."""
-    from dciml.recipes.demo import DemoOptions, run_demo
+    if serve:
+        check_installed()  # before the minutes that the rest takes
+    from dciml.recipes.demo import DemoOptions, is_finished, run_demo
 
-    run_demo(out, DemoOptions(seed=seed, workers=workers, overrides=tuple(set_ or ())))
+    options = DemoOptions(seed=seed, workers=workers, overrides=tuple(set_ or ()))
+    if not serve or not is_finished(out, options):
+        run_demo(out, options)
+    if serve:
+        from dciml.service.server import run_server
+        from dciml.service.settings import ServiceSettings
+
+        run_server(ServiceSettings(out / "index"), port, open_page=open_)

@@ -47,6 +47,11 @@ def plan_corpus(size: CorpusSize, seed: int) -> tuple[Story, ...]:
     return tuple(plan_story(split, index, seed) for split in SPLITS for index in range(counts[split]))
 
 
+def made_by(seed: int) -> dict[str, int]:
+    """What is written beside videos that this generator made with a seed."""
+    return {"generator_version": GENERATOR_VERSION, "seed": seed}
+
+
 def video_path(folder: Path, video_id: str) -> Path:
     """Where the file of a video lies."""
     return folder / f"{video_id}.mp4"
@@ -62,7 +67,7 @@ def make_videos(
     Raises:
         DataError: the folder holds files that this generator did not make.
     """
-    _claim(folder, {"generator_version": GENERATOR_VERSION, "seed": stories[0].seed[0]})
+    _claim(folder, made_by(stories[0].seed[0]))
     missing = [story for story in stories if not video_path(folder, story.video_id).exists()]
     for video_id in map_in_processes(partial(_make_video, folder), missing, workers):
         if on_video is not None:

@@ -23,9 +23,19 @@ from rich.console import Console
 
 from dciml.config import RunConfig, load_config
 from dciml.datasets.folder import DataFolder
-from dciml.demo.corpus import CorpusSize, make_data_folder, make_videos, plan_corpus, video_path
-from dciml.demo.page import Answer, Corpus, FigureRow, Figures, write_page
+from dciml.demo.corpus import (
+    MARKER,
+    CorpusSize,
+    made_by,
+    make_data_folder,
+    make_videos,
+    plan_corpus,
+    video_path,
+)
+from dciml.demo.page import PAGE_FILE, Answer, Corpus, FigureRow, Figures, write_page
+from dciml.errors import DataError, ModelError
 from dciml.features.visual import BuiltinVisualEncoder
+from dciml.files import read_json
 from dciml.types import Query
 
 if TYPE_CHECKING:
@@ -107,6 +117,21 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
     return page
 
 
+def is_finished(out: Path, options: DemoOptions) -> bool:
+    """Whether `out` holds all that `run_demo` would make with these options."""
+    from dciml.index import ClipIndex
+
+    marker = out / "videos" / MARKER
+    # The page is written last; other settings of the training leave no trace that could be compared.
+    if options.overrides or not (out / PAGE_FILE).is_file() or not marker.is_file():
+        return False
+    try:
+        ClipIndex.open(out / "index")
+        return bool(read_json(marker) == made_by(options.seed))
+    except (DataError, ModelError):  # damaged, or of an older version
+        return False
+
+
 def choose_queries(queries: Sequence[Query], number: int) -> list[Query]:
     """Queries at even distances in the order of their ids, so that nobody can pick the good ones.
 
@@ -144,7 +169,6 @@ def _config(data: DataFolder, overrides: Sequence[str]) -> RunConfig:
 def _untrained_copy(model_folder: Path, out: Path, config: RunConfig) -> Path:
     """A model folder like the trained one, with the weights that training began with."""
     from dciml.build import ModelCard, build_dual
-    from dciml.files import read_json
     from dciml.recipes.train import seed_everything
     from dciml.training.checkpoint import WEIGHTS_FILE, save_tensors
 
