@@ -18,10 +18,10 @@ WIDTH = 6
 class FakeText:
     """A sentence vector per sentence, or none."""
 
-    name, width, static_width = "fake", 3, 3
+    width, static_width = 3, 3
 
-    def __init__(self, sentence_width: int | None) -> None:
-        self.sentence_width = sentence_width
+    def __init__(self, sentence_width: int | None, name: str = "fake") -> None:
+        self.sentence_width, self.name = sentence_width, name
 
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         words = np.eye(1, 3, dtype=np.float32)
@@ -61,6 +61,15 @@ def test_zero_shot_is_left_out_without_a_shared_space(
     store: FeatureStore, sentence_width: int | None
 ) -> None:
     assert zero_shot_engine(trained(sentence_width), store) is None
+
+
+def test_zero_shot_is_left_out_where_names_tell_of_different_spaces(tmp_path: Path) -> None:
+    with FeatureStoreWriter(tmp_path / "clip", StoreManifest("image:clip@0123456789ab", WIDTH)) as writer:
+        writer.append("v", np.ones((4, WIDTH)), 4.0)
+    store = FeatureStore.open(tmp_path / "clip")
+    for name, shared in (("clip@0123456789ab-layer-1x30", True), ("clip@ffffffffffff-layer-1x30", False)):
+        engine = BaselineEngine(TrainedSpace(), FakeText(WIDTH, name), 2, "trained", "e")  # type: ignore[arg-type]
+        assert (zero_shot_engine(engine, store) is not None) is shared
 
 
 def test_zero_shot_of_the_untrained_cosine_would_be_itself(store: FeatureStore) -> None:

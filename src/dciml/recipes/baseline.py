@@ -15,6 +15,7 @@ from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError, ModelError, TrainingError
 from dciml.features.base import EncodedSentence, TextEncoder
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.spaces import same_space
 from dciml.features.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.losses.retrieval import info_nce
@@ -70,10 +71,12 @@ def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None
     pairs, vocabulary, encoder = _text(data, config)
     sentence = encoder.encode([pairs[0].sentence])[0].sentence
     width, found = data.store.manifest.width, 0 if sentence is None else len(sentence)
-    if found != width:
+    made_by = data.store.manifest.encoder
+    if found != width or same_space(made_by, encoder.name) is False:
         has = f"sentence vectors of width {found}" if found else "no sentence vectors"
         raise DataError(
-            f"queries and videos share no space: {encoder.name} gives {has}, the features are {width} wide",
+            f"queries and videos share no space: {encoder.name} gives {has}, "
+            f"the features are {width} wide, of {made_by}",
             where=data.path,
             mend="use a text encoder that belongs to the features, or the trained baseline shared-space",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dciml.features.query_features import QueryFeatureEncoder
+from dciml.features.spaces import same_space
 from dciml.features.store import FeatureStore
 from dciml.models.cosine import CosineSpace
 from dciml.search.baseline_engine import BaselineEngine
@@ -13,8 +15,8 @@ from dciml.search.residual_engine import ResidualEngine
 def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | None:
     """The untrained cosine with the text encoder of a trained engine.
 
-    Returns: None when the encoder has no sentence vector of the width of the features, or the engine is itself
-        an untrained cosine.
+    Returns: None when the features are known to be of another space, when the encoder has no sentence vector of
+        their width, or when the engine is itself an untrained cosine.
     """
     if isinstance(engine, ResidualEngine):
         return engine.untrained
@@ -22,8 +24,12 @@ def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | No
         return None
     if isinstance(engine, BaselineEngine) and isinstance(engine.space, CosineSpace):
         return None
+    if isinstance(engine.text_encoder, QueryFeatureEncoder):
+        return None  # it has no sentence vectors, and knows no sentence but those of its release
     sentence = engine.text_encoder.encode(["a video"])[0].sentence
     width = store.manifest.width
+    if same_space(store.manifest.encoder, engine.text_encoder.name) is False:
+        return None
     if sentence is None or len(sentence) != width:
         return None
     fingerprint = f"zero-shot {engine.text_encoder.name}"
