@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from dciml import video_track
 from dciml.errors import DataError
 from dciml.media import frame_at, iterate_frames, probe, write_video
 
@@ -250,3 +251,36 @@ def test_a_jumping_clock_is_refused(tmp_path: Path) -> None:
 def test_no_file_is_too_short(tmp_path: Path) -> None:
     write_video(tmp_path / "one.mp4", [grey(3, (64, 48))], 25)
     assert [level(picture) for _, picture in iterate_frames(tmp_path / "one.mp4", 2.0)] == [3]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bf": "0"}, {"bf": "8", "x264-params": "b-pyramid=normal:open-gop=1:keyint=24"}]
+)
+def test_leaving_out_pictures_changes_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / "busy.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        quiet = {"x265-params": "log-level=none:pools=none"} if codec == "libx265" else {}
+        stream = container.add_stream(codec, rate=30, options={"preset": "fast", **options, **quiet})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        scene = rng.integers(0, 256, (20, 40, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        for index in range(100):
+            picture = np.ascontiguousarray(scene[index % 50 : index % 50 + 64, index : index + 96])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    rates = (0.7, 4.0, 7.0, 30.0)
+    fewer = [list(iterate_frames(path, rate)) for rate in rates]
+    with video_track.opened(path) as track:
+        num_all, num_fewer = len(list(track.frames())), 0
+    with video_track.opened(path) as track:
+        num_fewer = len(list(track.frames([4.0])))
+    assert num_all == 100
+    assert (num_fewer < 80) == (options.get("bf") != "0")
+    monkeypatch.setattr(video_track, "SKIPPING_CODECS", set())
+    for rate, found in zip(rates, fewer, strict=True):
+        whole = list(iterate_frames(path, rate))
+        assert [seconds for seconds, _ in found] == [seconds for seconds, _ in whole]
+        assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(found, whole, strict=True))

@@ -104,7 +104,7 @@ def iterate_samples(
         duration_seconds = duration_seconds or track.duration_seconds()
         takers = [_Taker(track, sampling, duration_seconds) for sampling in samplings]
         shown, end_seconds = None, 0.0  # the picture on screen, and until when
-        for seconds, frame in track.frames():
+        for seconds, frame in track.frames([sampling.frames_per_second for sampling in samplings]):
             if shown is not None:
                 if seconds - end_seconds > LONGEST_STILL_SECONDS:
                     raise unreadable(path, f"its clock jumps by {seconds - end_seconds:.0f} s")

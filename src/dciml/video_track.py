@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ DAMAGED_SHARE = 0.1
 """A file of which more than this share of the packets cannot be decoded is refused; a few are passed over."""
 MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
+SKIPPING_CODECS = {"h264", "hevc"}
+"""Their decoders can leave out a picture that no other one refers to."""
+PACKETS_AHEAD = 20  # pictures are stored out of order, at most by 16
 REFUSED_FORMS = {
     "hls": "a playlist",  # these only point to other files or to the network
     "dash": "a playlist",
@@ -43,26 +49,51 @@ class VideoTrack:
         # The file's own start is rounded to a microsecond; that of the track is exact.
         self._zero_seconds = file_seconds if file_seconds < start_seconds - 1e-3 else start_seconds
 
-    def frames(self) -> Iterator[tuple[float, Any]]:
-        """Decode: yield (seconds, frame). Raises DataError where the file is damaged."""
+    def frames(self, rates: Sequence[float] = ()) -> Iterator[tuple[float, Any]]:
+        """Decode: yield (seconds, frame).
+
+        Args:
+            rates: where it is known that only the pictures on screen at 0, 1/rate, 2/rate, … seconds will be looked at,
+                for any of these rates, others may be left out; the first and the last one never are.
+        Raises:
+            DataError: the file is damaged.
+        """
         num_packets = num_damaged = 0
         seconds = -1 / (self.rate or 25)
+        begun, context = False, self.stream.codec_context
         try:
-            for packet in self.container.demux(self.stream):
+            for packet, wanted in self._packets(rates):
                 num_packets += 1
+                context.skip_frame = "DEFAULT" if wanted or not begun else "NONREF"
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError:
                     num_damaged += 1
                     continue
                 for frame in decoded:
-                    timed = frame.pts is not None
-                    seconds = self._seconds(frame) if timed else seconds + 1 / (self.rate or 25)
+                    begun, timed = True, frame.pts is not None
+                    seconds = self._seconds(frame.pts) if timed else seconds + 1 / (self.rate or 25)
                     yield seconds, frame
         except (av.FFmpegError, OSError) as error:
             raise unreadable(self.path, _reason(error)) from error
         if num_damaged > DAMAGED_SHARE * num_packets:
             raise unreadable(self.path, f"{num_damaged} of its {num_packets} packets are damaged")
+
+    def _packets(self, rates: Sequence[float]) -> Iterator[tuple[Any, bool]]:
+        """Packets in the order of decoding, and whether the picture of each is on screen at a time of `rates`."""
+        packets = self.container.demux(self.stream)
+        if not rates or self.stream.codec_context.name not in SKIPPING_CODECS:
+            return ((packet, True) for packet in packets)
+        return (
+            (packet, after is None or self._holds_sample(packet.pts, after, rates))
+            for packet, after in _with_next_time(packets)
+        )
+
+    def _holds_sample(self, start: int, end: int, rates: Sequence[float]) -> bool:
+        """Whether a time of `rates` lies in [start, end), or so near that rounding could tell otherwise."""
+        margin = 1e-3
+        first, last = self._seconds(start) - margin, self._seconds(end) + margin
+        return any(ceil(first * rate) / rate < last for rate in rates)
 
     def length_seconds(self, frame: Any) -> float:
         """How long a frame stays on screen, as far as the file says."""
@@ -101,8 +132,8 @@ class VideoTrack:
             raise unreadable(self.path, f"it says that it lasts {seconds:g} s")
         return seconds
 
-    def _seconds(self, frame: Any) -> float:
-        return float(frame.pts * frame.time_base) - self._zero_seconds
+    def _seconds(self, time: int) -> float:
+        return float(time * self.stream.time_base) - self._zero_seconds
 
 
 @contextmanager
@@ -156,6 +187,25 @@ def unreadable(path: Path, why: str) -> DataError:
     """The error for a file that is no good."""
     mend = "play it in a video player; copy it again, or convert it to MP4 with ffmpeg"
     return DataError(f"this video cannot be read ({why})", where=path, mend=mend)
+
+
+def _with_next_time(packets: Iterable[Any]) -> Iterator[tuple[Any, int | None]]:
+    """Each packet with the time of the next picture on screen, as far as the packets around it tell; else None."""
+    held: deque[Any] = deque()
+    times: list[int] = []
+
+    def paired(packet: Any) -> tuple[Any, int | None]:
+        place = len(times) if packet.pts is None else bisect_right(times, packet.pts)
+        return packet, times[place] if place < len(times) else None
+
+    for packet in packets:
+        held.append(packet)
+        if packet.pts is not None:
+            insort(times, packet.pts)
+            del times[: -3 * PACKETS_AHEAD]
+        if len(held) > PACKETS_AHEAD:
+            yield paired(held.popleft())
+    yield from map(paired, held)
 
 
 def _counted_seconds(path: Path, zero_seconds: float) -> float:
