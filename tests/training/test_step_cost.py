@@ -1,0 +1,119 @@
+"""What a training step costs, in numbers that no busy machine can blur: multiply–adds and bytes.
+
+The counts are exact and the same on every machine. When a change makes a step cheaper, lower them; when one makes it
+dearer, this is where it shows (docs/PERFORMANCE.md says what the parts cost at the sizes of the field).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from dciml.batching import Batch
+from dciml.config import parse_config
+from dciml.models.dual import DualBranch
+from dciml.models.grounding import GroundingBranch
+from dciml.models.retrieval import RetrievalBranch
+from dciml.training.steps import Step, training_step
+
+SENTENCES = (3, 2, 3, 2)  # of each video
+STEP_MULTIPLY_ADDS = 155_512_960
+SELECT_MULTIPLY_ADDS = 46_124_800
+STEP_PEAK_BYTES = 9_500_000
+
+TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[str, float]]
+
+
+class Costs:
+    """A small model with published proportions, its batch, and what one step of it costs."""
+
+    def __init__(self, batch: Batch) -> None:
+        torch.manual_seed(0)
+        retrieval = RetrievalBranch(
+            video_width=12, text_width=10, hidden=48, heads=4, num_clips=8, max_frames=16
+        )
+        grounding = GroundingBranch(
+            video_width=12, static_width=8, vocabulary_size=200, hidden=32, heads=4, layers=3, num_proposals=10,
+            num_positions=8,
+        )  # fmt: skip
+        config = parse_config(
+            {"name": "test", "data": {"folder": "unused"}, "mutual": {"from_epoch": 0}}, "test"
+        )
+        self.model, self.batch = DualBranch(retrieval, grounding, 48), batch
+        self.step = Step(
+            Fabric(accelerator="cpu", devices=1), self.model, config, 0, torch.Generator().manual_seed(0)
+        )
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            side: torch.optim.SGD([p for _, p in self.model.side(side)], lr=0.0)
+            for side in ("retrieval", "grounding")
+        }
+
+    def multiply_adds(self, work: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops() // 2
+
+    def run(self, path: TrainingStep) -> Callable[[], object]:
+        return lambda: path(self.step, self.batch, self.optimizers)
+
+
+class HeldBytes(TorchDispatchMode):
+    """Adds up the storages that the operations inside make or show, while they live; `peak` is the most at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._held = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive.add(key)
+            self._held += size
+            self.peak = max(self.peak, self._held)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self._held -= size
+
+
+def test_a_step_takes_no_more_operations_and_bytes_than_before(batch_of: Callable[..., Batch]) -> None:
+    costs = Costs(batch_of(SENTENCES))
+    step = costs.run(training_step)
+    assert costs.multiply_adds(step) <= STEP_MULTIPLY_ADDS
+    assert costs.multiply_adds(lambda: costs.model.grounding.select(costs.batch)) <= SELECT_MULTIPLY_ADDS
+    with HeldBytes() as held:
+        step()
+    assert held.peak <= STEP_PEAK_BYTES
+
+
+def test_the_counts_are_exact(batch_of: Callable[..., Batch]) -> None:
+    """By hand: a linear layer of 3 rows, 5 to 7 wide, and its gradient; and the bytes of what lives at one time."""
+    x, weight = torch.randn(3, 5), torch.randn(7, 5, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.linear(x, weight).sum().backward()
+    assert counter.get_total_flops() // 2 == 2 * 3 * 5 * 7
+    with HeldBytes() as held:
+        a = torch.zeros(1000)
+        b = a + 1  # two of 4,000 bytes
+        del a
+        c = b + 1
+        del b, c
+    assert held.peak == 8000
