@@ -149,6 +149,11 @@ class TrainingConfig(Settings):
     devices: int = Field(1, ge=1, description="processes on this machine; torchrun overrides")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; null: as torch chooses")
     validate_every: int = Field(1, ge=1, description="epochs")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="the weights of which epoch make the model: of each side's best on the held-out videos, or of the "
+        "last, where a few held-out videos would decide by chance",
+    )
     checkpoint_every_seconds: float = Field(120.0, gt=0)
 
 
@@ -220,6 +225,27 @@ class AnswerConfig(Settings):
     )
 
 
+class IndexConfig(Settings):
+    """How `dciml index` keeps and searches the vectors of a corpus; see docs/SCALING.md."""
+
+    dtype: Literal["float32", "float16"] = Field(
+        "float32",
+        description="of the vectors on disk; float16 halves the room and rounds scores to three digits",
+    )
+    exact_videos: int = Field(
+        10_000,
+        ge=0,
+        description="up to so many videos each search looks at every vector; beyond, 4-bit codes in "
+        "memory find the candidates",
+    )
+    code_bytes: int = Field(
+        48, ge=1, description="memory for the code of a vector, at most a quarter of its width"
+    )
+    candidate_vectors: int = Field(
+        40, ge=1, description="vectors that the codes hand on to the exact look, for each video asked for"
+    )
+
+
 class RunConfig(Settings):
     """One complete run; what a file in configs/ holds."""
 
@@ -234,6 +260,7 @@ class RunConfig(Settings):
     training: TrainingConfig = TrainingConfig()
     long_videos: LongVideosConfig = LongVideosConfig()
     answer: AnswerConfig = AnswerConfig()
+    index: IndexConfig = IndexConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

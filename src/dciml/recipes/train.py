@@ -327,16 +327,17 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 
 
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
-    """Keep each side's weights of its own best epoch; at inference the sides do not touch each other."""
+    """Keep each side's weights of its own best epoch (or the last); at inference the sides do not touch each other."""
     values = validate(run.model, run.held_out, run.fabric.device)
     reporter.validation(epoch, values)
     writes = run.fabric.global_rank == 0
     kept = load_tensors(run.out / WEIGHTS_FILE)[0] if writes and run.progress.best else {}
     for side in SIDES:
-        if not math.isfinite(values[side]) or values[side] <= run.progress.best_of(side):
-            continue
-        kept |= {name: parameter.detach() for name, parameter in run.model.side(side)}
-        run.progress = replace(run.progress, best=run.progress.with_best(side, values[side]))
+        better = math.isfinite(values[side]) and values[side] > run.progress.best_of(side)
+        if better:
+            run.progress = replace(run.progress, best=run.progress.with_best(side, values[side]))
+        if better or run.config.training.keep == "last":
+            kept |= {name: parameter.detach() for name, parameter in run.model.side(side)}
     if writes:
         save_tensors(run.out / WEIGHTS_FILE, kept, {"epoch": str(epoch)})
 
