@@ -236,16 +236,18 @@ def site(page_corpus: PageCorpus, browser: Browser) -> Iterator[Site]:
 
 @pytest.fixture
 def own_site(page_corpus: PageCorpus, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Makes servers of a copy of the corpus, with further settings."""
+    """Makes servers of a copy of the corpus, changed before it is opened, and with further settings."""
     from dciml.service.settings import ServiceSettings
 
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> Site:
+        def start(change: Callable[[PageCorpus], None] | None = None, **settings: Any) -> Site:
             folder = tmp_path / "corpus"
             shutil.copytree(page_corpus.folder, folder)
             given = ServiceSettings(folder / "index", cache=tmp_path / "cache", **settings)
             copied = PageCorpus(folder, given.index, page_corpus.files)
+            if change is not None:
+                change(copied)
             return Site(stack.enter_context(serving(given)), copied, given.token)
 
         yield start
@@ -264,7 +266,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Visitor]]:
         # Where the player first plays tells exactly where it jumped to, however slow the machine.
         context.add_init_script(
             "addEventListener('playing', (e) => { (window.played ??= []).push(e.target.currentTime); }, true);"
-            "addEventListener('securitypolicyviolation', (e) => console.error('refused by the policy: ' + e.blockedURI));"
+            "addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.blockedURI));"
         )
         contexts.append(context)
         visitor = Visitor(context.new_page(), where)

@@ -66,6 +66,7 @@ def test_the_timeline_goes_where_it_is_clicked(player: Any) -> None:
     assert head["x"] + head["width"] / 2 == pytest.approx(box["x"] + 0.75 * box["width"], abs=6)
 
 
+@pytest.mark.slow
 def test_the_timeline_shows_the_relevance_that_the_api_gives(player: Any) -> None:
     relevance = player.site.ask("/api/search", sentence=SENTENCE)["relevance"]["kitchen/clock"]
     heights = player.page.locator(".relevance rect").evaluate_all(
@@ -75,6 +76,7 @@ def test_the_timeline_shows_the_relevance_that_the_api_gives(player: Any) -> Non
     assert heights == pytest.approx([max(0.03, value) for value in relevance], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_timeline_works_by_keyboard(player: Any) -> None:
     slider = player.page.locator(".track")
     slider.focus()
@@ -86,6 +88,7 @@ def test_the_timeline_works_by_keyboard(player: Any) -> None:
     assert slider.get_attribute("aria-valuetext") == "13 seconds of 14 seconds"
 
 
+@pytest.mark.slow
 def test_spans_lie_where_the_moments_are_and_lead_to_them(player: Any) -> None:
     hits = [
         hit
@@ -135,6 +138,7 @@ def test_keys_lead_through_the_page(visit: Callable[..., Any]) -> None:
     page.wait_for_selector("dialog[open]")
 
 
+@pytest.mark.slow
 def test_space_plays_and_pauses(player: Any) -> None:
     player.page.evaluate(f"{FOCUSED}.blur()")
     player.page.keyboard.press("Space")
@@ -181,6 +185,7 @@ def test_more_like_this_shows_what_the_api_finds_similar(player: Any) -> None:
     assert "like_t=3-4.5" in player.page.url
 
 
+@pytest.mark.slow
 def test_the_link_of_the_moment_is_copied(player: Any) -> None:
     player.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     player.page.click("text=Copy link")

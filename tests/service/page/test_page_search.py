@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from dciml.index import ClipIndex
 from dciml.media import frame_at
 
 pytestmark = pytest.mark.browser
@@ -44,6 +45,7 @@ def open_playable(visitor: Any) -> dict[str, Any]:
     return dict(hits[place])
 
 
+@pytest.mark.slow
 def test_cards_show_what_the_api_found(visit: Callable[..., Any]) -> None:
     visitor = visit()
     hits = visitor.search(SENTENCE)
@@ -55,16 +57,11 @@ def test_cards_show_what_the_api_found(visit: Callable[..., Any]) -> None:
         assert cards.nth(place).locator(".times").text_content() == times
 
 
-def test_a_click_plays_the_moment_from_its_second(visit: Callable[..., Any]) -> None:
+def test_a_click_plays_the_moment_and_shows_its_picture(visit: Callable[..., Any]) -> None:
     visitor = visit()
     hit = open_playable(visitor)
     assert visitor.page.evaluate("window.played[0]") == pytest.approx(hit["start_seconds"], abs=0.3)
     assert visitor.page.text_content("#player-title") == hit["title"]
-
-
-def test_the_picture_is_that_of_the_moment(visit: Callable[..., Any]) -> None:
-    visitor = visit()
-    hit = open_playable(visitor)
     visitor.page.keyboard.press("Space")
     visitor.until("document.querySelector('video').paused")
     seconds, width, height, values = visitor.page.evaluate(GRAB)
@@ -79,6 +76,7 @@ def test_the_picture_is_that_of_the_moment(visit: Callable[..., Any]) -> None:
     assert difference((seconds + 5) % 12) > 16
 
 
+@pytest.mark.slow
 def test_an_example_is_searched_by_a_click(visit: Callable[..., Any]) -> None:
     visitor = visit()
     visitor.page.click(f"text={SENTENCE}")
@@ -86,6 +84,7 @@ def test_an_example_is_searched_by_a_click(visit: Callable[..., Any]) -> None:
     assert visitor.page.input_value("#sentence") == SENTENCE
 
 
+@pytest.mark.slow
 def test_the_address_can_be_shared(visit: Callable[..., Any]) -> None:
     visitor = visit()
     hit = open_playable(visitor)
@@ -122,6 +121,7 @@ def test_nothing_within_the_filters_is_said(visit: Callable[..., Any]) -> None:
     assert "min" not in visitor.page.url
 
 
+@pytest.mark.slow
 def test_filters_limit_the_search(visit: Callable[..., Any]) -> None:
     visitor = visit()
     visitor.page.click("summary")
@@ -135,6 +135,7 @@ def test_filters_limit_the_search(visit: Callable[..., Any]) -> None:
     visitor.until("new Set([...document.querySelectorAll('a.hit')].map(a => a.dataset.video)).size > 1")
 
 
+@pytest.mark.slow
 def test_a_sentence_without_words_is_a_plain_error(visit: Callable[..., Any]) -> None:
     visitor = visit("?q=%3F%21")
     visitor.page.wait_for_selector(".notice.bad")
@@ -147,12 +148,22 @@ def test_a_broken_video_says_so(visit: Callable[..., Any]) -> None:
     assert "does not play" in visitor.page.text_content(".fault")
 
 
+@pytest.mark.slow
 def test_a_video_without_a_file_says_so(visit: Callable[..., Any]) -> None:
     visitor = visit("?v=fileless&t=2-5")
     visitor.page.wait_for_selector(".fault", state="visible")
     assert "no file" in visitor.page.text_content(".fault")
     visitor.page.keyboard.press("Escape")
     visitor.page.wait_for_selector("#player", state="hidden")
+
+
+@pytest.mark.slow
+def test_an_address_of_an_unknown_video_says_so(visit: Callable[..., Any]) -> None:
+    visitor = visit("?v=nowhere&t=2-5")
+    visitor.page.wait_for_selector("#trouble:not(:empty)")
+    assert "nowhere" in visitor.page.text_content("#trouble")
+    visitor.search(SENTENCE)
+    assert visitor.page.text_content("#trouble") == ""
 
 
 def test_names_and_sentences_are_text_and_never_html(visit: Callable[..., Any], page_corpus: Any) -> None:
@@ -194,6 +205,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[...
     assert not page.evaluate(sideways)
 
 
+@pytest.mark.slow
 def test_every_request_goes_to_the_server_itself(visit: Callable[..., Any], site: Any) -> None:
     visitor = visit()
     asked: list[str] = []
@@ -202,3 +214,27 @@ def test_every_request_goes_to_the_server_itself(visit: Callable[..., Any], site
     open_playable(visitor)
     assert asked
     assert all(re.match(re.escape(site.address), url) for url in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("usual", "is_found"), [(-50.0, True), (50.0, False)])
+def test_how_sure_the_answer_is_and_that_there_may_be_none(
+    own_site: Callable[..., Any], visit: Callable[..., Any], usual: float, is_found: bool
+) -> None:
+    from dciml.search.calibration import Calibration
+
+    def calibrate(corpus: Any) -> None:
+        index = ClipIndex.open(corpus.index)
+        known = Calibration(1.0, usual, 0.0, (1.0, 0.0), (0.0,) * index.width, 100, 50, index.fingerprint)
+        known.write(corpus.folder / "model")
+
+    visitor = visit(f"?q={SENTENCE.replace(' ', '+')}", at=own_site(change=calibrate))
+    page = visitor.page
+    if is_found:
+        page.wait_for_selector("#results a.hit .sure")
+        assert "%" in page.locator("#results .sure").first.text_content()
+        return
+    page.wait_for_selector("text=Nothing found")
+    assert page.locator("#results a.hit").first.is_hidden()
+    page.click("text=Show the nearest moments anyway")
+    assert page.locator("#results a.hit").first.is_visible()

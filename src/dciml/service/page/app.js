@@ -61,6 +61,7 @@ class App {
   show(place, plays = false) {
     const before = this.place;
     this.place = place;
+    byId("trouble").textContent = "";
     const isSearch = place.view === "search";
     byId("search-view").hidden = !isSearch;
     byId("videos-view").hidden = isSearch;
@@ -174,8 +175,7 @@ class App {
       if (!sameMoment(wanted, this.place.moment)) return;
       this.panel.close();
       this.#cover();
-      announce(error.message);
-      byId("status").textContent = error.message;
+      byId("trouble").textContent = `The moment of the address cannot be shown. ${error.message}`;
     }
   }
 
@@ -196,7 +196,7 @@ class App {
     for (const other of more?.moments ?? []) {
       if (moments.length < MOMENTS_OF_VIDEO && !moments.some((kept) => overlap(kept, other) > SAME_IOU)) moments.push(other);
     }
-    return { moments, relevance: more?.relevance[moment.videoId] ?? answer?.relevance[moment.videoId] ?? null };
+    return { moments, relevance: answer?.relevance[moment.videoId] ?? more?.relevance[moment.videoId] ?? null };
   }
 
   /** Ask within the open video alone, for its further moments and its relevance over time. */

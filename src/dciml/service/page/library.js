@@ -49,7 +49,6 @@ export class Library {
   }
 
   add(files) {
-    this.fault.textContent = "";
     for (const file of files) this.#send(file);
   }
 
@@ -116,12 +115,23 @@ export class Library {
     try {
       const job = await answer;
       this.jobs.set(job.job_id, { ...job, name: file.name });
+      this.sending.delete(sent);
     } catch (error) {
-      announce(`${file.name}: ${error.message}`);
-      this.fault.textContent = `${file.name}: ${error.message}`;
+      this.#refused(sent, error);
     }
-    this.sending.delete(sent);
     await this.#pollJobs();
+  }
+
+  /** An upload that the reader cancelled goes; one that failed stays with its reason until it is dismissed. */
+  #refused(sent, error) {
+    this.sending.delete(sent);
+    announce(`${sent.name}: ${error.message}`);
+    if (error.title === "Cancelled") return;
+    Object.assign(sent, { state: "failed", message: error.message });
+    this.sending.set(sent, () => {
+      this.sending.delete(sent);
+      this.#paintJobs();
+    });
   }
 
   async #pollJobs() {
@@ -146,7 +156,7 @@ export class Library {
 
   #paintJobs() {
     const sending = [...this.sending].map(([sent, cancel]) =>
-      jobRow(sent, button({ label: `Cancel ${sent.name}`, name: "close", onclick: cancel })));
+      jobRow(sent, button({ label: `${sent.state === "failed" ? "Dismiss" : "Cancel"} ${sent.name}`, name: "close", onclick: cancel })));
     this.jobList.replaceChildren(...sending, ...[...this.jobs.values()].map((job) => jobRow(job, this.#look(job))));
   }
 
@@ -217,7 +227,7 @@ function jobRow(job, control) {
     h("span", { class: "name", dir: "auto" }, nameOf(job)),
     isOver ? null : h("progress", { max: "1", value: String(job.progress), "aria-label": `${nameOf(job)}: ${words}` }),
     h("span", { class: "state" }, words),
-    job.message ? h("span", { class: "message" }, job.message) : null,
     control,
+    job.message && job.state !== "done" ? h("span", { class: "message" }, job.message) : null,
   );
 }

@@ -21,7 +21,7 @@ export class Screen {
     this.start = button({ label: "Play", name: "play", kind: "start", onclick: () => this.toggle() });
     this.end = h(
       "div", { class: "at-end", hidden: true },
-      h("span", {}, "End of the moment"),
+      h("span", {}, "End of moment"),
       button({ words: "Again", name: "loop", kind: "solid", onclick: () => this.again() }),
       button({ words: "Play on", name: "play", kind: "solid", onclick: () => this.toggle() }),
     );
