@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +28,7 @@ from dciml.media import write_video
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
 from dciml.service.app import create_app
+from dciml.service.server import listen, make_server
 from dciml.service.settings import ServiceSettings
 from dciml.types import Query, Video
 
@@ -136,3 +141,57 @@ def client_of() -> Iterator[Callable[..., TestClient]]:
 def quoted() -> Callable[[str], str]:
     """An id as it stands in an address."""
     return lambda video_id: quote(video_id, safe="")
+
+
+def ask(port: int, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+class Running:
+    """A server in a thread."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.listener = listen("127.0.0.1", 0)
+        self.port = self.listener.getsockname()[1]
+        self.server = make_server(settings, self.port)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"}
+        return ask(self.port, method, path, None if body is None else body.encode(), headers)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+        self.listener.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(served: Path) -> Iterator[Callable[..., Running]]:
+    """Starts servers; ended after the test."""
+    started: list[Running] = []
+
+    def start(folder: Path = served, **changes: Any) -> Running:
+        changes = {"cache": folder / "cache", "poll_seconds": 0} | changes
+        started.append(Running(ServiceSettings(folder / "index", **changes)))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def ask_of() -> Callable[..., tuple[int, bytes]]:
+    """One request over HTTP: port, method, path, body, headers → status and content."""
+    return ask

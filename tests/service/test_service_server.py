@@ -12,10 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -25,61 +23,14 @@ from typer.testing import CliRunner
 from dciml.cli.app import app
 from dciml.errors import ConfigError
 from dciml.index import ClipIndex
-from dciml.service.server import listen, make_server
-from dciml.service.settings import Limits, ServiceSettings
+from dciml.service.server import listen
+from dciml.service.settings import Limits
 
 SENTENCE = json.dumps({"sentence": "the picture is red", "k": 3})
 JSON = {"Content-Type": "application/json"}
 
 
-def ask(port: int, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-
-
-class Running:
-    """A server in a thread."""
-
-    def __init__(self, settings: ServiceSettings) -> None:
-        self.listener = listen("127.0.0.1", 0)
-        self.port = self.listener.getsockname()[1]
-        self.server = make_server(settings, self.port)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-
-    def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
-        return ask(self.port, method, path, None if body is None else body.encode(), JSON)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(30)
-        self.listener.close()
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def running(served: Path) -> Iterator[Callable[..., Running]]:
-    """Starts servers; ended after the test."""
-    started: list[Running] = []
-
-    def start(folder: Path = served, **changes: Any) -> Running:
-        changes = {"cache": folder / "cache", "poll_seconds": 0} | changes
-        started.append(Running(ServiceSettings(folder / "index", **changes)))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-def test_clients_that_send_too_slowly_are_dropped(running: Callable[..., Running]) -> None:
+def test_clients_that_send_too_slowly_are_dropped(running: Callable[..., Any]) -> None:
     server = running(limits=Limits(header_seconds=0.4, receive_seconds=0.4))
     begin = time.monotonic()
     with server.connect() as silent, server.connect() as slow_head, server.connect() as slow_body:
@@ -101,7 +52,7 @@ def test_clients_that_send_too_slowly_are_dropped(running: Callable[..., Running
 
 
 def test_a_client_that_does_not_read_is_dropped_and_its_file_closed(
-    own: Path, running: Callable[..., Running]
+    own: Path, running: Callable[..., Any]
 ) -> None:
     with (own / "videos" / "v2.mp4").open("ab") as file:
         file.truncate(64 * 1024 * 1024)
@@ -129,7 +80,7 @@ def open_media_files(folder: Path) -> int:
     return sum(link.startswith(str(folder / "videos")) for link in links)
 
 
-def test_players_that_leave_do_not_leak_files(own: Path, running: Callable[..., Running]) -> None:
+def test_players_that_leave_do_not_leak_files(own: Path, running: Callable[..., Any]) -> None:
     with (own / "videos" / "v2.mp4").open("ab") as file:
         file.truncate(16 * 1024 * 1024)
     server = running(own)
@@ -143,7 +94,7 @@ def test_players_that_leave_do_not_leak_files(own: Path, running: Callable[..., 
     assert open_media_files(own) == 0
 
 
-def test_garbage_is_refused_and_the_server_goes_on(running: Callable[..., Running]) -> None:
+def test_garbage_is_refused_and_the_server_goes_on(running: Callable[..., Any]) -> None:
     server = running()
     for garbage in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 50 + b"\r\n\r\n",
@@ -160,7 +111,7 @@ def test_garbage_is_refused_and_the_server_goes_on(running: Callable[..., Runnin
     assert server.ask("GET", "/healthz")[0] == 200
 
 
-def test_many_clients_at_once_get_the_same_answers_as_one(running: Callable[..., Running]) -> None:
+def test_many_clients_at_once_get_the_same_answers_as_one(running: Callable[..., Any]) -> None:
     server = running()
     sentences = [f"the picture is {colour}" for colour in ("red", "green", "blue", "grey")]
 
@@ -176,7 +127,7 @@ def test_many_clients_at_once_get_the_same_answers_as_one(running: Callable[...,
             assert found == alone[sentence]
 
 
-def test_searches_never_stop_the_event_loop(running: Callable[..., Running]) -> None:
+def test_searches_never_stop_the_event_loop(running: Callable[..., Any]) -> None:
     server = running(limits=Limits(search_threads=1))
     runtime = server.server.config.app.state.runtime  # type: ignore[union-attr]
     held, free = threading.Event(), threading.Event()
@@ -191,7 +142,7 @@ def test_searches_never_stop_the_event_loop(running: Callable[..., Running]) -> 
         assert waiting.result()[0] == 200
 
 
-def test_a_change_of_the_index_drops_no_request(own: Path, running: Callable[..., Running]) -> None:
+def test_a_change_of_the_index_drops_no_request(own: Path, running: Callable[..., Any]) -> None:
     server = running(own, poll_seconds=0.05)
     end, statuses = threading.Event(), []
 
@@ -213,7 +164,7 @@ def test_a_change_of_the_index_drops_no_request(own: Path, running: Callable[...
     assert json.loads(server.ask("GET", "/healthz")[1])["videos"] == 3
 
 
-def test_running_requests_finish_before_the_server_ends(running: Callable[..., Running]) -> None:
+def test_running_requests_finish_before_the_server_ends(running: Callable[..., Any]) -> None:
     server = running(limits=Limits(search_threads=1))
     runtime = server.server.config.app.state.runtime  # type: ignore[union-attr]
     held, free = threading.Event(), threading.Event()
@@ -232,7 +183,7 @@ def test_running_requests_finish_before_the_server_ends(running: Callable[..., R
 
 
 @pytest.mark.slow
-def test_the_command_serves_adds_and_ends_on_sigterm(own: Path) -> None:
+def test_the_command_serves_adds_and_ends_on_sigterm(own: Path, ask_of: Callable[..., Any]) -> None:
     command = [sys.executable, "-m", "dciml", "serve", str(own / "index"), "--port", "0"]
     environment = os.environ | {"XDG_CACHE_HOME": str(own / "cache"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -243,11 +194,11 @@ def test_the_command_serves_adds_and_ends_on_sigterm(own: Path) -> None:
         greeting = process.stdout.readline()
         assert "6 videos at http://127.0.0.1:" in greeting, greeting
         port = int(greeting.partition("127.0.0.1:")[2].partition("/")[0])
-        assert ask(port, "POST", "/api/search", SENTENCE.encode(), JSON)[0] == 200
+        assert ask_of(port, "POST", "/api/search", SENTENCE.encode(), JSON)[0] == 200
         content = (own / "videos" / "v1.mp4").read_bytes()
         form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="n.mp4"\r\n\r\n' + content
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
-        assert ask(port, "POST", "/api/videos", form + b"\r\n--x--\r\n", kind)[0] == 202
+        assert ask_of(port, "POST", "/api/videos", form + b"\r\n--x--\r\n", kind)[0] == 202
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -285,7 +236,7 @@ def test_an_index_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
     assert "not an index" in str(result.exception)
 
 
-def test_a_moved_folder_still_plays(own: Path, tmp_path: Path, running: Callable[..., Running]) -> None:
+def test_a_moved_folder_still_plays(own: Path, tmp_path: Path, running: Callable[..., Any]) -> None:
     moved = tmp_path / "elsewhere"
     shutil.move(own, moved)
     server = running(moved)

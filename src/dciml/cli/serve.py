@@ -34,6 +34,10 @@ EncoderOption = Annotated[
 AddedOption = Annotated[
     Path | None, typer.Option("--added", help="Folder for added videos; INDEX.added if left out.")
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--search-threads", min=1, help="Searches at the same time; one a core if left out."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
@@ -58,6 +62,7 @@ def serve(
     allow_host: AllowHostOption = None,
     encoder: EncoderOption = None,
     added: AddedOption = None,
+    search_threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
@@ -65,8 +70,9 @@ def serve(
     """Search an index in the browser and over HTTP."""
     check_installed()
     from dciml.service.server import run_server
-    from dciml.service.settings import ServiceSettings
+    from dciml.service.settings import Limits, ServiceSettings
 
+    limits = Limits() if search_threads is None else Limits(search_threads=search_threads)
     settings = ServiceSettings(
         index=index,
         model=model,
@@ -78,6 +84,7 @@ def serve(
         allow_hosts=tuple(allow_host or ()),
         encoders=tuple(encoder or ()),
         added=added,
+        limits=limits,
     )
     run_server(settings, port, open_page=open_)
 

@@ -17,6 +17,7 @@ from dciml.service.sentences import MISTAKE, sentence_of
 
 MEDIA_TYPE = "application/problem+json"
 SENTENCES = {
+    400: "The body of the request cannot be read.",
     404: "There is nothing at this address.",
     405: "This address does not take this method.",
     500: MISTAKE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import webbrowser
 from urllib.parse import quote
 
@@ -63,8 +64,10 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
         timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
     )
     address = page_address(settings, port)
+    # A log is read by more people than a terminal, so the token is shown in a terminal only.
+    shown = address if sys.stdout.isatty() else address.partition("?")[0]
     videos = len(app.state.runtime.corpus.now.video_ids)
-    greeting = f"{settings.index}: {videos} videos at {address} (Ctrl+C ends)"
+    greeting = f"{settings.index}: {videos} videos at {shown} (Ctrl+C ends)"
     if not settings.is_writable:
         greeting += "\nOthers can reach this server and there is no token: videos cannot be added or removed."
     return Server(config, address, greeting, open_page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Limits:
     id_chars: int = 1024
     filter_videos: int = 10_000
     hits: int = 100
-    search_threads: int = 2
+    search_threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 16))
     running_searches: int = 64
     thumbnail_threads: int = 2
     running_thumbnails: int = 256
@@ -68,7 +68,7 @@ class ServiceSettings:
     added: Path | None = None
     cache: Path | None = None
     poll_seconds: float = 1.0
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def is_local(self) -> bool:
