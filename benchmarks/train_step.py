@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from shapes import SHAPES, Shape, make_batch, make_config, make_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dciml.batching import Batch
@@ -49,7 +52,8 @@ def main() -> None:
     fabric = Fabric(accelerator=accelerator, devices=1, precision=options.precision)
     bench = Bench(shape, fabric, device)
     print(f"{options.shape}: {shape}\n{options.threads} threads, {device}, {options.precision}")
-    print(f"matrix products alone reach {peak_gflops(device):.0f} GFLOP/s on this machine now\n")
+    peak, bandwidth = peak_gflops(device), peak_bandwidth(device)
+    print(f"here and now: a large matrix product {peak:.0f} GFLOP/s, a large copy {bandwidth:.1f} GB/s\n")
     paths: dict[str, TrainingStep] = {"fast": training_step}
     if options.reference:
         paths["plain"] = plain_training_step
@@ -67,9 +71,15 @@ def main() -> None:
         print(
             f"ratio plain / fast: {plain[0] / fast[0]:.1f} in time, {plain[1] / fast[1]:.1f} in processor time"
         )
-    print("\nparts of the fast path (forward only, once each):")
-    for name, seconds, operations in bench.parts():
-        print(f"  {name:22} {1000 * seconds:8.0f} ms   {operations / shape.queries / 1e9:6.3f} GMAC a query")
+    print(
+        "\nparts of the fast path, forward only; the floor is the larger of operations / peak and bytes / bandwidth:"
+    )
+    for name, seconds, operations, moved in bench.parts():
+        floor = max(2 * operations / (peak * 1e9), moved / (bandwidth * 1e9))
+        print(
+            f"  {name:22} {operations / shape.queries / 1e9:6.3f} GMAC a query   {moved / 2**30:6.2f} GiB in and out   "
+            f"{1000 * seconds:7.0f} ms   floor {1000 * floor:6.0f} ms"
+        )
 
 
 class Bench:
@@ -113,8 +123,8 @@ class Bench:
             self.run(path)
         return counter.get_total_flops() / 2
 
-    def parts(self) -> Iterator[tuple[str, float, float]]:
-        """Name, seconds and multiply–adds of each part's forward pass."""
+    def parts(self) -> Iterator[tuple[str, float, float, float]]:
+        """Name, seconds, multiply–adds and bytes of each part's forward pass."""
         grounding, batch = self.model.grounding, self.batch
         with torch.no_grad():
             selection = grounding.select(batch)
@@ -141,7 +151,9 @@ class Bench:
                 seconds = perf_counter() - start
                 with FlopCounterMode(display=False) as counter:
                     part()
-                yield name, seconds, counter.get_total_flops() / 2
+                with BytesMoved() as moved:
+                    part()
+                yield name, seconds, counter.get_total_flops() / 2, moved.total
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -158,6 +170,37 @@ class Bench:
             found[0] = float(torch.cuda.max_memory_allocated())
         else:
             found[0] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+class BytesMoved(TorchDispatchMode):
+    """Adds up what every operation reads and writes, as if no cache kept anything; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if not function.is_view:
+            leaves = tree_leaves((args, kwargs, out))
+            self.total += sum(x.numel() * x.element_size() for x in leaves if isinstance(x, torch.Tensor))
+        return out
+
+
+def peak_bandwidth(device: torch.device, megabytes: int = 256) -> float:
+    """Bytes a second, read and written, of a copy that no cache holds; in GB/s, the best of five."""
+    x = torch.randn(megabytes * 2**18, device=device)
+    y = torch.empty_like(x)
+    best = float("inf")
+    for _ in range(5):
+        start = perf_counter()
+        y.copy_(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, perf_counter() - start)
+    return 2 * x.numel() * 4 / best / 1e9
 
 
 def peak_gflops(device: torch.device, size: int = 2048) -> float:
