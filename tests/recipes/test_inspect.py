@@ -54,6 +54,13 @@ def test_damaged_rows_are_found(small_store: Path) -> None:
     assert any("NaN" in sentence for sentence in found["findings"])
 
 
+def test_silence_between_captions_is_no_fault(tmp_path: Path) -> None:
+    with FeatureStoreWriter(tmp_path / "store", StoreManifest("text:words", 3)) as writer:
+        writer.append("v", np.eye(4, 3), 4.0)
+    found = inspect(tmp_path / "store")
+    assert (found.to_json()["rows"]["rows_without_norm"], list(found.findings)) == (1, [])
+
+
 def test_an_empty_store_says_so(tmp_path: Path) -> None:
     with FeatureStoreWriter(tmp_path / "store", StoreManifest("enc", 3)):
         pass
