@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from dciml.build_baseline import load_baseline
-from dciml.config import AnswerConfig, RunConfig, load_config
+from dciml.config import AnswerConfig, IndexConfig, RunConfig, load_config
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features.base import TextEncoder
 from dciml.features.long_videos import WindowRule
@@ -74,7 +74,7 @@ class Model:
     """A loaded model: its engine answers; `answer` says how candidate spans are ranked.
 
     `calibration` turns its scores into probabilities; None where the folder has none. `windows` says how longer videos
-    are indexed; None: whole.
+    are indexed; None: whole. `index` says how an index of its vectors is kept and searched.
     """
 
     folder: Path
@@ -84,6 +84,7 @@ class Model:
     store_encoder: str
     calibration: Calibration | None = None
     windows: WindowRule | None = None
+    index: IndexConfig = field(default_factory=IndexConfig)
 
     def check_store(self, store: FeatureStore) -> None:
         """Refuse features that the model was not trained on.
@@ -194,11 +195,11 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
     dual.eval().to(device)
     engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder, config), device)
     if not config.retrieval.zero_shot_weight:
-        return Model(folder, "dciml", engine, config.answer, card.store_encoder)
+        return Model(folder, "dciml", engine, config.answer, card.store_encoder, index=config.index)
     residual = ResidualEngine.around(
         engine, card.video_width, card.store_encoder, config.retrieval.zero_shot_weight
     )
-    return Model(folder, "dciml", residual, config.answer, card.store_encoder)
+    return Model(folder, "dciml", residual, config.answer, card.store_encoder, index=config.index)
 
 
 @contextmanager
@@ -227,17 +228,23 @@ def folder_fingerprint(folder: Path, config: RunConfig) -> str:
 
 
 def open_searcher(
-    folder: Path, device: str = "cpu", *, model_folder: Path | None = None, store_path: Path | None = None
+    folder: Path,
+    device: str = "cpu",
+    *,
+    model_folder: Path | None = None,
+    store_path: Path | None = None,
+    vector_store: str | None = None,
 ) -> Searcher:
     """Open an index with the model and the features that it names.
 
     Args:
-        model_folder, store_path: where these are now, if they have moved since the index was built.
+        model_folder, store_path, vector_store: where the model, the features, and the database of the vectors
+            (`milvus:URI`) are now, if they have moved since the index was built.
     Raises:
         ModelError: the folder holds no index, or its model changed since it was built.
         DataError: the features are gone.
     """
-    index = ClipIndex.open(folder)
+    index = ClipIndex.open(folder, store=vector_store)
     model = load_model(model_folder or index.model_folder(), device)
     store = FeatureStore.open(store_path or index.store_path())
     return Searcher(model.engine, index, store, model.answer, model.calibration)

@@ -192,7 +192,7 @@ def test_failed_change_leaves_the_last_state(
         with pytest.raises(OSError, match="disk full"):
             index.add(["c"], vectors[2:], [3])
         with pytest.raises(OSError, match="disk full"):
-            index.add(["a"], vectors[2:], [3], replace=True)
+            index.add(["a"], vectors[2:], [3], replaces=["a"])
     query = np.ones(WIDTH, dtype=np.float32)
     expected = slow_search({"a": vectors[0], "b": vectors[1]}, query, 5)
     for opened in (index, ClipIndex.open(index.path)):

@@ -19,7 +19,7 @@ from dciml.cli import search as search_commands
 from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.index import ClipIndex
+from dciml.index import ClipIndex, VideoFilter
 from dciml.recipes.index import add_videos, build_index, open_features, remove_videos
 from dciml.search.engine import Grounding
 
@@ -72,12 +72,14 @@ def built(tmp_path: Path) -> ClipIndex:
     return build_index(make_model(tmp_path), make_store(tmp_path / "store", 0, 5), tmp_path / "index")
 
 
-def test_build_index_holds_all_videos_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_build_index_holds_all_videos_and_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, done = make_model(tmp_path), []
     store = make_store(tmp_path / "store", 0, 5)
-    index = build_index(
-        model, store, tmp_path / "deep" / "index", batch_videos=2, on_progress=lambda *of: done.append(of)
-    )
+    monkeypatch.setattr("dciml.recipes.index.BATCH_VIDEOS", 2)
+    monkeypatch.setattr("dciml.recipes.index.COMMIT_VIDEOS", 4)
+    index = build_index(model, store, tmp_path / "deep" / "index", on_progress=lambda *of: done.append(of))
     assert index.video_ids == tuple(f"video{n}" for n in range(5))
     assert (index.model_folder(), index.store_path("video3")) == (tmp_path / "model", store)
     assert done == [(2, 5), (4, 5), (5, 5)]
@@ -227,3 +229,39 @@ def test_search_command_filters(tmp_path: Path, command: Any, built: ClipIndex) 
     ):
         with pytest.raises(DataError, match="no video of the index fits the filter"):
             command("search", built.path, "find 1", *options)
+
+
+def test_index_add_replaces_changed_videos(tmp_path: Path, command: Any) -> None:
+    out, store = tmp_path / "index", make_store(tmp_path / "store", 0, 3)
+    command("index", tmp_path / "model", store, "--out", out)
+    changed = tmp_path / "changed"
+    with FeatureStoreWriter(changed, StoreManifest("test-encoder", WIDTH, 1.0)) as writer:
+        writer.append("video0", FeatureStore.open(store).rows("video0"), 80.0)
+        writer.append("video1", np.eye(WIDTH)[[9] * 8], 40.0)
+    assert "0 videos added, 3 videos in all" in command("index-add", out, changed).output
+    done = command("index-add", out, changed, "--replace", "--tag", "new").output
+    assert "1 video added or replaced, 3 videos in all" in done
+    index = ClipIndex.open(out)
+    assert index.select(VideoFilter(tag="new")) == ("video1",)
+    assert index.durations_seconds[index.places(["video1"])[0]] == 40.0
+    hit = json.loads(command("search", out, "find 9", "--json", "-k", 1).output)["hits"][0]
+    assert hit["video_id"] == "video1"
+
+
+def test_upkeep_commands(tmp_path: Path, command: Any, built: ClipIndex) -> None:
+    command("index-remove", built.path, "video0")
+    assert "4 videos, compact" in command("index-compact", built.path).output
+    assert "4 videos, whole" in command("index-verify", built.path).output
+    assert "4 videos" in command("index-backup", built.path, tmp_path / "deep" / "copy").output
+    (file,) = built.path.glob("*.vectors")
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+    verified = command("index-verify", built.path)
+    assert verified.exit_code == 1
+    assert "video 'video1': its vectors do not match" in verified.output
+    assert command("index-verify", tmp_path / "deep" / "copy").exit_code == 0
+    hits = json.loads(command("search", tmp_path / "deep" / "copy", "find 3", "--json").output)["hits"]
+    assert hits[0]["video_id"] == "video3"
+    with pytest.raises(DataError, match="something here already"):
+        command("index-backup", built.path, tmp_path / "deep" / "copy")

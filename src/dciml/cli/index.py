@@ -1,4 +1,4 @@
-"""`dciml index`, `index-add` and `index-remove`: arguments and printing; the work is in `recipes.index`."""
+"""`dciml index` and the commands that change, check and copy an index: arguments and printing only."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Keep the vectors in Milvus: milvus:FILE.db (Milvus Lite) or milvus:http://HOST:19530 (a server or "
+        "cluster; its token is read from MILVUS_TOKEN). Default: in the index folder.",
+    ),
+]
+MovedStoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Also replace videos whose features have changed since.")
+]
+TargetArgument = Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")]
 WindowOption = Annotated[
     float | None,
     typer.Option(
@@ -44,6 +60,9 @@ def register(app: typer.Typer) -> None:
     app.command("index")(index)
     app.command("index-add")(index_add)
     app.command("index-remove")(index_remove)
+    app.command("index-compact")(index_compact)
+    app.command("index-verify")(index_verify)
+    app.command("index-backup")(index_backup)
 
 
 def index(
@@ -53,6 +72,7 @@ def index(
     split: SplitOption = None,
     tag: TagOption = None,
     window_seconds: WindowOption = None,
+    store: StoreOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Make a corpus searchable: encode its videos with a model and write an index."""
@@ -61,7 +81,9 @@ def index(
 
     loaded = _with_windows(load_model(model, device), window_seconds)
     with _progress() as report:
-        built = build_index(loaded, features, out, split=split, tags=tag or (), on_progress=report)
+        built = build_index(
+            loaded, features, out, split=split, tags=tag or (), store=store, on_progress=report
+        )
     typer.echo(f"{out}: {_videos_of(built)} indexed.")
 
 
@@ -70,30 +92,65 @@ def index_add(
     features: FeaturesArgument,
     split: SplitOption = None,
     tag: TagOption = None,
+    replace: ReplaceOption = False,
     window_seconds: WindowOption = None,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
+    store: MovedStoreOption = None,
 ) -> None:
     """Add the videos that an index does not hold yet."""
     from dciml.build import load_model
     from dciml.index import ClipIndex
     from dciml.recipes.index import add_videos
 
-    opened = ClipIndex.open(index)
+    opened = ClipIndex.open(index, store=store)
     loaded = _with_windows(load_model(model or opened.model_folder(), device), window_seconds)
     with _progress() as report:
-        added = add_videos(opened, loaded, features, split=split, tags=tag or (), on_progress=report)
-    typer.echo(f"{index}: {_videos(added)} added, {_videos_of(opened)} in all.")
+        added = add_videos(
+            opened, loaded, features, split=split, tags=tag or (), replace=replace, on_progress=report
+        )
+    done = "added or replaced" if replace else "added"
+    typer.echo(f"{index}: {_videos(added)} {done}, {_videos_of(opened)} in all.")
 
 
-def index_remove(index: IndexArgument, video_ids: VideoIdsArgument) -> None:
+def index_remove(index: IndexArgument, video_ids: VideoIdsArgument, store: MovedStoreOption = None) -> None:
     """Take videos out of an index."""
     from dciml.index import ClipIndex
     from dciml.recipes.index import remove_videos
 
-    opened = ClipIndex.open(index)
+    opened = ClipIndex.open(index, store=store)
     removed = remove_videos(opened, video_ids)
     typer.echo(f"{index}: {_videos(removed)} removed, {_videos_of(opened)} left.")
+
+
+def index_compact(index: IndexArgument, store: MovedStoreOption = None) -> None:
+    """Give back the room of removed videos, and fit an index's files to what it holds now; searches may go on."""
+    from dciml.index import ClipIndex
+
+    opened = ClipIndex.open(index, store=store)
+    opened.compact()
+    typer.echo(f"{index}: {_videos_of(opened)}, compact.")
+
+
+def index_verify(index: IndexArgument, store: MovedStoreOption = None) -> None:
+    """Read everything in an index and compare checksums; the exit status is 1 when something is damaged."""
+    from dciml.index import ClipIndex
+
+    opened = ClipIndex.open(index, store=store)
+    damages = opened.verify()
+    for damage in damages:
+        typer.echo(f"{index}: {damage}", err=True)
+    if damages:
+        raise typer.Exit(1)
+    typer.echo(f"{index}: {_videos_of(opened)}, whole.")
+
+
+def index_backup(index: IndexArgument, target: TargetArgument) -> None:
+    """Copy an index as it was last committed, while searches and changes go on."""
+    from dciml.index import ClipIndex
+
+    ClipIndex.open(index).back_up(target)
+    typer.echo(f"{target}: {_videos_of(ClipIndex.open(target))}.")
 
 
 def _with_windows(model: Model, window_seconds: float | None) -> Model:

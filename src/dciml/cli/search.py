@@ -23,6 +23,10 @@ MovedModelOption = Annotated[
 MovedFeaturesOption = Annotated[
     Path | None, typer.Option("--features", help="The index's feature store, if it has moved.")
 ]
+MovedStoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
+]
 HitsOption = Annotated[int, typer.Option("-k", min=1, help="How many moments.")]
 VideoOption = Annotated[
     list[str] | None, typer.Option("--video", help="Search in this video only; may be repeated.")
@@ -77,6 +81,7 @@ def search(
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
+    store: MovedStoreOption = None,
 ) -> None:
     """Find the moments that a sentence describes."""
     from dciml.build import open_searcher
@@ -91,7 +96,7 @@ def search(
         min_duration_seconds=min_duration,
         max_duration_seconds=max_duration,
     )
-    searcher = open_searcher(index, device, model_folder=model, store_path=features)
+    searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = searcher.answer(sentence, k, within=select_within(searcher.index, wanted))
     if json:
         print_json({"sentence": sentence}, answer)
@@ -109,11 +114,12 @@ def similar(
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
+    store: MovedStoreOption = None,
 ) -> None:
     """Find moments like a given one, in all videos; what overlaps it is left out."""
     from dciml.build import open_searcher
 
-    searcher = open_searcher(index, device, model_folder=model, store_path=features)
+    searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = searcher.similar(video, start, end, k)
     if json:
         print_json({"video_id": video, "start_seconds": start, "end_seconds": end}, answer)

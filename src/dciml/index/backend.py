@@ -55,3 +55,6 @@ class VectorBackend(Protocol):
 
     def copy(self, contents: Contents, target: Path) -> None:
         """Copy what the contents need into the folder `target`."""
+
+    def discard(self) -> None:
+        """Delete all vectors for good."""

@@ -218,6 +218,11 @@ class Catalogue:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else [f"{self.file.name}: {what}" for what in found]
 
+    def copy_to(self, file: Path) -> None:
+        """Copy the last committed state to a new file."""
+        with closing(_connect(self.file)) as connection, closing(sqlite3.connect(file)) as copy:
+            connection.backup(copy)
+
     def vacuum(self) -> None:
         """Give the room of deleted rows back."""
         with closing(_connect(self.file)) as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError, ModelError
 from dciml.index.backend import FloatArray, VectorBackend
+from dciml.index.backup import copy_index
 from dciml.index.catalogue import Catalogue, IndexFacts
 from dciml.index.embedded import EmbeddedVectors
 from dciml.index.entries import NewVideo, insert_videos, purge_removed, remove_videos, store_key
+from dciml.index.milvus import MilvusVectors, new_collection
 from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
 from dciml.index.state import IndexState, VideoMatches
@@ -78,7 +80,10 @@ class ClipIndex:
             )
         path.mkdir(parents=True, exist_ok=True)
         model = FolderReference.to(model_folder, path)
-        facts = IndexFacts(num_clips, width, fingerprint, model, options or IndexOptions())
+        options = options or IndexOptions()
+        if options.store is not None:
+            options = replace(options, collection=new_collection())
+        facts = IndexFacts(num_clips, width, fingerprint, model, options)
         Catalogue(path / CATALOGUE_FILE).create(facts, FolderReference.to(store_path, path))
         return cls(path)
 
@@ -220,7 +225,7 @@ class ClipIndex:
         durations_seconds: ArrayLike,
         store_path: Path | None = None,
         details: Sequence[VideoDetails] | None = None,
-        replace: bool = False,
+        replaces: Sequence[str] = (),
     ) -> None:
         """Add videos; committed on return, all or none.
 
@@ -229,14 +234,14 @@ class ClipIndex:
             durations_seconds: (V,), positive.
             store_path: the feature store that holds them; None: the one that the index was created with.
             details: of each video, for the catalogue.
-            replace: videos that the index holds already give way to the new ones.
+            replaces: ids of videos that give way in the same commit; the new ones may have their ids.
         Raises:
-            DataError: an id comes twice or, without `replace`, is in the index already; a vector or a duration is
+            DataError: an id comes twice or is in the index already and not replaced; a vector or a duration is
                 not usable; or another process changed the index.
         """
         array = np.ascontiguousarray(vectors, dtype=np.float32)
         durations = np.asarray(durations_seconds, dtype=np.float64)
-        self._check_new(video_ids, array, durations, replace)
+        self._check_new(video_ids, array, durations, set(replaces))
         if not len(video_ids):
             return
         contents = self._state.contents
@@ -245,7 +250,7 @@ class ClipIndex:
             store = FolderReference.to(store_path, self.path)
         told = [VideoDetails()] * len(video_ids) if details is None else details
         new = [NewVideo(*row) for row in zip(video_ids, durations.tolist(), told, strict=True)]
-        old = contents.keys[self.places([video_id for video_id in video_ids if video_id in self])]
+        old = contents.keys[self.places(replaces)]
 
         def change(connection: sqlite3.Connection) -> None:
             remove_videos(connection, old.tolist(), contents.generation + 1)
@@ -277,6 +282,19 @@ class ClipIndex:
 
         self._commit(change)
         self._catalogue.vacuum()
+
+    def back_up(self, target: str | Path) -> None:
+        """Copy the last committed state to a new folder while searches and changes go on.
+
+        Raises:
+            DataError: there is something at `target` already, or the vectors are in a database, which has its own
+                way to be backed up.
+        """
+        copy_index(self.path, self._catalogue, self._backend, Path(target))
+
+    def discard(self) -> None:
+        """Delete the vectors of this index for good, wherever they are; the folder is of no use afterwards."""
+        self._backend.discard()
 
     def verify(self) -> list[str]:
         """Read everything in the index and compare checksums. Returns: a sentence for each damage."""
@@ -334,7 +352,7 @@ class ClipIndex:
         return queries
 
     def _check_new(
-        self, video_ids: Sequence[str], vectors: FloatArray, durations: NDArray[np.float64], replace: bool
+        self, video_ids: Sequence[str], vectors: FloatArray, durations: NDArray[np.float64], leaving: set[str]
     ) -> None:
         expected = (len(video_ids), self.num_clips, self.width)
         if vectors.shape != expected or durations.shape != expected[:1]:
@@ -344,7 +362,7 @@ class ClipIndex:
         seen: set[str] = set()
         largest = np.finfo(self._facts.options.dtype).max
         for video_id, video_vectors, duration in zip(video_ids, vectors, durations, strict=True):
-            if video_id in seen or (video_id in self and not replace):
+            if video_id in seen or (video_id in self and video_id not in leaving):
                 raise DataError(
                     f"the video {video_id!r} is in the index already",
                     where=self.path,
@@ -384,4 +402,10 @@ class ClipIndex:
 
 
 def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:
-    return EmbeddedVectors(path, facts)
+    if facts.options.store is None:
+        if store is not None:
+            raise DataError(
+                "the vectors of this index are in its folder", where=path, mend=f"leave out --store {store}"
+            )
+        return EmbeddedVectors(path, facts)
+    return MilvusVectors(facts, store or facts.options.store)

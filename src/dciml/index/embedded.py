@@ -7,7 +7,6 @@ leaves files that the next change sweeps away.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import zlib
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dciml.files import atomic_path
 from dciml.index.backend import FloatArray
 from dciml.index.catalogue import Contents, IndexFacts
 from dciml.index.coding import file_crc, open_segment, settle_codes
@@ -77,6 +77,12 @@ class EmbeddedVectors:
             for file in set(self._folder.glob(pattern)) - kept:
                 file.unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Delete every file of vectors and codes."""
+        for pattern in PATTERNS:
+            for file in self._folder.glob(pattern):
+                file.unlink(missing_ok=True)
+
     def verify(self, connection: sqlite3.Connection, contents: Contents) -> list[str]:
         """Read every vector and code, and compare checksums."""
         damaged = []
@@ -99,14 +105,10 @@ class EmbeddedVectors:
         return damaged
 
     def copy(self, contents: Contents, target: Path) -> None:
-        """Copy the files that these contents name; a hard link where the file system allows, as they never change."""
+        """Copy the files that these contents name."""
         for file in sorted(self._files(contents)):
-            try:
-                os.link(file, target / file.name)
-            except FileNotFoundError:
-                raise
-            except OSError:  # another file system
-                shutil.copyfile(file, target / file.name)
+            with atomic_path(target / file.name) as temporary:
+                shutil.copyfile(file, temporary)
         sync_folder(target)
 
     def _files(self, contents: Contents) -> set[Path]:

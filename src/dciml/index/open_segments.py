@@ -146,7 +146,7 @@ class OpenSegments:
         if not self._scans or chosen <= options.exact_videos or num_videos * MIN_SHARE > chosen:
             return None
         wanted = num_videos + num_videos // 2 + 16
-        num_vectors = options.candidate_vectors * wanted * total // chosen
+        num_vectors = options.candidate_vectors * num_videos * total // chosen
         found: list[PlaceArray] = []
         for query in queries:
             best = self._best_videos(query, wanted, num_vectors, allowed)

@@ -17,13 +17,15 @@ class IndexOptions:
         code_bytes: of the code of a vector: 4 bits for each pair of its first 4 · code_bytes principal axes, rotated.
         candidate_vectors: vectors that the codes hand on for each video asked for.
         store: `milvus:URI` for vectors in a Milvus database; None: in the index folder.
+        collection: of that database, given by `ClipIndex.create`.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
-    exact_videos: int = 4000
+    exact_videos: int = 10_000
     code_bytes: int = 48
     candidate_vectors: int = 40
     store: str | None = None
+    collection: str | None = None
 
     def to_json(self) -> str:
         """As kept in the catalogue."""

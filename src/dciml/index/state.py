@@ -85,7 +85,7 @@ class IndexState:
 
     def pair_scores(self, queries: FloatArray, places: PlaceArray) -> FloatArray:
         """Inner products of query i with the clips of the video at `places[i]`: (N, D) → (N, S)."""
-        scores = np.empty((len(queries), self._num_clips), dtype=np.float32)
+        scores = np.full((len(queries), self._num_clips), -np.inf, dtype=np.float32)
         for start in range(0, len(queries), BLOCK_PAIRS):
             part = slice(start, start + BLOCK_PAIRS)
             distinct, pairs = np.unique(places[part], return_inverse=True)
@@ -101,7 +101,7 @@ class IndexState:
     def _match_exactly(self, queries: FloatArray, num_videos: int, chosen: PlaceArray | None) -> VideoMatches:
         """Compare with all vectors of the chosen videos (None: of all)."""
         total = len(self.contents.video_ids) if chosen is None else len(chosen)
-        similarities = np.empty((len(queries), total, self._num_clips), dtype=np.float32)
+        similarities = np.full((len(queries), total, self._num_clips), -np.inf, dtype=np.float32)
         for places, vectors in self._vectors.blocks(chosen):
             columns = places if chosen is None else np.searchsorted(chosen, places)
             similarities[:, columns] = clip_similarities(queries, vectors)

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from dciml.config import AnswerConfig
 from dciml.features.store import FeatureStore
-from dciml.index import ClipIndex
+from dciml.index import ClipIndex, IndexOptions
 from dciml.metrics.corpus_moments import MAX_ANSWERS, strict
 from dciml.metrics.per_query import FloatArray, PerQuery
 from dciml.metrics.video_retrieval import score_blocks, true_ranks
@@ -99,7 +99,7 @@ def ask(
 
 
 def index_corpus(engine: Engine, task: Task, clips: Clips, folder: Path) -> ClipIndex:
-    """An index of the corpus in a new folder, as `dciml index` makes it, from the fused clips (V, S, D)."""
+    """An index of the corpus in a new folder from the fused clips (V, S, D), searched exactly whatever its size."""
     index = ClipIndex.create(
         folder,
         num_clips=engine.num_clips,
@@ -107,6 +107,7 @@ def index_corpus(engine: Engine, task: Task, clips: Clips, folder: Path) -> Clip
         fingerprint=engine.fingerprint,
         model_folder=folder,
         store_path=task.store.path,
+        options=IndexOptions(exact_videos=len(task.video_ids)),
     )
     durations = [task.durations_seconds[video_id] for video_id in task.video_ids]
     index.add(task.video_ids, clips, durations)

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dciml.datasets.folder import DATA_FILE, DataFolder
 from dciml.errors import DataError
 from dciml.features.long_videos import WindowedStore, split_long
 from dciml.features.store import FeatureStore
-from dciml.index import ClipIndex, VideoDetails
+from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.search.engine import Engine
 from dciml.search.long_videos import WindowedIds
 
 if TYPE_CHECKING:
     from dciml.build import Model
 
-BATCH_VIDEOS = 64
+BATCH_VIDEOS = 64  # encoded by the model at a time
+COMMIT_VIDEOS = 4096  # entered into the index at a time
 
 Progress = Callable[[int, int], None]
 """Is told how many videos are done, and of how many."""
@@ -36,7 +36,7 @@ def build_index(
     *,
     split: str | None = None,
     tags: Sequence[str] = (),
-    batch_videos: int = BATCH_VIDEOS,
+    store: str | None = None,
     on_progress: Progress | None = None,
 ) -> ClipIndex:
     """Make an index folder; it appears whole or not at all. Long videos go in as windows (`model.windows`).
@@ -46,7 +46,7 @@ def build_index(
         out: a folder that does not exist yet, or is empty.
         split: of a data folder, the split whose videos are indexed; None: all videos.
         tags: for all these videos.
-        batch_videos: how many videos the model encodes at a time.
+        store: `milvus:URI` to keep the vectors in a database.
     Raises:
         DataError: `out` is taken, or the features cannot be read.
         ModelError: the model was trained on features of another encoder.
@@ -55,10 +55,9 @@ def build_index(
         raise DataError(
             "there is something here already", where=out, mend="name a new folder, or remove this one first"
         )
-    store, video_ids = open_features(features, split)
-    model.check_store(store)
-    store, video_ids = WindowedStore.of(store), split_long(store, video_ids, model.windows)
-    vectors = _encode(model.engine, store, video_ids, batch_videos, on_progress)
+    features_store, video_ids = open_features(features, split)
+    model.check_store(features_store)
+    video_ids = split_long(features_store, video_ids, model.windows)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside `out`, so that the relative references which the index keeps hold after the renaming.
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -69,10 +68,21 @@ def build_index(
             width=model.engine.vector_width,
             fingerprint=model.engine.fingerprint,
             model_folder=model.folder,
-            store_path=store.path,
+            store_path=features_store.path,
+            options=IndexOptions(**model.index.model_dump(), store=store),
         )
-        told = [_details(store, video_id, tags) for video_id in video_ids]
-        index.add(video_ids, vectors, _durations(store, video_ids), details=told)
+        try:
+            _enter(
+                index,
+                model.engine,
+                WindowedStore.of(features_store),
+                video_ids,
+                tags,
+                on_progress=on_progress,
+            )
+        except BaseException:
+            index.discard()
+            raise
         temporary.chmod(0o755)
         temporary.rename(out)
     finally:
@@ -88,24 +98,39 @@ def add_videos(
     split: str | None = None,
     tags: Sequence[str] = (),
     only: Collection[str] | None = None,
+    replace: bool = False,
     on_progress: Progress | None = None,
 ) -> int:
-    """Add the videos that the index does not hold yet, or of these those in `only`. Returns: how many those were.
+    """Add the videos that the index does not hold yet. Returns: how many were added or replaced.
 
+    Args:
+        only: of the videos, those with these ids; None: all.
+        replace: videos that the index holds, but whose features have changed, give way to the new ones.
     Raises:
         DataError, ModelError: as `build_index`; and the index was built with another model.
     """
     index.check_fingerprint(model.engine.fingerprint)
-    store, video_ids = open_features(features, split)
-    model.check_store(store)
-    known = set(WindowedIds(index.video_ids).whole_videos)
-    missing = [v for v in video_ids if v not in known and (only is None or v in only)]
-    if missing:
-        store, new = WindowedStore.of(store), split_long(store, missing, model.windows)
-        vectors = _encode(model.engine, store, new, BATCH_VIDEOS, on_progress)
-        told = [_details(store, video_id, tags) for video_id in new]
-        index.add(new, vectors, _durations(store, new), store.path, told)
-    return len(missing)
+    plain, video_ids = open_features(features, split)
+    model.check_store(plain)
+    store = WindowedStore.of(plain)
+    held, wanted, new, old = WindowedIds(index.video_ids), 0, [], []
+    known = set(held.whole_videos)
+    for video_id in video_ids:
+        if (only is not None and video_id not in only) or (video_id in known and not replace):
+            continue
+        parts = split_long(plain, [video_id], model.windows)
+        if video_id in known:
+            before = held.expand([video_id])
+            if before == parts and all(
+                index.video(part).checksum == _checksum(store, part) for part in parts
+            ):
+                continue
+            old += before
+        new += parts
+        wanted += 1
+    if new:
+        _enter(index, model.engine, store, new, tags, replaces=old, on_progress=on_progress)
+    return wanted
 
 
 def remove_videos(index: ClipIndex, video_ids: Sequence[str]) -> int:
@@ -139,38 +164,54 @@ def open_features(features: Path, split: str | None) -> tuple[FeatureStore, list
     return store, list(store.video_ids)
 
 
-def _encode(
+def _enter(
+    index: ClipIndex,
     engine: Engine,
-    store: FeatureStore,
+    store: WindowedStore,
     video_ids: Sequence[str],
-    batch_videos: int,
+    tags: Sequence[str],
+    *,
+    replaces: Sequence[str] = (),
     on_progress: Progress | None,
-) -> NDArray[np.float32]:
-    vectors = np.empty((len(video_ids), engine.num_clips, engine.vector_width), dtype=np.float32)
-    for start in range(0, len(video_ids), batch_videos):
-        batch = video_ids[start : start + batch_videos]
-        vectors[start : start + len(batch)] = engine.fused_clips(store, batch)
-        if on_progress:
-            on_progress(start + len(batch), len(video_ids))
-    return vectors
-
-
-def _durations(store: FeatureStore, video_ids: Sequence[str]) -> list[float]:
-    return [store.duration_seconds(video_id) for video_id in video_ids]
+) -> None:
+    """Encode videos and add them, some thousands a commit, so that memory stays bounded."""
+    for first in range(0, len(video_ids), COMMIT_VIDEOS):
+        portion = video_ids[first : first + COMMIT_VIDEOS]
+        vectors = np.empty((len(portion), engine.num_clips, engine.vector_width), dtype=np.float32)
+        for start in range(0, len(portion), BATCH_VIDEOS):
+            batch = portion[start : start + BATCH_VIDEOS]
+            vectors[start : start + len(batch)] = engine.fused_clips(store, batch)
+            if on_progress:
+                on_progress(first + start + len(batch), len(video_ids))
+        last = first + COMMIT_VIDEOS >= len(video_ids)
+        present = [video_id for video_id in portion if video_id in index]
+        index.add(
+            portion,
+            vectors,
+            [store.duration_seconds(video_id) for video_id in portion],
+            store.path,
+            [_details(store, video_id, tags) for video_id in portion],
+            replaces=[v for v in replaces if v in index] if last else present,
+        )
 
 
 def _details(store: FeatureStore, video_id: str, tags: Sequence[str]) -> VideoDetails:
-    """The checksum is of the rows and the duration; the date is that of the media file."""
+    """What the catalogue is told; the date is that of the media file."""
     media = _media_file(store, video_id)
-    rows = np.ascontiguousarray(store.rows(video_id))
-    digest = hashlib.sha256(f"{rows.shape} {store.duration_seconds(video_id)!r} ".encode())
-    digest.update(rows.data)
     return VideoDetails(
         media_path=media,
         tags=tuple(tags),
         date_unix=None if media is None else media.stat().st_mtime,
-        checksum=digest.hexdigest(),
+        checksum=_checksum(store, video_id),
     )
+
+
+def _checksum(store: FeatureStore, video_id: str) -> str:
+    """SHA-256 of a video's rows and duration."""
+    rows = np.ascontiguousarray(store.rows(video_id))
+    digest = hashlib.sha256(f"{rows.shape} {store.duration_seconds(video_id)!r} ".encode())
+    digest.update(rows.data)
+    return digest.hexdigest()
 
 
 def _media_file(store: FeatureStore, video_id: str) -> Path | None:

@@ -1,0 +1,56 @@
+"""A copy of an index, taken while searches and changes go on."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from dciml.errors import DataError
+from dciml.index.backend import VectorBackend
+from dciml.index.catalogue import Catalogue
+from dciml.index.references import FolderReference
+
+COPY_TRIES = 5
+
+
+def copy_index(path: Path, catalogue: Catalogue, backend: VectorBackend, target: Path) -> None:
+    """Copy the last committed state to a new folder; see `ClipIndex.back_up`."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError("there is something here already", where=target, mend="name a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(COPY_TRIES):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            copied = Catalogue(temporary / catalogue.file.name)
+            catalogue.copy_to(copied.file)
+            backend.copy(copied.read(), temporary)
+            with copied.reading() as connection:
+                _rebase(connection, path, target)
+                connection.execute("COMMIT")
+            temporary.chmod(0o755)
+            temporary.rename(target)
+            return
+        except FileNotFoundError:
+            # Another process has compacted the index after its catalogue was copied.
+            if attempt == COPY_TRIES - 1:
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rebase(connection: sqlite3.Connection, old: Path, new: Path) -> None:
+    """Let relative references of an index start from its new folder."""
+
+    def rebased(relative: str | None, absolute: str) -> str | None:
+        return FolderReference.to(Path(FolderReference(relative, absolute).find(old)), new).relative
+
+    connection.create_function("rebased", 2, rebased)
+    connection.execute("UPDATE stores SET relative = rebased(relative, absolute)")
+    connection.execute(
+        "UPDATE videos SET media_relative = rebased(media_relative, media_absolute) WHERE media_absolute IS NOT NULL"
+    )
+    meta = dict(connection.execute("SELECT name, value FROM meta"))
+    model = rebased(meta["model_relative"] or None, meta["model_absolute"])
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'model_relative'", (model or "",))
