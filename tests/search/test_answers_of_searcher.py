@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dciml.search.calibration import Calibration
-from dciml.search.compose import Looked, compose
+from dciml.search.compose import Looked, compose, with_chances
 from dciml.search.long_videos import WindowedIds
 from dciml.search.searcher import Searcher
 from dciml.spans import temporal_iou
@@ -120,7 +120,7 @@ def test_batch_of_answers_equals_one_by_one(corpus: Any) -> None:
             np.testing.assert_allclose(row, together.relevance[video_id], atol=1e-4)
 
 
-def test_long_video_is_as_likely_as_its_windows_and_has_one_timeline() -> None:
+def test_long_video_counts_once_and_has_one_timeline() -> None:
     ids = ["talk#t=0,60", "a", "talk#t=30,90"]
     clips = np.array([[0.1, 0.9], [0.2, 0.1], [0.8, 0.1]], dtype=np.float32)
     hits = [
@@ -128,12 +128,13 @@ def test_long_video_is_as_likely_as_its_windows_and_has_one_timeline() -> None:
         SearchHit(2, "talk#t=30,90", 2.0, 28.0, 2.9),
         SearchHit(3, "a", 0.0, 5.0, 1.0),
     ]
-    looked = Looked(ids, clips, np.array([0.5, 0.1, 0.3]), 0.95)
-    answer = compose(looked, hits, WindowedIds(ids), 10, 0.5)
+    vector, scores = np.ones(6, dtype=np.float32), np.array([0.9, 0.8, 0.8], dtype=np.float32)
+    looked = with_chances(Looked(ids, clips), CALIBRATION, vector, scores, 2)
+    once = CALIBRATION.probabilities(vector[None], scores[None, :2], 2)
+    answer = compose(looked, hits, WindowedIds(ids), 10, 0.0)
+    assert answer.confidence == once.present[0]
     assert [hit.video_id for hit in answer.hits] == ["talk", "a"]
-    assert [hit.confidence for hit in answer.hits] == pytest.approx([0.8, 0.1])
+    assert [hit.confidence for hit in answer.hits] == once.videos[0].tolist()
     assert answer.relevance["talk"].shape == (3,)
-    assert answer.relevance["talk"].tolist() == pytest.approx(
-        [answer.relevance["talk"][0], 1.0, answer.relevance["talk"][2]]
-    )
+    assert answer.relevance["talk"].argmax() == 1
     assert answer.relevance["a"].shape == (2,)

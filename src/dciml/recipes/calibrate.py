@@ -18,6 +18,7 @@ from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
 from dciml.errors import DataError
+from dciml.features.long_videos import WindowedStore, WindowRule, windows_of
 from dciml.features.store import FeatureStore
 from dciml.search.calibration import Calibration
 from dciml.search.calibration_fit import fit_calibration
@@ -75,7 +76,7 @@ def calibrate(model: Model, known: KnownPairs) -> Calibration:
         ModelError: the model reads other features.
     """
     model.check_store(known.store)
-    calibration = fit(model.engine, known)
+    calibration = fit(model.engine, known, model.windows)
     calibration.write(model.folder)
     return calibration
 
@@ -96,8 +97,8 @@ def calibrate_run(folder: Path, data: DataFolder, device: str = "cpu") -> Calibr
     return calibrate(model, KnownPairs.held_out(data, load_config(settings)))
 
 
-def fit(engine: Engine, known: KnownPairs) -> Calibration:
-    """The calibration of an engine; errors as `calibrate`."""
+def fit(engine: Engine, known: KnownPairs, windows: WindowRule | None = None) -> Calibration:
+    """The calibration of an engine; errors as `calibrate`. A long video scores as its best window."""
     known = known.drawn()
     if len(known.pairs) < MIN_SENTENCES or len(known.video_ids) < MIN_VIDEOS:
         raise DataError(
@@ -105,19 +106,23 @@ def fit(engine: Engine, known: KnownPairs) -> Calibration:
             mend=f"use {MIN_SENTENCES} sentences and {MIN_VIDEOS} videos at least",
         )
     column = {video_id: place for place, video_id in enumerate(known.video_ids)}
-    own = np.array([column[pair.video_id] for pair in known.pairs], dtype=np.int64)
+    right = np.array([column[pair.video_id] for pair in known.pairs], dtype=np.int64)
     queries = engine.embed_queries([pair.sentence for pair in known.pairs])
-    scores, sums = [], np.zeros(engine.vector_width)
+    store = WindowedStore.of(known.store)
+    scores, sums, num_clips = [], np.zeros(engine.vector_width), 0
     for some in _parts(known.video_ids, VIDEOS_AT_ONCE):
-        clips = engine.fused_clips(known.store, some)
-        sums += clips.sum(axis=(0, 1), dtype=np.float64)
+        parts = [windows_of(store, video_id, windows) for video_id in some]
+        clips = engine.fused_clips(store, [part for own in parts for part in own])
         flat = clips.reshape(-1, clips.shape[-1])
-        scores.append((queries @ flat.T).reshape(len(queries), *clips.shape[:2]).max(axis=2))
+        sums += flat.sum(axis=0, dtype=np.float64)
+        num_clips += len(flat)
+        firsts = np.cumsum([0, *(len(own) for own in parts[:-1])]) * engine.num_clips
+        scores.append(np.maximum.reduceat(queries @ flat.T, firsts, axis=1))
     return fit_calibration(
         np.concatenate(scores, axis=1).astype(np.float64),
-        own,
+        right,
         queries,
-        sums / (len(known.video_ids) * engine.num_clips),
+        sums / num_clips,
         fingerprint=engine.fingerprint,
         seed=SEED,
     )

@@ -57,7 +57,8 @@ def nothing_found(
     sizes = {"model": num_videos}
     if num_videos > 2 * SMALL_CORPUS:
         sizes[f"model, {SMALL_CORPUS} videos"] = SMALL_CORPUS
-    stated = {name: _state(engine, task, calibration, answer, size) for name, size in sizes.items()}
+    asked = _Asked.of(engine, task, answer.num_videos)
+    stated = {name: asked.state(calibration, size) for name, size in sizes.items()}
     rows = {name: _row(task, own, answer.min_confidence, bootstrap) for name, own in stated.items()}
     about = (
         "Each sentence is asked twice: with its video in the corpus, and with it taken out. Precision: of the answers "
@@ -65,27 +66,39 @@ def nothing_found(
         "Wrongly: of the others, those so answered. ECE: distance of stated confidence and truth."
     )
     table = Table(NOTHING_FOUND, about, len(task.queries), rows)
-    whole = stated["model"]
-    answers, first = _bins(whole)
-    return NothingFound(table, answers, first)
+    return NothingFound(table, *_bins(stated["model"]))
 
 
-def _state(engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig, size: int) -> Stated:
-    clips = engine.fused_clips(task.store, task.video_ids)
-    column = {video_id: place for place, video_id in enumerate(task.video_ids)}
-    vectors = engine.embed_queries([query.sentence for query in task.queries])
-    own = np.array([column[query.video_id] for query in task.queries], dtype=np.int64)
-    numbers = np.zeros((3, 2, len(own)))
-    rng = np.random.default_rng(SEED)
-    for block, scores in score_blocks(vectors, clips):
-        for place, row in zip(range(block.start, block.stop), scores, strict=True):
-            for version, chosen in enumerate(_corpora(len(row), int(own[place]), size, rng)):
-                order = chosen[np.argsort(-row[chosen], kind="stable")][: answer.num_videos]
-                stated = calibration.probabilities(vectors[place : place + 1], row[order][None], len(chosen))
-                first = float(stated.videos[0, 0]) if len(order) else 0.0
-                right = bool(len(order)) and order[0] == own[place]
-                numbers[:, version, place] = float(stated.present[0]), first, right
-    return Stated(numbers[0], numbers[1], numbers[2] > 0)
+@dataclass(frozen=True)
+class _Asked:
+    """The queries (Q, D), the clips of the corpus (V, S, D), and the column of each query's video (Q,)."""
+
+    vectors: NDArray[np.float32]
+    clips: NDArray[np.float32]
+    own: NDArray[np.int64]
+    num_found: int
+
+    @classmethod
+    def of(cls, engine: Engine, task: Task, num_found: int) -> _Asked:
+        column = {video_id: place for place, video_id in enumerate(task.video_ids)}
+        own = np.array([column[query.video_id] for query in task.queries], dtype=np.int64)
+        vectors = engine.embed_queries([query.sentence for query in task.queries])
+        return cls(vectors, engine.fused_clips(task.store, task.video_ids), own, num_found)
+
+    def state(self, calibration: Calibration, size: int) -> Stated:
+        """Ask in corpora of so many videos."""
+        numbers = np.zeros((3, 2, len(self.own)))
+        rng = np.random.default_rng(SEED)
+        for block, scores in score_blocks(self.vectors, self.clips):
+            for place, row in zip(range(block.start, block.stop), scores, strict=True):
+                for version, chosen in enumerate(_corpora(len(row), int(self.own[place]), size, rng)):
+                    found = chosen[np.argsort(-row[chosen], kind="stable")][: self.num_found]
+                    vector, best = self.vectors[place : place + 1], row[found][None]
+                    stated = calibration.probabilities(vector, best, len(chosen))
+                    if len(found):
+                        first, is_right = float(stated.videos[0, 0]), found[0] == self.own[place]
+                        numbers[:, version, place] = float(stated.present[0]), first, is_right
+        return Stated(numbers[0], numbers[1], numbers[2] > 0)
 
 
 def _corpora(num_videos: int, own: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

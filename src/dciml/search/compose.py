@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dciml.features.long_videos import Window, parse_window, whole_id
-from dciml.search.calibration import FloatArray
+from dciml.search.calibration import Calibration
 from dciml.search.long_videos import WindowedIds
 from dciml.search.relevance import clip_relevance, joined_relevance
 from dciml.types import SearchHit
@@ -41,12 +41,12 @@ class Answer:
 class Looked:
     """What was looked at for one query: K videos (or windows) by id, with the scores of their clips (K, S).
 
-    `chances` (K,) are the probabilities of the videos and `present` that of any; None without a calibration.
+    `chances` are the probabilities of the whole videos by id, and `present` that of any; None without a calibration.
     """
 
     video_ids: Sequence[str]
     clip_scores: NDArray[np.float32]
-    chances: FloatArray | None = None
+    chances: Mapping[str, float] | None = None
     present: float | None = None
 
 
@@ -57,16 +57,35 @@ def compose(
 
     Args:
         hits: ranked, of the videos and windows that were looked at.
-        windowed: how windows belong to long videos; a long video is as likely as its windows together.
+        windowed: how windows belong to long videos.
     """
     if looked.chances is not None:
-        of_video: dict[str, float] = {}
-        for any_id, chance in zip(looked.video_ids, looked.chances.tolist(), strict=True):
-            of_video[whole_id(any_id)] = min(1.0, of_video.get(whole_id(any_id), 0.0) + chance)
-        hits = [replace(hit, confidence=of_video[whole_id(hit.video_id)]) for hit in hits]
+        hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
     return Answer(kept, found, looked.present, _relevance(looked, [hit.video_id for hit in kept], windowed))
+
+
+def with_chances(
+    looked: Looked,
+    calibration: Calibration,
+    query_vector: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    num_searched: int,
+) -> Looked:
+    """The same with probabilities. A long video counts once, by its best window, as in the calibration.
+
+    Args:
+        query_vector: (D,). scores: (K,) of what was looked at, best first.
+        num_searched: whole videos.
+    """
+    first: dict[str, int] = {}
+    for place, any_id in enumerate(looked.video_ids):
+        first.setdefault(whole_id(any_id), place)
+    best = scores[list(first.values())]
+    known = calibration.probabilities(query_vector[None], best[None], num_searched)
+    chances = dict(zip(first, known.videos[0].tolist(), strict=True))
+    return replace(looked, chances=chances, present=float(known.present[0]))
 
 
 def _relevance(looked: Looked, shown: Sequence[str], windowed: WindowedIds) -> dict[str, Relevance]:

@@ -42,6 +42,10 @@ class WindowedIds:
         """Ids of the whole videos, in the order in which they, or their first windows, came."""
         return tuple(self._of_video)
 
+    def __len__(self) -> int:
+        """How many whole videos."""
+        return len(self._of_video)
+
     def expand(self, video_ids: Iterable[str]) -> list[str]:
         """Each id replaced by those of its windows, where it has some; any other id stays as it is."""
         return [own for video_id in video_ids for own in self._of_video.get(video_id, (video_id,))]

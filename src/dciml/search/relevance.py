@@ -22,7 +22,7 @@ def clip_relevance(clip_scores: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros(clip_scores.shape, dtype=np.float32)
     below = clip_scores.astype(np.float64) - clip_scores.max()
     spread = max(float(clip_scores.std(axis=1, dtype=np.float64).mean()), 1e-9)
-    return np.exp(below / spread).astype(np.float32)
+    return np.asarray(np.exp(below / spread), dtype=np.float32)
 
 
 def joined_relevance(

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.errors import DataError
-from dciml.features.long_videos import parse_window
+from dciml.features.long_videos import parse_window, whole_id
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.calibration import Calibration
-from dciml.search.compose import Answer, Looked, compose
+from dciml.search.compose import Answer, Looked, compose, with_chances
 from dciml.search.engine import Engine, Grounding
 from dciml.search.long_videos import WindowedIds
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
@@ -83,17 +83,14 @@ class Searcher:
     ) -> list[Answer]:
         """The same for many sentences at once, with the same answers; k = None: `AnswerConfig.max_hits`."""
         num_hits, answers = self._num_hits(k), []
-        num_searched = len(self.index if within is None else set(self.windowed.expand(within)))
+        num_searched = len(self.windowed if within is None else {whole_id(any_id) for any_id in within})
         for vectors, matches, evidence in self._gather(sentences, within):
             hits = self._hits(matches, rank_moments(evidence, self.config, self._num_ranked(num_hits)))
-            known = None
-            if self.calibration is not None:
-                known = self.calibration.probabilities(vectors, matches.scores, num_searched)
             for row, own in enumerate(hits):
                 looked = self._looked(matches, row)
-                if known is not None:
-                    chances, present = known.videos[row], float(known.present[row])
-                    looked = replace(looked, chances=chances, present=present)
+                if self.calibration is not None:
+                    scores = matches.scores[row]
+                    looked = with_chances(looked, self.calibration, vectors[row], scores, num_searched)
                 answers.append(compose(looked, own, self.windowed, num_hits, self.config.min_confidence))
         return answers
 

@@ -60,7 +60,7 @@ def span_vector(clips: NDArray[np.float32], shares: FloatArray) -> NDArray[np.fl
     rest = 1.0 - shares
     if rest.sum() > 1e-6:
         asked = asked - REST_WEIGHT * (rest @ wide / rest.sum())
-    return (asked / max(float(np.linalg.norm(asked)), 1e-12)).astype(np.float32)
+    return np.asarray(asked / max(float(np.linalg.norm(asked)), 1e-12), dtype=np.float32)
 
 
 def query_span(
