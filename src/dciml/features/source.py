@@ -126,7 +126,8 @@ def write_store(
     Raises:
         DataError: no video, one without a duration, or rows that a store cannot hold; the message names the place.
     """
-    wanted = [video_id for video_id in source.video_ids if video_id in set(video_ids)]
+    chosen = frozenset(video_ids)
+    wanted = [video_id for video_id in source.video_ids if video_id in chosen]
     if not wanted:
         raise DataError(
             "none of the wanted videos has features here", where=source.path, mend="check the ids"

@@ -173,6 +173,7 @@ def assemble(
     durations = _joined_durations(inputs, source)
     queries: dict[str, tuple[Query, ...]] = {}
     videos: list[Video] = []
+    summaries: dict[str, SplitSummary] = {}
     warnings: list[str] = []
     for split, part in inputs.items():
         _check_features(split, part, source, have, options)
@@ -182,6 +183,7 @@ def assemble(
             Video(video_id, durations.get(video_id) or _estimated_seconds(video_id, source), split)
             for video_id in corpus
         ]
+        summaries[split] = _summary(part, queries[split], corpus)
         warnings += _check_counts(split, part, Counts(len(corpus), len(queries[split])), options)
     used = {video.video_id: video.duration_seconds for video in videos}
     num_extra = _count_extra(source, frozenset(used), options)
@@ -199,8 +201,7 @@ def assemble(
             "dropped_moments": {split: part.file.num_dropped_moments for split, part in inputs.items()},
         },
     )
-    counts = {split: _summary(folder, split, inputs[split]) for split in inputs}
-    return ImportSummary(folder, counts, num_extra, tuple(warnings))
+    return ImportSummary(folder, summaries, num_extra, tuple(warnings))
 
 
 def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -> dict[str, float]:
@@ -279,14 +280,13 @@ def _count_extra(source: FeatureSource, used: frozenset[str], options: ImportOpt
     return len(extra)
 
 
-def _summary(folder: DataFolder, split: str, part: SplitInput) -> SplitSummary:
-    queries = folder.queries(split)
+def _summary(part: SplitInput, queries: Sequence[Query], videos: Sequence[str]) -> SplitSummary:
     return SplitSummary(
-        videos=len(folder.videos(split)),
+        videos=len(videos),
         queries=len(queries),
         clipped_moments=part.file.num_clipped,
         dropped_moments=part.file.num_dropped_moments,
-        videos_without_queries=len(folder.videos_without_queries(split)),
+        videos_without_queries=len(set(videos) - {query.video_id for query in queries}),
         queries_without_features=len(part.file.queries) - len(queries),
         queries_without_moments=sum(not query.moments for query in queries),
     )
