@@ -32,7 +32,9 @@ class TextConfig(Settings):
     """Sentences → word features and word ids."""
 
     encoder: str = Field(
-        "words", description="`words`, `words:WIDTH`, `minilm` or `transformers:FOLDER_OR_NAME`"
+        "words",
+        description="`words`, `words:WIDTH`, `minilm`, `transformers:FOLDER_OR_NAME`, or text features that came with a "
+        "release: `released:FOLDER`, `vectors:FOLDER`",
     )
     max_words: int = Field(30, ge=1)
     vocabulary_size: int = Field(
