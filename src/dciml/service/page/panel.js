@@ -110,7 +110,6 @@ export class Panel {
         keyFrame(moment.thumbnailUrl),
         h("span", { class: "number", "aria-hidden": "true" }, String(index + 1)),
         h("span", {}, range(moment.start, moment.end)),
-        moment.score === null ? null : sureTag(moment),
         isOpen ? icon("play") : null,
       );
       return h("li", {}, link);
