@@ -148,6 +148,13 @@ def test_memo_of_huge_numbers_takes_no_memory(tmp_path: Path) -> None:
     assert read_plain_pickle(put(tmp_path / "x.pkl", b"I1\nr\xff\xff\xff\x7f.")) == 1
 
 
+def test_tuples_in_tuples_without_end_are_no_key(tmp_path: Path) -> None:
+    # Their hash would overflow the stack of the process.
+    deep = b")" + b"\x85" * 200_000
+    with pytest.raises(DataError, match="the pickle is damaged"):
+        read_plain_pickle(put(tmp_path / "x.pkl", b"}" + deep + b"I1\ns."))
+
+
 def test_broken_copies_never_raise_anything_else(tmp_path: Path) -> None:
     whole = pickle.dumps({"w2id": {"a": 0}, "id2vec": [np.ones(3, np.float32)], "counter": Counter("ab")}, 3)
     rng = np.random.default_rng(0)

@@ -14,7 +14,9 @@ baseline = typer.Typer(
 
 DataArgument = Annotated[Path, typer.Argument(help="Data folder, as written by `dciml import`.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The model folder to make.")]
-TextOption = Annotated[str, typer.Option("--text", help="words, words:WIDTH, minilm or transformers:FOLDER.")]
+TextOption = Annotated[
+    str, typer.Option("--text", help="words, words:WIDTH, minilm, transformers:FOLDER, …, as text.encoder.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -70,10 +70,6 @@ class _Unfinished:
     kept_as: list[int] = field(default_factory=list)
 
 
-class _Mark:
-    pass
-
-
 def read_plain_pickle(path: str | Path) -> Any:
     """The value in a pickle file: numbers, strings, bytes, lists, tuples, dicts, NumPy arrays of numbers.
 
@@ -93,7 +89,15 @@ def read_plain_pickle(path: str | Path) -> Any:
             if operation.name == "STOP":
                 return machine.result()
             machine.step(operation.name, argument, position)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise DataError(f"the pickle is damaged ({error})", where=path, mend="copy the file again") from error
     raise DataError("the pickle ends too early", where=path, mend="copy the file again")
 
@@ -104,6 +108,7 @@ class _Machine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stack: list[Any] = []
+        self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def result(self) -> Any:
@@ -122,7 +127,7 @@ class _Machine:
             count = _TUPLES[name]
             stack[-count:] = [tuple(stack[-count:])]
         elif name == "MARK":
-            stack.append(_Mark())
+            self.marks.append(len(stack))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             self._keep(len(self.memo) if name == "MEMOIZE" else argument)
         elif name in ("GET", "BINGET", "LONG_BINGET"):
@@ -142,9 +147,9 @@ class _Machine:
             items = self._to_mark()
             _checked(stack[-1], list).extend(items)
         elif name == "SETITEM":
-            key, value = stack[-2:]
+            items = stack[-2:]
             del stack[-2:]
-            _checked(stack[-1], dict)[key] = value
+            _checked(stack[-1], dict).update(_pairs(items))
         elif name == "SETITEMS":
             items = self._to_mark()
             _checked(stack[-1], dict).update(_pairs(items))
@@ -178,7 +183,8 @@ class _Machine:
         if what.key == ("numpy", "dtype"):
             code = arguments[0]
             if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-                raise self._forbidden(f"an array of the type {code!r}", position)
+                named = repr(code) if isinstance(code, str) else type(code).__name__
+                raise self._forbidden(f"an array of the type {named}", position)
             return _Unfinished(code)
         if what.key in _MAPPINGS and all(isinstance(argument, dict) for argument in arguments):
             return dict(*arguments)
@@ -201,8 +207,8 @@ class _Machine:
             value.kept_as.append(place)
 
     def _to_mark(self) -> list[Any]:
-        start = max(place for place, value in enumerate(self.stack) if isinstance(value, _Mark))
-        items = self.stack[start + 1 :]
+        start = self.marks.pop()
+        items = self.stack[start:]
         del self.stack[start:]
         return items
 
@@ -215,7 +221,12 @@ class _Machine:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+    keys = items[::2]
+    for key in keys:
+        # Python hashes tuples in tuples without a limit, and a thousand thousand of them end the process.
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise TypeError("a key is a tuple of tuples")
+    return dict(zip(keys, items[1::2], strict=True))
 
 
 def _checked(value: Any, kind: type) -> Any:
