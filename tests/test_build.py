@@ -17,6 +17,7 @@ from dciml.datasets.folder import DataFolder
 from dciml.errors import ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
+from dciml.features.words import WordEncoder
 from dciml.recipes.train import train
 from dciml.search.dual_engine import DualEngine
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors, save_tensors
@@ -39,6 +40,19 @@ def folder(tiny_config: MakeConfig, trained_once: Path, tmp_path: Path) -> Path:
             (tmp_path / "m").mkdir(exist_ok=True)
             shutil.copy(path, tmp_path / "m")
     return tmp_path / "m"
+
+
+def test_text_encoder_runs_where_the_model_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+
+    def create(spec: str, vocabulary: Vocabulary, max_words: int, device: str) -> WordEncoder:
+        devices.append(device)
+        return WordEncoder(vocabulary, 16, max_words)
+
+    monkeypatch.setattr("dciml.features.text.create_text_encoder", create)
+    load_model(folder)
+    load_model(folder, "meta")  # stands for a GPU: every torch has it
+    assert devices == ["cpu", "meta"]
 
 
 def test_folder_loads_and_answers(folder: Path, tiny_data: Path) -> None:
