@@ -25,7 +25,11 @@ def load(folder: str | Path, device: str = "cpu") -> Model:
 
 
 def open_index(folder: str | Path, device: str = "cpu") -> Searcher:
-    """Open an index folder together with the model that it was built with; `.search("a sentence")` gives hits."""
+    """Open an index folder together with the model that it was built with.
+
+    `.answer("a sentence")` gives hits, how sure they are, and the relevance of clips; `.similar(video_id, start, end)`
+    finds moments like a given one; `.search("a sentence")` gives hits alone.
+    """
     from dciml.build import open_searcher
 
     return open_searcher(Path(folder), device)

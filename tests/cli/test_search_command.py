@@ -1,0 +1,131 @@
+"""`dciml search` and `dciml similar` as a user types them, on an index of a planted engine with a calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+import dciml.build
+from dciml.build import Model
+from dciml.cli.app import app
+from dciml.config import AnswerConfig
+from dciml.errors import DataError
+from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.recipes.index import build_index
+from dciml.search.calibration import Calibration
+from dciml.search.engine import Grounding
+
+WIDTH = 8
+CALIBRATION = Calibration(40.0, 20.0, 0.0, (1.0, 0.0), (0.0,) * WIDTH, 100, 50, "planted")
+
+
+class PlantedEngine:
+    """A clip is the mean of its rows; a sentence asks for the direction that its last word numbers, half as strong
+    when it begins with "perhaps"."""
+
+    fingerprint, num_clips, vector_width = "planted", 4, WIDTH
+
+    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
+        parts = [np.array_split(store.rows(video_id).astype(np.float32), 4) for video_id in video_ids]
+        return np.array([[part.mean(axis=0) for part in own] for own in parts], dtype=np.float32)
+
+    def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        rows = [
+            np.eye(WIDTH)[int(words.split()[-1])] * (0.4 if words.startswith("perhaps") else 1.0)
+            for words in sentences
+        ]
+        return np.array(rows, dtype=np.float32)
+
+    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
+        return Grounding(np.tile([0.0, 0.5], (len(sentences), 1, 1)), np.full((len(sentences), 1), -1.0))
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five videos of 80 s; the third quarter of video n, and the first of the next one, point along axis n."""
+    with FeatureStoreWriter(tmp_path / "store", StoreManifest("rows", WIDTH, 0.1)) as writer:
+        for number in range(5):
+            rows = np.zeros((8, WIDTH), dtype=np.float32)
+            rows[4:6, number] = 1.0
+            rows[0:2, (number - 1) % 5] = 0.9
+            writer.append(f"video{number}", rows, 80.0)
+    (tmp_path / "model").mkdir()
+    model = Model(tmp_path / "model", "fake", PlantedEngine(), AnswerConfig(), "rows", CALIBRATION)
+    monkeypatch.setattr(dciml.build, "load_model", lambda folder, device="cpu": model)
+    build_index(model, tmp_path / "store", tmp_path / "index")
+    return tmp_path / "index"
+
+
+def command(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_search_says_how_sure_it_is(index: Path) -> None:
+    output = command("search", index, "find 2").output
+    assert "sure" in output
+    assert "00:40–01:00" in output
+    assert "100% sure that there is such a video." in output
+
+
+def test_nothing_found_hides_the_nearest_moments_unless_asked(index: Path) -> None:
+    plain = command("search", index, "perhaps 2").output
+    assert plain.startswith("Nothing found. ")
+    assert plain.endswith("See the nearest moments with --all.\n")
+    assert "video2" not in plain
+    shown = command("search", index, "perhaps 2", "--all").output
+    assert "video2" in shown
+    assert "Nothing found; these are the nearest moments." in shown
+
+
+def test_json_holds_the_hits_also_where_nothing_was_found(index: Path) -> None:
+    sure, unsure = (
+        json.loads(command("search", index, f"{word} 2", "--json").output) for word in ("find", "perhaps")
+    )
+    assert list(sure) == ["sentence", "found", "confidence", "hits"]
+    assert (sure["found"], unsure["found"]) == (True, False)
+    assert 0 <= unsure["confidence"] < 0.33 < sure["confidence"] <= 1
+    assert sure["hits"][0]["video_id"] == unsure["hits"][0]["video_id"] == "video2"
+    assert 0.4 < sure["hits"][0]["confidence"] <= sure["confidence"]
+
+
+def test_without_a_calibration_there_is_no_confidence(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dciml.build.load_model(Path())
+    monkeypatch.setattr(
+        dciml.build, "load_model", lambda folder, device="cpu": replace(known, calibration=None)
+    )
+    output = command("search", index, "perhaps 2").output
+    assert "video2" in output
+    assert "sure" not in output
+    found = json.loads(command("search", index, "perhaps 2", "--json").output)
+    assert (found["found"], found["confidence"], found["hits"][0]["confidence"]) == (True, None, None)
+
+
+def test_similar_finds_the_like_moment_of_another_video(index: Path) -> None:
+    output = command("similar", index, "video1", 40, 60, "-k", 1).output
+    assert "video2" in output
+    assert "00:00–00:20" in output
+    found = json.loads(command("similar", index, "video1", "40", "60", "--json").output)
+    assert list(found) == ["video_id", "start_seconds", "end_seconds", "found", "confidence", "hits"]
+    assert (found["found"], found["confidence"]) == (True, None)
+    for hit in found["hits"]:
+        assert hit["video_id"] != "video1" or hit["end_seconds"] <= 40 or hit["start_seconds"] >= 60
+
+
+def test_similar_says_what_is_wrong(index: Path) -> None:
+    with pytest.raises(DataError, match="does not hold the video 'vide1'") as error:
+        command("similar", index, "vide1", 40, 60)
+    assert "did you mean 'video" in str(error.value)
+    with pytest.raises(DataError, match="between 0 and 80 seconds"):
+        command("similar", index, "video1", 70, 99)
+    assert command("similar", index, "video1", -3, 5).exit_code == 2
