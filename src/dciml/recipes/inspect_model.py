@@ -10,10 +10,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from dciml.errors import DcimlError, ModelError
-from dciml.features.store import FeatureStore
+from dciml.features.long_videos import WindowedStore
 from dciml.files import read_json
 from dciml.index import ClipIndex
 from dciml.recipes.inspect import Inspection, Section, Value, durations_section
+from dciml.search.long_videos import WindowedIds
 
 WEIGHTS_FILE, CHECKPOINT_FILE = "model.safetensors", "checkpoint.safetensors"
 SETTINGS = (
@@ -54,21 +55,24 @@ def inspect_index(path: Path) -> Inspection:
         ModelError: the index is damaged.
     """
     index = ClipIndex.open(path)
-    num_videos = len(index)
+    windowed = WindowedIds(index.video_ids)
+    own = dict(zip(index.video_ids, index.durations_seconds.tolist(), strict=True))
+    seconds = [windowed.duration_seconds(video_id) or own[video_id] for video_id in windowed.whole_videos]
     facts: dict[str, tuple[Value, ...]] = {
-        "videos": (num_videos,),
-        "clips_a_video": (index.num_clips,),
-        "vectors": (num_videos * index.num_clips,),
+        "videos": (len(seconds),),
+        "with_windows_of_long_videos": (len(index),),
+        "clips_a_window": (index.num_clips,),
+        "vectors": (len(index) * index.num_clips,),
         "width": (index.width,),
-        "bytes": (num_videos * index.num_clips * index.width * 4,),
+        "bytes": (sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),),
         "fingerprint": (index.fingerprint[:12],),
     }
     model, model_findings = _model_of(index)
-    features, feature_findings = _features_of(index)
+    features, feature_findings = _features_of(index, windowed)
     sections = [Section("index", facts)]
-    if num_videos:
-        sections.append(durations_section("durations", index.durations_seconds))
-    findings = [] if num_videos else ["the index holds no video: add some with `dciml index-add`"]
+    if seconds:
+        sections.append(durations_section("durations", seconds))
+    findings = [] if seconds else ["the index holds no video: add some with `dciml index-add`"]
     return Inspection(
         "index", path, (*sections, model, features), (*findings, *model_findings, *feature_findings)
     )
@@ -122,24 +126,29 @@ def _model_of(index: ClipIndex) -> tuple[Section, list[str]]:
     return Section("model", {"still_there": (True,), "folder": (str(folder),)}), []
 
 
-def _features_of(index: ClipIndex) -> tuple[Section, list[str]]:
-    stores: dict[Path, FeatureStore] = {}
+def _features_of(index: ClipIndex, windowed: WindowedIds) -> tuple[Section, list[str]]:
+    stores: dict[Path, WindowedStore] = {}
     findings: dict[str, None] = {}
     lost = 0
     for video_id in index.video_ids:
         try:
             place = index.store_path(video_id)
             if place not in stores:
-                stores[place] = FeatureStore.open(place)
+                stores[place] = WindowedStore.open(place)
             lost += video_id not in stores[place]
         except DcimlError as error:
             findings[str(error)] = None
             lost += 1
     if lost:
-        findings[f"{lost} video(s) have no features any more: they are found, but not grounded"] = None
+        mend = "searches that find them fail: bring the features back, or take the videos out"
+        findings[f"{lost} video(s) or windows have no features any more; {mend}"] = None
+    first = [index.video(windowed.expand([video_id])[0]) for video_id in windowed.whole_videos]
+    media = [video.media_path for video in first if video.media_path is not None]
     rows: dict[str, tuple[Value, ...]] = {
         "stores": (len(stores),),
         "videos_without_features": (lost,),
+        "media_files_known": (len(media),),
+        "media_files_still_there": (sum(Path(file).exists() for file in media),),
     }
     return Section("features", rows), list(findings)
 
