@@ -108,7 +108,7 @@ def test_spans_lie_where_the_moments_are_and_lead_to_them(player: Any) -> None:
 @pytest.mark.slow
 def test_another_moment_of_the_video_is_opened_from_the_list(player: Any) -> None:
     rows = player.page.locator(".others a")
-    times = rows.nth(0).locator("span").nth(3).text_content()
+    times = rows.nth(0).locator("> span").last.text_content()
     rows.nth(0).click()
     player.until("window.played !== undefined")
     assert times in player.page.text_content("#player .facts")

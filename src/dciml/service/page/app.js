@@ -44,7 +44,7 @@ class App {
       addressOfMoment: (moment) => this.#addressOf(moment),
       open: (moment) => (sameMoment(moment, this.place.moment) ? this.panel.screen.again() : this.#go({ moment }, true)),
       close: () => this.#close(),
-      like: (moment) => this.#go({ view: "search", question: { sentence: "", like: moment }, filters: emptyFilters(), moment: narrow.matches ? null : this.place.moment }),
+      like: (moment) => this.#beside({ sentence: "", like: moment }, emptyFilters()),
       inside: (moment) => this.#inside(moment),
     });
     this.library = new Library({
@@ -53,7 +53,10 @@ class App {
       goVideos: () => this.place.view !== "videos" && this.#go({ view: "videos", moment: null }),
       changed: (removedId) => this.#changed(removedId),
     });
-    this.filters = new Filters((filters) => this.#go({ filters, moment: null }), () => this.#go({ question: NO_QUESTION, moment: null }));
+    this.filters = new Filters(
+      (filters) => this.#go({ filters, moment: null }),
+      () => this.#go({ question: NO_QUESTION, moment: null }),
+    );
     this.#listen();
   }
 
@@ -116,7 +119,8 @@ class App {
       if (asking.signal.aborted) return;
       clearTimeout(wait);
       this.answer = answer;
-      if (asks(place)) this.results.show(answer, place, questionKey(place) !== questionKey({ ...place, filters: emptyFilters() }));
+      const isLimited = questionKey(place) !== questionKey({ ...place, filters: emptyFilters() });
+      if (asks(place)) this.results.show(answer, place, isLimited);
       else this.results.showHome(answer.sentences, answer.collection);
       this.filters.show(place.filters, (id) => this.titles.get(id) ?? id, place.question.like);
       this.results.mark(this.place.moment);
@@ -130,7 +134,8 @@ class App {
   async #answerTo(key, place, hits, signal, again) {
     if (!again && this.answers.has(key)) return this.answers.get(key);
     const { sentence, like } = place.question;
-    const answer = like ? await api.similar(like, place.filters, hits, signal) : await api.search(sentence, place.filters, hits, signal);
+    const asked = like ? api.similar(like, place.filters, hits, signal) : api.search(sentence, place.filters, hits, signal);
+    const answer = await asked;
     Object.assign(answer, { moments: answer.hits.map(momentOf), k: hits });
     this.#name(answer.moments);
     if (this.answers.size >= KEPT_ANSWERS) this.answers.delete(this.answers.keys().next().value);
@@ -140,7 +145,7 @@ class App {
 
   async #home(again) {
     if (again || !this.start) {
-      const [{ sentences }, collection] = await Promise.all([api.examples(), api.videos(0, 6, "")]);
+      const [{ sentences }, collection] = await Promise.all([api.examples(), api.videos(0, 50, "")]);
       this.#name(collection.videos.map(momentOf));
       this.filters.offer(collection.videos);
       this.start = { sentences, collection, moments: [], relevance: {} };
@@ -215,8 +220,13 @@ class App {
   }
 
   #inside(moment) {
-    this.#go({ view: "search", question: { ...this.place.question, like: null }, filters: { ...emptyFilters(), inside: moment.videoId }, moment: narrow.matches ? null : this.place.moment });
+    this.#beside({ ...this.place.question, like: null }, { ...emptyFilters(), inside: moment.videoId });
     byId("sentence").focus();
+  }
+
+  /** Ask while the player stays open, where there is room for both. */
+  #beside(question, filters) {
+    this.#go({ view: "search", question, filters, moment: narrow.matches ? null : this.place.moment });
   }
 
   #changed(removedId) {
@@ -233,7 +243,7 @@ class App {
   #cover() {
     const isOpen = !byId("player").hidden;
     document.body.classList.toggle("has-player", isOpen);
-    for (const id of ["search-view", "videos-view"]) byId(id).inert = isOpen && narrow.matches;
+    for (const part of document.querySelectorAll(".bar, #search-view, #videos-view")) part.inert = isOpen && narrow.matches;
   }
 
   #focusCard(moment) {

@@ -1,6 +1,6 @@
 // Dialogs: help with the keyboard, the token, and a question before something is removed.
 
-import { openSession } from "./api.js";
+import { openSession, Problem } from "./api.js";
 import { button, h } from "./dom.js";
 
 const KEYS = [
@@ -13,9 +13,14 @@ const KEYS = [
   ["?", "this help"],
 ];
 
+const ABOUT =
+  "Say in a sentence what can be seen: “a red car drives to the left”. The result leads to the second at which it " +
+  "begins. The bars below the video show how well each part of it fits.";
+
 /** Show a dialog until it is closed; resolves to its return value. */
 function ask(name, heading, ...content) {
-  const dialog = h("dialog", { "aria-labelledby": `${name}-heading`, class: name }, h("h2", { id: `${name}-heading` }, heading), ...content);
+  const id = `${name}-heading`;
+  const dialog = h("dialog", { "aria-labelledby": id, class: name }, h("h2", { id }, heading), ...content);
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => {
@@ -33,7 +38,7 @@ export function showHelp(keys) {
   const box = h("input", { type: "checkbox", checked: keys.on, onchange: () => keys.set(box.checked) });
   ask(
     "help", "Help",
-    h("p", {}, "Say in a sentence what can be seen: “a red car drives to the left”. The result leads to the second at which it begins. The bars below the video show how well each part of it fits."),
+    h("p", {}, ABOUT),
     h("table", {}, h("caption", { class: "unseen" }, "Keys"), h("tbody", {}, ...rows)),
     h("p", {}, "On the timeline, arrows move by one second, with Shift by five, Page Up and Page Down by a tenth."),
     h("label", { class: "check" }, box, "Use single keys (/, ?, L, Space, arrows)"),
@@ -45,7 +50,10 @@ export function showHelp(keys) {
 export async function confirmed(heading, words, yes) {
   const answer = await ask(
     "confirm", heading, h("p", { dir: "auto" }, words),
-    h("form", { method: "dialog" }, h("button", { value: "no" }, "Cancel"), h("button", { value: "yes", class: "danger" }, yes)),
+    h(
+      "form", { method: "dialog" },
+      h("button", { value: "no" }, "Cancel"), h("button", { value: "yes", class: "danger" }, yes),
+    ),
   );
   return answer === "yes";
 }
@@ -59,7 +67,9 @@ export function askForToken() {
 }
 
 async function tokenDialog() {
-  const field = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true, "aria-describedby": "token-fault" });
+  const field = h("input", {
+    type: "password", id: "token", autocomplete: "current-password", required: true, "aria-describedby": "token-fault",
+  });
   const fault = h("p", { id: "token-fault", class: "fault-line", role: "alert" });
   const form = h(
     "form", {}, h("label", { for: "token" }, "Token"), field, fault,
@@ -77,7 +87,7 @@ async function tokenDialog() {
   });
   const answer = await ask("token", "This server wants a token", h("p", {}, "Whoever started it can give it to you."), form);
   if (answer !== "taken") {
-    throw Object.assign(new Error("Without its token, the server shows nothing."), { title: "A token is needed", detail: "Without its token, the server shows nothing." });
+    throw new Problem("A token is needed", "Without its token, the server shows nothing.", 401);
   }
 }
 

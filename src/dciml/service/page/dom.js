@@ -57,7 +57,10 @@ export function icon(name) {
 export function button({ label, words = null, name = null, kind = "quiet", ...properties }) {
   return h(
     "button",
-    { type: "button", class: kind, "aria-label": words === null ? label : null, title: words === null ? label : null, ...properties },
+    {
+      type: "button", class: kind,
+      "aria-label": words === null ? label : null, title: words === null ? label : null, ...properties,
+    },
     name === null ? null : icon(name),
     words === null ? null : h("span", {}, words),
   );

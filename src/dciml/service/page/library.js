@@ -17,7 +17,9 @@ export class Library {
     [this.app, this.words, this.videos, this.total, this.jobs, this.sending] = [app, "", [], 0, new Map(), new Map()];
     this.root = byId("videos-view");
     this.find = h("input", { type: "search", id: "find-video", placeholder: "Find by name", oninput: () => this.#typed() });
-    this.files = h("input", { type: "file", id: "files", accept: "video/*", multiple: true, class: "unseen", onchange: () => this.#chosen() });
+    this.files = h("input", {
+      type: "file", id: "files", accept: "video/*", multiple: true, class: "unseen", onchange: () => this.#chosen(),
+    });
     this.path = h("input", { type: "text", id: "path", required: true, placeholder: "folder/video.mp4" });
     this.fault = h("p", { class: "fault-line", role: "alert" });
     this.jobList = h("ul", { class: "jobs", "aria-label": "Videos being added" });
@@ -44,7 +46,8 @@ export class Library {
       this.#paint();
     } catch (error) {
       const again = button({ words: "Try again", name: "loop", kind: "primary", onclick: () => this.show() });
-      this.grid.replaceChildren(notice("bad", "alert", error.title ?? "Something went wrong", error.detail ?? error.message, again));
+      const [heading, words] = [error.title ?? "Something went wrong", error.detail ?? error.message];
+      this.grid.replaceChildren(notice("bad", "alert", heading, words, again));
     }
   }
 
@@ -53,7 +56,10 @@ export class Library {
   }
 
   #dropArea() {
-    const choose = h("label", { class: "drop", for: "files" }, icon("upload"), h("strong", {}, "Add videos"), h("span", {}, "Choose files, or drop them anywhere on this page"));
+    const choose = h(
+      "label", { class: "drop", for: "files" }, icon("upload"), h("strong", {}, "Add videos"),
+      h("span", {}, "Choose files, or drop them anywhere on this page"),
+    );
     return h("div", { class: "adder" }, this.files, choose);
   }
 
@@ -138,7 +144,8 @@ export class Library {
     clearTimeout(this.timer);
     try {
       const { jobs } = await api.jobs();
-      const finished = jobs.filter((job) => OVER.has(job.state) && this.jobs.has(job.job_id) && !OVER.has(this.jobs.get(job.job_id).state));
+      const ran = (job) => this.jobs.has(job.job_id) && !OVER.has(this.jobs.get(job.job_id).state);
+      const finished = jobs.filter((job) => OVER.has(job.state) && ran(job));
       this.jobs = new Map(jobs.map((job) => [job.job_id, { name: this.jobs.get(job.job_id)?.name, ...job }]));
       this.#paintJobs();
       for (const job of finished) announce(`${nameOf(job)}: ${STATES[job.state]}. ${job.message}`);
@@ -155,8 +162,10 @@ export class Library {
   }
 
   #paintJobs() {
-    const sending = [...this.sending].map(([sent, cancel]) =>
-      jobRow(sent, button({ label: `${sent.state === "failed" ? "Dismiss" : "Cancel"} ${sent.name}`, name: "close", onclick: cancel })));
+    const sending = [...this.sending].map(([sent, end]) => {
+      const does = sent.state === "failed" ? "Dismiss" : "Cancel";
+      return jobRow(sent, button({ label: `${does} ${sent.name}`, name: "close", onclick: end }));
+    });
     this.jobList.replaceChildren(...sending, ...[...this.jobs.values()].map((job) => jobRow(job, this.#look(job))));
   }
 
@@ -164,7 +173,8 @@ export class Library {
   #look(job) {
     if (job.state !== "done" || !job.video_id) return null;
     const moment = { videoId: job.video_id, start: null, end: null };
-    return h("a", { href: this.app.addressOfMoment(moment), onclick: (event) => followed(event) && this.app.open(moment) }, "Look at it");
+    const onclick = (event) => followed(event) && this.app.open(moment);
+    return h("a", { href: this.app.addressOfMoment(moment), onclick }, "Look at it");
   }
 
   #typed() {
@@ -179,7 +189,8 @@ export class Library {
     this.status.textContent = this.words && !this.total ? "" : count(this.total, "video");
     if (!this.total) {
       const [heading, words] = this.words
-        ? ["No such video", "No video here has this in its name."] : ["No videos yet", "Add some, and then describe what happens in them."];
+        ? ["No such video", "No video here has this in its name."]
+        : ["No videos yet", "Add some, and then describe what happens in them."];
       this.grid.replaceChildren(notice("", "film", heading, words));
       return;
     }
@@ -190,9 +201,13 @@ export class Library {
   }
 
   async #more() {
-    const page = await api.videos(this.videos.length, PAGE_VIDEOS, this.words);
-    [this.videos, this.total] = [[...this.videos, ...page.videos], page.total];
-    this.#paint();
+    try {
+      const page = await api.videos(this.videos.length, PAGE_VIDEOS, this.words);
+      [this.videos, this.total] = [[...this.videos, ...page.videos], page.total];
+      this.#paint();
+    } catch (error) {
+      this.fault.textContent = error.message;
+    }
   }
 
   #item(video) {

@@ -112,12 +112,17 @@ export class Screen {
     }
   }
 
+  /** Follow the playing picture by picture. */
   #watch() {
+    this.#look();
+    if (this.moment && !this.video.paused) requestAnimationFrame(() => this.#watch());
+  }
+
+  #look() {
     const { video, moment } = this;
     if (!moment) return;
     this.onTime(video.currentTime);
     if (this.guarded && !video.seeking && video.currentTime >= moment.end - END_SLACK_SECONDS) this.#atEnd();
-    if (!video.paused) requestAnimationFrame(() => this.#watch());
   }
 
   #atEnd() {
@@ -181,8 +186,8 @@ export class Screen {
     video.addEventListener("loadedmetadata", () => Number.isFinite(video.duration) && this.onLength(video.duration));
     for (const name of ["play", "pause", "ended", "volumechange", "emptied"]) video.addEventListener(name, () => this.#paint());
     video.addEventListener("play", () => this.#watch());
+    video.addEventListener("timeupdate", () => this.#look()); // in a hidden tab no picture is drawn, but sound goes on
     video.addEventListener("playing", () => { this.end.hidden = true; this.#paint(); });
-    video.addEventListener("seeked", () => this.moment && this.onTime(video.currentTime));
     video.addEventListener("ended", () => this.guarded && this.#atEnd());
     video.addEventListener("error", () => this.#failed());
     for (const name of ["waiting", "seeking"]) video.addEventListener(name, () => this.stage.classList.add("is-waiting"));

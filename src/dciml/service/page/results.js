@@ -3,6 +3,8 @@
 import { byId, button, h, keyFrame, notice } from "./dom.js";
 import { clock, count, range, spoken, sureness, took } from "./format.js";
 
+const SHOWN_VIDEOS = 6;
+
 /** What the page keeps of a hit or of a video of the server: a moment; times null for a whole video. */
 export function momentOf(row) {
   return {
@@ -43,7 +45,8 @@ export function sureTag(hit) {
 export function card(moment, address, onOpen) {
   const frame = keyFrame(moment.thumbnailUrl);
   const isSpan = moment.start !== null;
-  frame.append(h("span", { class: "times", "aria-hidden": "true" }, isSpan ? range(moment.start, moment.end) : clock(moment.duration)));
+  const times = isSpan ? range(moment.start, moment.end) : clock(moment.duration);
+  frame.append(h("span", { class: "times", "aria-hidden": "true" }, times));
   if (isSpan) frame.append(strip(moment));
   const when = isSpan ? `, ${spoken(moment.start)} to ${spoken(moment.end)}.` : `, ${spoken(moment.duration)}.`;
   return h(
@@ -86,7 +89,7 @@ export class Results {
     }
     const tries = sentences.map((sentence) =>
       h("li", {}, h("button", { type: "button", class: "try", dir: "auto", onclick: () => this.app.ask(sentence) }, sentence)));
-    const videos = collection.videos.map(momentOf);
+    const videos = collection.videos.slice(0, SHOWN_VIDEOS).map(momentOf);
     this.list.replaceChildren(
       ...(tries.length ? [h("h2", {}, "For example"), h("ul", { class: "tries" }, ...tries)] : []),
       h("h2", {}, `In this collection: ${count(collection.total, "video")}`),
@@ -102,8 +105,9 @@ export class Results {
 
   showProblem(problem) {
     const again = button({ words: "Try again", name: "loop", kind: "primary", onclick: () => this.app.retry() });
-    this.list.replaceChildren(notice("bad", "alert", problem.title ?? "Something went wrong", problem.detail ?? problem.message, again));
-    this.#say(`${problem.title ?? "Something went wrong"}. ${problem.detail ?? ""}`, true);
+    const [heading, words] = [problem.title ?? "Something went wrong", problem.detail ?? problem.message];
+    this.list.replaceChildren(notice("bad", "alert", heading, words, again));
+    this.#say(`${heading}. ${words}`, true);
   }
 
   /** `answer`: as the server gives it, with `moments`; `place` is what was asked. */
@@ -127,9 +131,9 @@ export class Results {
       : "No moment in these videos seems to show that. Say it in other words: who or what is seen, and what happens.";
     const block = notice("", "search", "Nothing found", words,
       ...(isLimited ? [button({ words: "Clear filters", kind: "primary", onclick: () => this.app.clearFilters() })] : []));
-    const nearest = answer.moments.length
-      ? h("details", { class: "nearest" }, h("summary", {}, "Show the nearest moments anyway"), this.#cards(answer.moments)) : null;
-    this.list.replaceChildren(block, ...(nearest ? [nearest] : []));
+    const summary = h("summary", {}, "Show the nearest moments anyway");
+    const nearest = h("details", { class: "nearest" }, summary, this.#cards(answer.moments));
+    this.list.replaceChildren(block, ...(answer.moments.length ? [nearest] : []));
   }
 
   #cards(moments, size = "") {
