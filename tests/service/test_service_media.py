@@ -114,11 +114,14 @@ def test_head_sends_no_content(client: TestClient, content: bytes) -> None:
     assert client.head("/media/plain").headers["content-length"] == str(len(content))
 
 
-@given(header=st.from_regex(r"bytes=[0-9]{0,4}-[0-9]{0,4}", fullmatch=True), size=st.integers(0, 3000))
+NUMBERS = st.none() | st.integers(0, 4000)
+
+
+@given(first=NUMBERS, last=NUMBERS, size=st.integers(0, 3000))
 @settings(deadline=None, max_examples=60)
-def test_a_parsed_range_is_inside_of_the_file(header: str, size: int) -> None:
+def test_a_parsed_range_is_inside_of_the_file(first: int | None, last: int | None, size: int) -> None:
     try:
-        found = parse_range(header, size)
+        found = parse_range(f"bytes={'' if first is None else first}-{'' if last is None else last}", size)
     except Unsatisfiable:
         return
     assert found is None or 0 <= found.start < found.end <= size

@@ -22,7 +22,6 @@ LIMITS = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-OPERATIONS = 12
 
 
 @pytest.mark.slow
@@ -49,7 +48,7 @@ def test_no_request_makes_the_server_fail(own: Path, running: Callable[..., Any]
         for mode in GenerationMode:
             with suppress(Unsatisfiable):  # a route that takes nothing cannot be asked wrongly
                 LIMITS(given(case=found.ok().as_strategy(mode))(check))()
-    assert len(seen) == OPERATIONS, sorted(seen)
+    assert len(seen) == sum(len(methods) for methods in document["paths"].values())
     assert {200, 422} <= seen["POST /api/search"]
     assert 202 in seen["POST /api/videos"] or {415, 422} & seen["POST /api/videos"]
     assert server.ask("GET", "/healthz")[0] == 200

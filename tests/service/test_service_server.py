@@ -121,8 +121,8 @@ def test_many_clients_at_once_get_the_same_answers_as_one(running: Callable[...,
         return json.loads(content)["hits"]
 
     alone = {sentence: hits(sentence) for sentence in sentences}
-    with ThreadPoolExecutor(16) as pool:
-        asked = sentences * 12
+    with ThreadPoolExecutor(8) as pool:
+        asked = sentences * 6
         for sentence, found in zip(asked, pool.map(hits, asked), strict=True):
             assert found == alone[sentence]
 

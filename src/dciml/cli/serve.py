@@ -45,6 +45,10 @@ MovedModelOption = Annotated[
 MovedFeaturesOption = Annotated[
     Path | None, typer.Option("--features", help="The index's feature store, if it has moved.")
 ]
+MovedStoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -66,6 +70,7 @@ def serve(
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
+    store: MovedStoreOption = None,
 ) -> None:
     """Search an index in the browser and over HTTP."""
     check_installed()
@@ -77,6 +82,7 @@ def serve(
         index=index,
         model=model,
         features=features,
+        vector_store=store,
         device=device,
         host=host,
         token=token,

@@ -6,14 +6,14 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from dciml.build import Model, load_model
 from dciml.errors import DataError, DcimlError
 from dciml.features.store import FeatureStore
 from dciml.index import CatalogueVideo, ClipIndex
+from dciml.index.catalogue import Catalogue
+from dciml.index.clip_index import CATALOGUE_FILE
 from dciml.search.searcher import Searcher
 from dciml.service.errors import ServiceError, UnknownVideo
 from dciml.service.settings import ServiceSettings
@@ -27,9 +27,10 @@ class Snapshot:
     Its videos are whole ones, also where the index holds windows of a long video.
     """
 
-    def __init__(self, searcher: Searcher, generation: int) -> None:
-        self.searcher, self.generation = searcher, generation
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
         self.index, self.windowed = searcher.index, searcher.windowed
+        self.generation = self.index.generation
         self.video_ids = self.windowed.whole_videos
         self._known = frozenset(self.video_ids)
 
@@ -78,7 +79,7 @@ class LiveCorpus:
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self.model = self._load_model(ClipIndex.open(settings.index))
+        self.model = self._load_model(self._open_index())
         self._snapshot = self._open()
         self.reloads = 0
 
@@ -94,7 +95,7 @@ class LiveCorpus:
         """
         with self._lock:
             try:
-                if generation_of(self.settings.index) == self._snapshot.generation:
+                if self._generation() == self._snapshot.generation:
                     return False
                 self._snapshot = self._open()
             except (DcimlError, sqlite3.Error, OSError) as error:
@@ -110,28 +111,26 @@ class LiveCorpus:
         disturbed.
         """
         with self._lock:
-            is_new = generation_of(self.settings.index) == self._snapshot.generation
-            now = self._snapshot if is_new else self._open()
-            work(now, ClipIndex.open(self.settings.index), self.model)
+            is_present = self._generation() == self._snapshot.generation
+            now = self._snapshot if is_present else self._open()
+            work(now, self._open_index(), self.model)
             self._snapshot = self._open()
 
     def _open(self) -> Snapshot:
-        generation = generation_of(self.settings.index)  # before: a change in between is noticed next time
-        index = ClipIndex.open(self.settings.index)
+        index = self._open_index()
         if index.fingerprint != self.model.engine.fingerprint:
             self.model = self._load_model(index)
         store = FeatureStore.open(self.settings.features or index.store_path())
         model = self.model
         searcher = Searcher(model.engine, index, store, model.answer, model.calibration)
-        return Snapshot(searcher, generation)
+        return Snapshot(searcher)
+
+    def _open_index(self) -> ClipIndex:
+        return ClipIndex.open(self.settings.index, store=self.settings.vector_store)
+
+    def _generation(self) -> int:
+        """The number of the last commit of the index. Raises DcimlError, OSError, sqlite3.Error."""
+        return Catalogue(self.settings.index / CATALOGUE_FILE).generation()
 
     def _load_model(self, index: ClipIndex) -> Model:
         return load_model(self.settings.model or index.model_folder(), self.settings.device)
-
-
-def generation_of(index: Path) -> int:
-    """The number of the last change that was committed to an index."""
-    file = index / "catalogue.sqlite"
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        (value,) = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
-    return int(value)

@@ -44,6 +44,7 @@ class ServiceSettings:
     Args:
         index: the index folder.
         model, features: where these are now, if they have moved since the index was built.
+        vector_store: where the database of the index's vectors is now, if it has moved.
         host: the address that the server listens on; decides which `Host` headers are taken.
         token: when set, every request for data must carry it.
         allow_roots: folders from which videos may be added by path.
@@ -58,6 +59,7 @@ class ServiceSettings:
     index: Path
     model: Path | None = None
     features: Path | None = None
+    vector_store: str | None = None
     device: str = "cpu"
     host: str = "127.0.0.1"
     token: str | None = None
