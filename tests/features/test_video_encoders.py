@@ -48,6 +48,16 @@ def test_wrong_specs_are_explained(spec: str, message: str) -> None:
         create_video_encoder(spec)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "no device 'gpu'"), ("cuda:99", "'cuda:99' is not here")]
+)
+def test_device_that_is_not_here_is_named(tiny_model: Models, device: str, message: str) -> None:
+    clip, mae = tiny_model("clip"), tiny_model("videomae")
+    for spec in (f"image:{clip}", f"video:{mae}", f"text:transformers:{clip}"):
+        with pytest.raises(ConfigError, match=message):
+            create_video_encoder(spec, device=device)
+
+
 def test_rate_and_model_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rows a second must be a positive number"):
         create_video_encoder("builtin", rows_per_second=0.0)

@@ -35,6 +35,7 @@ class ImageTextEncoder:
         frames_per_row: pictures a row, evenly spaced; the row is the mean of their features, scaled to length 1.
         device: where the model runs; in half precision on a GPU.
     Raises:
+        ConfigError: the device is not here.
         DataError: transformers is not installed, or the model is missing, incomplete or of another kind.
     """
 
@@ -54,7 +55,7 @@ class ImageTextEncoder:
         several = f"-frames{frames_per_row}" if frames_per_row > 1 else ""
         self.name = f"image:{model_label(name_or_folder, folder)}@{folder_digest(folder)}{several}"
         self._processor = PictureProcessor(folder)
-        self._model = LazyModel(folder, "AutoModel", device, unused_parts=("text_model",))
+        self._model = LazyModel(folder, device, unused_parts=("text_model",))
         self.batch_frames = _BATCH_ON_GPU if device.startswith("cuda") else _BATCH_ON_CPU
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:

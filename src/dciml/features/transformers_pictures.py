@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from dciml.errors import DataError, ModelError
+from dciml.features.devices import check_device
 from dciml.features.transformers_folder import load_weights, loading, require_transformers
 from dciml.files import read_json
 
@@ -51,15 +52,19 @@ class LazyModel:
     """A model that is loaded when it is first used, in the process that uses it; copies to processes are empty.
 
     Attributes:
-        class_name: of `transformers`.
         device: where it runs. On a GPU in half precision (bfloat16 where it can, else float16), elsewhere in float32.
+        unused_parts: of the model, which would only take memory.
+    Raises:
+        ConfigError: the device is not here.
     """
 
     folder: Path
-    class_name: str
     device: str
     unused_parts: tuple[str, ...] = ()
     _model: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
@@ -82,7 +87,7 @@ class LazyModel:
             for name, tensor in inputs.items()
         }
 
-    def _load(self) -> Self:
+    def _load(self) -> Any:
         import torch
 
         dtype = torch.float32
@@ -90,13 +95,11 @@ class LazyModel:
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         try:
             with loading(self.folder, "model"):
-                model = load_weights(
-                    getattr(require_transformers(), self.class_name), self.folder, dtype=dtype
-                )
+                model = load_weights(require_transformers().AutoModel, self.folder, dtype=dtype)
                 for name in self.unused_parts:
                     if hasattr(model, name):
                         delattr(model, name)
-                return model.to(self.device)  # type: ignore[no-any-return]
+                return model.to(self.device)
         except DataError as error:
             raise ModelError(str(error)) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dciml.errors import DataError
+from dciml.features.devices import check_device
 from dciml.features.transformers_folder import (
     IMAGE_TEXT_KINDS,
     folder_digest,
@@ -109,9 +110,11 @@ def load_text_model(name_or_folder: str | Path, device: str) -> TextModel:
     """Load a text model, or the text side of an image–text or video–text model, in float32.
 
     Raises:
+        ConfigError: the device is not here.
         DataError: transformers is not installed, the model is missing, or it is of a kind not known here.
     """
     folder = local_folder(name_or_folder)
+    check_device(device)
     config = load_config(folder, "text model")
     kind = str(config.model_type)
     if hasattr(config, "vision_config") and kind not in TWO_TOWER_KINDS:

@@ -72,6 +72,7 @@ class ClipEncoder:
         stride_seconds: from clip to clip.
         device: where the model runs; in half precision on a GPU.
     Raises:
+        ConfigError: the device is not here.
         DataError: transformers is not installed, or the model is missing, incomplete or of another kind.
     """
 
@@ -93,7 +94,7 @@ class ClipEncoder:
         label = f"{model_label(name_or_folder, folder)}@{folder_digest(folder)}"
         self.name = f"video:{label}-window{window_seconds:g}-stride{stride_seconds:g}"
         self._processor = PictureProcessor(folder)
-        self._model = LazyModel(folder, "AutoModel", device, unused_parts=("text_model", "prompts_generator"))
+        self._model = LazyModel(folder, device, unused_parts=("text_model", "prompts_generator"))
         self.batch_clips = _BATCH_ON_GPU if device.startswith("cuda") else _BATCH_ON_CPU
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def create_video_encoder(
         alone: the rows are all that a store has of a video. A video without captions is then an error; beside
             other rows, its rows of text are zero.
     Raises:
-        ConfigError: the spec is not one of these.
+        ConfigError: the spec is not one of these, or the device is not here.
         DataError: a package or model is missing, or the model is of another kind.
 
     >>> create_video_encoder("builtin").name
