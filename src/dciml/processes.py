@@ -197,7 +197,7 @@ class _Worker:
         return f"crashed ({signal.strsignal(-code) or f'signal {-code}'}{memory})"
 
 
-def attempt(function: Callable[[Item, Beat], Result], item: Item, beat: Beat) -> tuple[Any, ...]:
+def _attempt(function: Callable[[Item, Beat], Result], item: Item, beat: Beat) -> tuple[Any, ...]:
     """Call `function`: ("done", result), ("failed", what, where, mend) or ("fatal", type, message)."""
     try:
         return ("done", function(item, beat))
@@ -223,6 +223,6 @@ def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
 
     try:
         while True:
-            pipe.send(attempt(function, pipe.recv(), beat))
+            pipe.send(_attempt(function, pipe.recv(), beat))
     except (EOFError, OSError):
         return
