@@ -95,6 +95,8 @@ def test_the_address_can_be_shared(visit: Callable[..., Any]) -> None:
     other.until_at(hit["start_seconds"])
     assert other.page.text_content("#player-title") == hit["title"]
     assert other.page.evaluate("document.querySelector('video').paused")  # nobody clicked here
+    other.page.wait_for_selector("#player .sure")
+    assert other.page.text_content("#player .facts") == visitor.page.text_content("#player .facts")
 
 
 def test_back_and_forward_lead_through_the_states(visit: Callable[..., Any]) -> None:

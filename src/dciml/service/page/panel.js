@@ -38,10 +38,6 @@ export class Panel {
     [this.moment, this.duration] = [moment, moment.duration];
     this.element.hidden = false;
     this.heading.textContent = moment.title;
-    this.facts.replaceChildren(
-      ...(moment.start === null ? [] : [h("strong", {}, range(moment.start, moment.end))]),
-      ...(moment.score === null ? [] : [sureTag(moment)]),
-    );
     this.#act();
     this.know({ relevance, moments });
     this.screen.show(moment, plays);
@@ -50,6 +46,12 @@ export class Panel {
   /** Learn more of the open video: relevance over time, and its other moments. */
   know({ relevance, moments }) {
     [this.relevance, this.moments] = [relevance, moments];
+    // A moment that an address named gets its score when the answer has come.
+    const { start, end, score, confidence } = moments.find((one) => sameMoment(one, this.moment)) ?? this.moment;
+    this.facts.replaceChildren(
+      ...(start === null ? [] : [h("strong", {}, range(start, end))]),
+      ...(score === null ? [] : [sureTag({ score, confidence })]),
+    );
     this.#draw();
     this.#list();
   }

@@ -166,8 +166,13 @@ export class Screen {
       "select", { "aria-label": "Speed", onchange: () => { this.video.playbackRate = Number(speed.value); } },
       ...["0.5", "1", "1.5", "2"].map((rate) => h("option", { value: rate, selected: rate === "1" }, `${rate}×`)),
     );
-    const full = button({ label: "Full screen", name: "full", onclick: () => this.stage.requestFullscreen?.() });
+    const full = button({ label: "Full screen", name: "full", onclick: () => this.#fill() });
     return h("div", { class: "controls" }, this.playButton, this.clock, this.loopButton, speed, this.muteButton, full);
+  }
+
+  #fill() {
+    if (this.stage.requestFullscreen) this.stage.requestFullscreen();
+    else this.video.webkitEnterFullscreen?.(); // iPhones fill the screen with the video alone
   }
 
   #loop() {
