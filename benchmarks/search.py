@@ -7,10 +7,9 @@ makes an index of synthetic videos (benchmarks/made_vectors.py; kept in the fold
 queries whose true best 100 videos were found by looking at every vector while the index was made, and prints
 recall@100 beside the time of one query on one thread, the memory and the load of the machine.
 
-    python benchmarks/search.py whole --index INDEX --data DATA --videos 20000
+    python benchmarks/search.py whole --model MODEL --data DATA --videos 20000
 
-measures the whole answer of a trained model: encode the sentence, retrieve from the index filled up to so many videos
-with copies of its own vectors turned a little, ground in the best ten, compose the hits.
+measures the whole answer of a trained model over an index of so many videos, see benchmarks/whole_answer.py.
 """
 
 from __future__ import annotations
@@ -160,7 +159,20 @@ def main() -> None:
     first.add_argument("--exact", action="store_true", help="look at every vector")
     first.add_argument("--build", action="store_true", help="only make the index, or go on making it")
     first.add_argument("--folder", type=Path, default=Path("bench-search"))
+    whole = commands.add_parser("whole")
+    whole.add_argument("--model", type=Path, required=True)
+    whole.add_argument("--data", type=Path, required=True, help="data folder that fits the model")
+    whole.add_argument("--split", default="test", help="its sentences are asked")
+    whole.add_argument("--videos", type=int, default=20_000)
+    whole.add_argument("--queries", type=int, default=100)
+    whole.add_argument("--threads", type=int, default=2)
+    whole.add_argument("--folder", type=Path, default=Path("bench-search"))
     arguments = parser.parse_args()
+    if arguments.command == "whole":
+        from whole_answer import measure_whole
+
+        print(json.dumps(measure_whole(arguments), indent=2))
+        return
     folder = arguments.folder / f"{arguments.videos}-{arguments.dtype}-{arguments.code_bytes}"
     if arguments.exact:
         folder = folder.with_name(f"{folder.name}-exact")

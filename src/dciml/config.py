@@ -244,7 +244,8 @@ class IndexConfig(Settings):
         48, ge=1, description="memory for the code of a vector, at most a quarter of its width"
     )
     candidate_vectors: int = Field(
-        40, ge=1, description="vectors that the codes hand on to the exact look, for each video asked for"
+        40, ge=1, description="vectors that the codes hand on to the exact look, for each video asked for; in more than 20,000 videos "
+        "as many more as the root of their number"
     )
 
 

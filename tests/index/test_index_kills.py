@@ -56,10 +56,12 @@ for kill in range(kills):
             number += 1
             os.write(tell, b"x")
     os.close(tell)
-    time.sleep(dice.uniform(0.0, 0.12))
+    done = 0
+    for _ in range(dice.randint(0, 3)):  # let it get on, however slow the machine is
+        done += len(os.read(told, 1))
+    time.sleep(dice.uniform(0.0, 0.06))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    done = 0
     while part := os.read(told, 1 << 16):
         done += len(part)
     os.close(told)
@@ -92,4 +94,4 @@ def test_killed_writer_leaves_the_last_committed_state(tmp_path: Path, kills: in
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > kills / 4  # the writers did get something done
+    assert int(done.stdout) > kills  # the writers did get something done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from dciml.index.scans import SegmentScan
 from dciml.index.segments import Segment
 
 BLOCK_VIDEOS = 1024
+RESIDENT_BYTES = (
+    1 << 30
+)  # of files of vectors that may be mapped at a time, if they are twice as large or larger
+FAULT_BYTES = 1 << 16  # the first touch of a page maps its neighbours too
 MAX_SCANS = 4
 MAX_VECTORS = 1 << 17  # candidates a query beyond which looking at every wanted video is cheaper
+DENSE_VIDEOS = 20_000  # from here on more candidates are taken, as the root of the number of videos
 MIN_SHARE = 4  # codes are used when at most one video in so many is asked for
 
 
@@ -56,6 +62,8 @@ class OpenSegments:
             )
             for key, entry in contents.segments.items()
         }
+        self._is_large = sum(segment.array.nbytes for segment in self._segments.values()) > 2 * RESIDENT_BYTES
+        self._touched = 0
         self._places_of = self._map_places()
         self._scans = self._load_scans(before) if contents.segments else []
         self._slots = [scan.slots(self._places_of) for scan in self._scans]
@@ -125,14 +133,17 @@ class OpenSegments:
             inside = places[keys == key]
             for start in range(0, len(inside), BLOCK_VIDEOS):
                 part = inside[start : start + BLOCK_VIDEOS]
+                self._touch(len(part) * self._segments[key].array[0].nbytes)
                 yield part, self._segments[key].videos(self._contents.segment_rows[part])
 
     def _all_of(self, segment: Segment, places: PlaceArray) -> Iterator[VideoBlock]:
         if segment.array.dtype == np.float32 and (places >= 0).all():
+            self._touch(segment.array.nbytes)
             yield places, segment.array.astype(np.float32, copy=False)
             return
         for start in range(0, len(places), BLOCK_VIDEOS):
             part = places[start : start + BLOCK_VIDEOS]
+            self._touch(segment.array[start : start + BLOCK_VIDEOS].nbytes)
             rows = start + np.flatnonzero(part >= 0)
             yield part[part >= 0], segment.videos(rows)
 
@@ -146,7 +157,9 @@ class OpenSegments:
         if not self._scans or chosen <= options.exact_videos or num_videos * MIN_SHARE > chosen:
             return None
         wanted = num_videos + num_videos // 2 + 16
-        num_vectors = options.candidate_vectors * num_videos * total // chosen
+        # Scores lie closer in a larger corpus, so that more codes come between a video and its place.
+        growth = max(1.0, chosen / DENSE_VIDEOS) ** 0.5 * total / chosen
+        num_vectors = math.ceil(options.candidate_vectors * num_videos * growth)
         found: list[PlaceArray] = []
         for query in queries:
             best = self._best_videos(query, wanted, num_vectors, allowed)
@@ -182,6 +195,15 @@ class OpenSegments:
         starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
         for chunk in np.split(order, starts[1:]):
             if len(chunk):
+                self._touch(len(chunk) * FAULT_BYTES)
                 segment = self._segments[int(keys[chunk[0]])]
                 scores[chunk] = segment.clips(rows[chunk], clips[chunk]) @ query
         return scores
+
+    def _touch(self, num_bytes: int) -> None:
+        """Before bytes are read: hand mapped pages back from time to time, so that not all files stay in memory."""
+        self._touched += num_bytes
+        if self._is_large and self._touched > RESIDENT_BYTES:
+            for segment in self._segments.values():
+                segment.release()
+            self._touched = num_bytes

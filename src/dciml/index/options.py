@@ -15,7 +15,7 @@ class IndexOptions:
         dtype: of the vectors on disk.
         exact_videos: up to so many videos every search is exact; beyond, codes find the candidates.
         code_bytes: of the code of a vector: 4 bits for each pair of its first 4 · code_bytes principal axes, rotated.
-        candidate_vectors: vectors that the codes hand on for each video asked for.
+        candidate_vectors: vectors that the codes hand on for each video asked for, in up to 20,000 videos.
         store: `milvus:URI` for vectors in a Milvus database; None: in the index folder.
         collection: of that database, given by `ClipIndex.create`.
     """

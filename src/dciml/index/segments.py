@@ -18,8 +18,6 @@ from dciml.errors import ModelError
 from dciml.files import atomic_path
 
 FloatArray = NDArray[np.float32]
-RESIDENT_BYTES = 1 << 30  # pages of a segment's file that may stay mapped before they are handed back
-_FAULT_BYTES = 1 << 16  # a fault maps the pages around it too
 
 
 class Segment:
@@ -44,28 +42,21 @@ class Segment:
             raise ModelError(
                 f"{file}: the vectors file is missing; restore a backup, or build the index again."
             ) from error
-        self._touched = 0
         self.array: NDArray[np.generic] = np.frombuffer(self._map, dtype=dtype).reshape(shape)
 
     def videos(self, rows: NDArray[np.int64]) -> FloatArray:
         """Vectors of videos: (n,) rows → (n, S, D), a copy."""
-        return self._count(self.array[rows].astype(np.float32, copy=False), len(rows))
+        copied: FloatArray = self.array[rows].astype(np.float32, copy=False)
+        return copied
 
     def clips(self, rows: NDArray[np.int64], clips: NDArray[np.int64]) -> FloatArray:
         """Vectors of single clips: (n,) and (n,) → (n, D), a copy."""
-        return self._count(self.array[rows, clips].astype(np.float32, copy=False), len(rows))
-
-    def _count(self, copied: FloatArray, reads: int) -> FloatArray:
-        """Hand the mapped pages back from time to time, so that a long-lived reader does not hold the whole file."""
-        self._touched += max(copied.nbytes, reads * _FAULT_BYTES)
-        if self._touched > RESIDENT_BYTES and len(self._map) > RESIDENT_BYTES:
-            self.release()
+        copied: FloatArray = self.array[rows, clips].astype(np.float32, copy=False)
         return copied
 
     def release(self) -> None:
         """Hand mapped pages back to the system, which still caches them."""
         self._map.madvise(mmap.MADV_DONTNEED)
-        self._touched = 0
 
 
 def write_segment(file: Path, blocks: Iterable[FloatArray], dtype: str) -> list[int]:

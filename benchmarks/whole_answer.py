@@ -1,0 +1,88 @@
+"""The whole answer, timed: encode the sentence, retrieve from many videos, ground in the best, compose the hits.
+
+The corpus is that of a data folder, repeated with a little noise on its rows until it has the videos asked for, and
+encoded by the model: real vectors, and a store from which grounding reads. It is kept in the folder and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dciml.build import load_model, open_searcher
+from dciml.datasets.folder import DataFolder
+from dciml.features.store import FeatureStore, FeatureStoreWriter
+from dciml.recipes.index import build_index
+
+NOISE = 0.1  # of the rows' own deviation
+
+
+def measure_whole(arguments: argparse.Namespace) -> dict[str, object]:
+    """Build what is not there yet, ask the sentences one by one, and return medians in milliseconds."""
+    torch.set_num_threads(arguments.threads)
+    data = DataFolder.open(arguments.data)
+    folder = arguments.folder / f"whole-{arguments.data.name}-{arguments.videos}"
+    if not (folder / "index").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        repeat_store(data.store, folder / "features", arguments.videos)
+        build_index(load_model(arguments.model), folder / "features", folder / "index")
+    searcher = open_searcher(folder / "index", model_folder=arguments.model)
+    sentences = [query.sentence for query in data.queries(arguments.split)][: arguments.queries]
+    for sentence in sentences[:3]:  # whatever is done once
+        searcher.answer(sentence)
+    parts: dict[str, list[float]] = defaultdict(list)
+    engine, index = searcher.engine, searcher.index
+    timed(engine, "embed_queries", parts["encode"])
+    timed(engine, "ground", parts["ground"])
+    timed(index, "match", parts["retrieve"])
+    whole = []
+    for sentence in sentences:
+        start = time.perf_counter()
+        searcher.answer(sentence)
+        whole.append(time.perf_counter() - start)
+    return {
+        "videos": len(index),
+        "width": index.width,
+        "grounded_videos": searcher.config.ground_videos,
+        "queries": len(whole),
+        "threads": arguments.threads,
+        "median_ms": round(1e3 * float(np.median(whole)), 1),
+        "p90_ms": round(1e3 * float(np.quantile(whole, 0.9)), 1),
+        "median_ms_of": {name: round(1e3 * float(np.median(times)), 1) for name, times in parts.items()},
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def timed(owner: Any, name: str, seconds: list[float]) -> None:
+    """Let a method of an object write down how long each call takes."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def wrapper(*values: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        result = method(*values, **named)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+def repeat_store(store: FeatureStore, out: Path, num_videos: int) -> None:
+    """A store of `num_videos` videos: those of `store`, then copies with noise."""
+    generator = np.random.default_rng(0)
+    with FeatureStoreWriter(out, store.manifest, commit_every=1000) as writer:
+        for number in range(num_videos):
+            copy, place = divmod(number, len(store))
+            video_id = store.video_ids[place]
+            rows = store.rows(video_id).astype(np.float32)
+            if copy:
+                rows = rows + NOISE * rows.std() * generator.standard_normal(rows.shape, dtype=np.float32)
+            writer.append(f"{video_id}~{copy}" if copy else video_id, rows, store.duration_seconds(video_id))
