@@ -25,6 +25,12 @@ AllowHostOption = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Name by which a reverse proxy calls this server; may be repeated."),
 ]
+AllowOriginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin", help="Site whose pages may call the API, as https://NAME; may be repeated."
+    ),
+]
 EncoderOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,6 +70,7 @@ def serve(
     token: TokenOption = None,
     allow_root: AllowRootOption = None,
     allow_host: AllowHostOption = None,
+    allow_origin: AllowOriginOption = None,
     encoder: EncoderOption = None,
     added: AddedOption = None,
     search_threads: ThreadsOption = None,
@@ -88,6 +95,7 @@ def serve(
         token=token,
         allow_roots=tuple(allow_root or ()),
         allow_hosts=tuple(allow_host or ()),
+        cors_origins=tuple(allow_origin or ()),
         encoders=tuple(encoder or ()),
         added=added,
         limits=limits,

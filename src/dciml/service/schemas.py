@@ -7,6 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+MAX_SENTENCE_CHARS = 500
+MAX_HITS = 100
+MAX_ID_CHARS = 1024
+MAX_FILTER_VIDEOS = 10_000
 EXAMPLE_HIT: JsonDict = {
     "rank": 1,
     "video_id": "kitchen/monday",
@@ -20,8 +24,8 @@ EXAMPLE_HIT: JsonDict = {
     "thumbnail_url": "/thumbnails/kitchen%2Fmonday?t=15.75",
 }
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Hits = Annotated[int, Field(ge=1, le=100, description="How many moments.")]
-VideoId = Annotated[str, Field(min_length=1, max_length=1024)]
+Hits = Annotated[int, Field(ge=1, le=MAX_HITS, description="How many moments.")]
+VideoId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
 
 class _Request(BaseModel):
@@ -31,7 +35,7 @@ class _Request(BaseModel):
 class Filters(_Request):
     """Which videos a question is about; what is left out does not count."""
 
-    video_ids: Annotated[list[VideoId], Field(max_length=10_000)] | None = None
+    video_ids: Annotated[list[VideoId], Field(max_length=MAX_FILTER_VIDEOS)] | None = None
     folder: Annotated[str, Field(max_length=1024)] | None = None
     tag: Annotated[str, Field(max_length=200)] | None = None
     after: Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="Unix time.")
@@ -46,7 +50,7 @@ class SearchRequest(Filters):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"sentence": "a red ball bounces twice", "k": 5}]}, extra="forbid"
     )
-    sentence: Annotated[str, Field(min_length=1, max_length=500)]
+    sentence: Annotated[str, Field(min_length=1, max_length=MAX_SENTENCE_CHARS)]
     k: Hits = 10
 
 

@@ -17,10 +17,6 @@ class Limits:
 
     body_bytes: int = MEBIBYTE
     upload_bytes: int = 2048 * MEBIBYTE
-    sentence_chars: int = 500
-    id_chars: int = 1024
-    filter_videos: int = 10_000
-    hits: int = 100
     search_threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 16))
     running_searches: int = 64
     thumbnail_threads: int = 2
