@@ -51,6 +51,24 @@ def test_clients_that_send_too_slowly_are_dropped(running: Callable[..., Any]) -
     assert server.ask("GET", "/healthz")[0] == 200
 
 
+def test_a_body_that_trickles_is_given_up(running: Callable[..., Any]) -> None:
+    server = running(limits=Limits(receive_seconds=0.5))
+    head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+    with server.connect() as client:
+        client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n")
+        sent, answer = 0, b""
+        while not answer and sent < 200:  # never half a second without a byte
+            time.sleep(0.05)
+            client.sendall(b" ")
+            sent += 1
+            client.setblocking(False)
+            try:
+                answer = client.recv(1000)
+            except BlockingIOError:
+                client.setblocking(True)
+        assert b" 408 " in answer
+
+
 def test_a_client_that_does_not_read_is_dropped_and_its_file_closed(
     own: Path, running: Callable[..., Any]
 ) -> None:

@@ -129,19 +129,19 @@ class Library:
             if is_upload:
                 new.final.parent.mkdir(parents=True, exist_ok=True)
                 new.file.replace(new.final)
-            try:
-                self.corpus.change(self._entering(new.video_id))
-            except BaseException:
-                if is_upload:
-                    new.final.unlink(missing_ok=True)
-                raise
+            self.corpus.change(self._entering(new))
         finally:
             if is_upload:
                 new.file.unlink(missing_ok=True)
 
-    def _entering(self, video_id: str) -> Callable[[Snapshot, ClipIndex, Model], None]:
+    def _entering(self, new: _NewVideo) -> Callable[[Snapshot, ClipIndex, Model], None]:
         def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
-            add_videos(index, model, self.store, only=[video_id])
+            try:
+                add_videos(index, model, self.store, only=[new.video_id])
+            except BaseException:
+                if new.file != new.final:
+                    new.final.unlink(missing_ok=True)
+                raise
 
         return work
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -25,6 +26,7 @@ from dciml.service.schemas import Health
 from dciml.service.settings import ServiceSettings
 from dciml.version import __version__
 
+_log = logging.getLogger("dciml.service")
 ABOUT = (
     "Finds the video and the moment that a sentence describes. Ids of videos may hold slashes and any character: "
     "percent-encode them in addresses. Errors are `application/problem+json` with a plain sentence in `detail`."
@@ -93,7 +95,10 @@ async def _watch(runtime: Runtime) -> None:
     seconds = runtime.settings.poll_seconds
     while seconds > 0:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(runtime.corpus.refresh)
+        try:
+            await asyncio.to_thread(runtime.corpus.refresh)
+        except Exception:  # whatever it was, the next look may go well
+            _log.exception("the index could not be looked at")
 
 
 def _add_own_routes(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dciml.service.sentences import sentence_of
 
 MAX_PIXELS = 8192 * 4320
 STEP = 0.02
+Tell = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Order:
 class Reporting:
     """A frame encoder that tells how far it is."""
 
-    def __init__(self, encoder: FrameEncoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: FrameEncoder, tell: Tell) -> None:
+        self._encoder, self._tell = encoder, tell
         self.name, self.width = encoder.name, encoder.width
         self.rows_per_second, self.frames_per_second = encoder.rows_per_second, encoder.frames_per_second
 
@@ -59,25 +61,26 @@ class Reporting:
 
     def begin(self, info: VideoInfo) -> RowBuilder:
         """As the encoder."""
-        return _ReportingBuilder(self._encoder.begin(info), info.duration_seconds)
+        return _ReportingBuilder(self._encoder.begin(info), info.duration_seconds, self._tell)
 
 
 class _ReportingBuilder:
-    def __init__(self, builder: RowBuilder, duration_seconds: float) -> None:
-        self._builder, self._duration_seconds, self._told = builder, duration_seconds, 0.0
+    def __init__(self, builder: RowBuilder, duration_seconds: float, tell: Tell) -> None:
+        self._builder, self._duration_seconds, self._tell = builder, duration_seconds, tell
+        self._told = 0.0
 
     def add(self, seconds: float, picture: RGBFrame) -> None:
         self._builder.add(seconds, picture)
         progress = min(seconds / self._duration_seconds, 1.0)
         if progress >= self._told + STEP:
             self._told = progress
-            _tell({"progress": round(progress, 3)})
+            self._tell({"progress": round(progress, 3)})
 
     def finish(self) -> FloatRows:
         return self._builder.finish()
 
 
-def encode(order: Order) -> None:
+def encode(order: Order, tell: Tell) -> None:
     """Carry out an order. Raises DcimlError: damaged, too large, or no such encoder here."""
     file = Path(order.file)
     info = probe(file)
@@ -85,7 +88,7 @@ def encode(order: Order) -> None:
         raise DataError(
             f"its pictures are too large ({info.width}x{info.height})", mend="scale the video down"
         )
-    encoder = _reporting(_same_encoder(order))
+    encoder = _reporting(_same_encoder(order), tell)
     video = encode_video(file, encoder)
     manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)
     with FeatureStoreWriter(Path(order.store), manifest) as writer:
@@ -95,12 +98,18 @@ def encode(order: Order) -> None:
 def main() -> None:
     """Read the order, carry it out, and say how it went."""
     os.nice(10)  # people who search come first
-    try:
-        encode(Order(**json.loads(sys.stdin.read())))
-    except DcimlError as error:
-        _tell({"error": sentence_of(error)})
-    else:
-        _tell({"done": True})
+    with os.fdopen(os.dup(1), "w") as channel:
+        os.dup2(2, 1)  # what libraries print must not be taken for a word to the server
+
+        def tell(message: dict[str, object]) -> None:
+            print(json.dumps(message), file=channel, flush=True)
+
+        try:
+            encode(Order(**json.loads(sys.stdin.read())), tell)
+        except DcimlError as error:
+            tell({"error": sentence_of(error)})
+        else:
+            tell({"done": True})
 
 
 def _same_encoder(order: Order) -> VideoEncoder:
@@ -121,14 +130,10 @@ def _same_encoder(order: Order) -> VideoEncoder:
     return encoder
 
 
-def _reporting(encoder: VideoEncoder) -> VideoEncoder:
+def _reporting(encoder: VideoEncoder, tell: Tell) -> VideoEncoder:
     if isinstance(encoder, JoinedEncoder):
-        return JoinedEncoder([Reporting(part) for part in encoder.parts])
-    return Reporting(encoder)
-
-
-def _tell(message: dict[str, object]) -> None:
-    print(json.dumps(message), flush=True)
+        return JoinedEncoder([Reporting(part, tell) for part in encoder.parts])
+    return Reporting(encoder, tell)
 
 
 if __name__ == "__main__":

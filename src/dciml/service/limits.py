@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from dciml.service.settings import MEBIBYTE, Limits
 
 UPLOAD_PATH = "/api/videos"
 CLOSE = {"Connection": "close"}
+SLOWEST_BYTES_PER_SECOND = 16 * 1024  # of a body, after a first while
 
 
 class Slots:
@@ -66,17 +68,18 @@ class BodyAndTime:
 
 
 class _Reader:
-    """`receive` with a bound on the bytes in all and on the time between two pieces."""
+    """`receive` with a bound on the bytes in all, on the time between two pieces, and on how slow they are in all."""
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive, self._limit, self._seconds = receive, limit, seconds
-        self._got, self._done = 0, False
+        self._begin, self._got, self._done = monotonic(), 0, False
 
     async def __call__(self) -> Message:
         if self._done:  # only the end of the connection can come now; waiting for that is no fault
             return await self._receive()
+        allowed = self._begin + self._seconds + self._got / SLOWEST_BYTES_PER_SECOND - monotonic()
         try:
-            message = await asyncio.wait_for(self._receive(), self._seconds)
+            message = await asyncio.wait_for(self._receive(), max(min(allowed, self._seconds), 0.0))
         except TimeoutError:
             self._done = True
             raise ServiceError(408, "The request came too slowly.", CLOSE) from None

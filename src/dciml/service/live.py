@@ -81,7 +81,7 @@ class LiveCorpus:
         self._lock = threading.Lock()
         self.model = self._load_model(self._open_index())
         self._snapshot = self._open()
-        self.reloads = 0
+        self.reloads, self._trouble = 0, ""
 
     @property
     def now(self) -> Snapshot:
@@ -99,9 +99,11 @@ class LiveCorpus:
                     return False
                 self._snapshot = self._open()
             except (DcimlError, sqlite3.Error, OSError) as error:
-                _log.warning("the changed index cannot be used, the old one goes on answering: %s", error)
+                if str(error) != self._trouble:  # it is looked at every second, and told once
+                    _log.warning("the changed index cannot be used, the old one goes on answering: %s", error)
+                self._trouble = str(error)
                 return False
-            self.reloads += 1
+            self.reloads, self._trouble = self.reloads + 1, ""
             return True
 
     def change(self, work: Callable[[Snapshot, ClipIndex, Model], None]) -> None:

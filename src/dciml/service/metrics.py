@@ -61,7 +61,8 @@ class Metrics:
         counts = Counts(job.state for job in runtime.jobs.all())
         for state in STATES:
             self.jobs.labels(state).set(counts[state])
-        for slots in (runtime.searches, runtime.pictures, runtime.streams, runtime.changes):
+        places = (runtime.searches, runtime.pictures, runtime.streams, runtime.changes, runtime.uploads)
+        for slots in places:
             self.running.labels(slots.what).set(slots.used)
         return generate_latest(self.registry)
 

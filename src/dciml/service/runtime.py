@@ -32,6 +32,7 @@ class Runtime:
         self.searches = Slots(limits.running_searches, "searches")
         self.pictures = Slots(limits.running_thumbnails, "pictures to make")
         self.changes = Slots(limits.running_changes, "changes")
+        self.uploads = Slots(limits.running_uploads, "uploads")
         self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs)
         self.library = Library(settings, self.corpus, self.jobs)
         self.streams = Slots(limits.running_streams, "players")

@@ -23,6 +23,7 @@ class Limits:
     running_thumbnails: int = 256
     running_streams: int = 256
     running_changes: int = 8
+    running_uploads: int = 4
     queued_jobs: int = 32
     kept_jobs: int = 200
     header_seconds: float = 15.0

@@ -105,6 +105,11 @@ async def job(job_id: str, request: Request) -> JobOut:
 
 
 async def _add_upload(runtime: Runtime, request: Request) -> Job:
+    with runtime.uploads.taken():
+        return await _take_form(runtime, request)
+
+
+async def _take_form(runtime: Runtime, request: Request) -> Job:
     async with request.form(max_files=1, max_fields=1) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile) or not file.filename:
