@@ -292,6 +292,7 @@ def test_the_command_prints_tables_and_headlines_and_writes_both_files(
 ) -> None:
     class Loaded:
         engine, answer = PlantedEngine(), ANSWER
+        calibration = None
 
         def check_store(self, store: FeatureStore) -> None:
             assert store.manifest.encoder == "planted"
