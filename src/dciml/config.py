@@ -26,6 +26,11 @@ class DataConfig(Settings):
     folder: str = Field(description="data folder made by `dciml import`; relative to the current folder")
     train_split: str = "train"
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training videos held out")
+    validation_moments: bool = Field(
+        False,
+        description="read the moments of the held-out videos and choose the grounding weights by them (mean IoU of the "
+        "first proposal); false: by the training objective, and no moment is read",
+    )
 
 
 class TextConfig(Settings):
@@ -244,8 +249,10 @@ class IndexConfig(Settings):
         48, ge=1, description="memory for the code of a vector, at most a quarter of its width"
     )
     candidate_vectors: int = Field(
-        40, ge=1, description="vectors that the codes hand on to the exact look, for each video asked for; in more than 20,000 videos "
-        "as many more as the root of their number"
+        40,
+        ge=1,
+        description="vectors that the codes hand on to the exact look, for each video asked for; in more than 20,000 videos "
+        "as many more as the root of their number",
     )
 
 

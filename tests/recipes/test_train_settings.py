@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,3 +43,21 @@ def test_zero_shot_weight_without_a_shared_space_is_refused(
     )
     with pytest.raises(ConfigError, match="zero_shot_weight needs sentence vectors"):
         train(config, tmp_path / "run", quiet=True)
+
+
+def test_moments_choose_the_checkpoint_only_where_there_are_some(
+    tiny_config: Callable[..., RunConfig], tiny_data: Path, tmp_path: Path
+) -> None:
+    def config(data: Path) -> RunConfig:
+        return tiny_config(data={"folder": str(data), "validation_moments": True}, training={"epochs": 1})
+
+    train(config(tiny_data), tmp_path / "run", quiet=True)
+    without = tmp_path / "without"
+    shutil.copytree(tiny_data, without)
+    file = without / "train.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text(
+        "".join(json.dumps({k: v for k, v in r.items() if k != "moments"}) + "\n" for r in records)
+    )
+    with pytest.raises(ConfigError, match="no held-out query of the split 'train' in .* has a moment"):
+        train(config(without), tmp_path / "other", quiet=True)

@@ -96,3 +96,22 @@ def test_validation_is_repeatable_and_leaves_the_model_alone(model: DualBranch, 
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_with_moments_grounding_is_the_mean_iou_of_the_first_proposal(
+    model: DualBranch, data: PairData, tiny_data: Path
+) -> None:
+    queries = DataFolder.open(tiny_data).queries("test")
+    moments = {q.query_id: q.moments for q in queries[:5]}
+    model.eval()
+    total = 0.0
+    for query in queries[:5]:
+        index = [pair.query_id for pair in data.pairs].index(query.query_id)
+        best = model.grounding.select(data.collate([(query.video_id, [index])], 0)).best()
+        seconds = data.store.duration_seconds(query.video_id)
+        start, end = float(best.starts()) * seconds, float(best.ends()) * seconds
+        ((low, high),) = query.moments
+        shared = max(0.0, min(end, high) - max(start, low))
+        total += 100 * shared / ((end - start) + (high - low) - shared)
+    value = validate(model, data, CPU, moments=moments)["grounding"]
+    assert value == pytest.approx(total / 5, rel=1e-5)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -52,7 +52,7 @@ from dciml.training.progress import Reporter
 from dciml.training.schedule import lr_factor
 from dciml.training.steps import Step, training_step
 from dciml.training.stopping import Stopped, StopRequest
-from dciml.training.validation import validate
+from dciml.training.validation import Moments, validate
 from dciml.training.windows import choose_windows
 
 SIDES = ("retrieval", "grounding")
@@ -71,6 +71,7 @@ class Run:
     optimizers: Optimizers
     training: PairData
     held_out: PairData
+    held_out_moments: Moments | None = None  # only when the user allows it
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
 
@@ -218,7 +219,20 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     model = build_dual(config, card).to(fabric.device)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
     training, validation = pair_data(is_held_out=False), pair_data(is_held_out=True)
-    return Run(fabric, config, out, card, model, optimizers, training, validation)
+    moments = _moments_of(folder, config, held_out) if config.data.validation_moments else None
+    return Run(fabric, config, out, card, model, optimizers, training, validation, moments)
+
+
+def _moments_of(folder: DataFolder, config: RunConfig, held_out: Collection[str]) -> Moments:
+    """The moments of the held-out videos, by query id; those of the other videos are dropped at once."""
+    queries = folder.queries(config.data.train_split)
+    moments = {q.query_id: q.moments for q in queries if q.video_id in held_out and q.moments}
+    if not moments:
+        raise ConfigError(
+            f"data.validation_moments is on, but no held-out query of the split {config.data.train_split!r} in "
+            f"{folder.path} has a moment; set it to false, or import the annotations with their times"
+        )
+    return moments
 
 
 def _check_zero_shot(config: RunConfig, encoded: EncodedCorpus, rows: StoreManifest) -> None:
@@ -328,7 +342,7 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch (or the last); at inference the sides do not touch each other."""
-    values = validate(run.model, run.held_out, run.fabric.device)
+    values = validate(run.model, run.held_out, run.fabric.device, moments=run.held_out_moments)
     reporter.validation(epoch, values)
     writes = run.fabric.global_rank == 0
     kept = load_tensors(run.out / WEIGHTS_FILE)[0] if writes and run.progress.best else {}

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
+from dciml.features.long_videos import parse_window
 from dciml.losses.grounding import grounding_losses
 from dciml.models.dual import DualBranch
 from dciml.models.retrieval import score_matrix
 from dciml.training.loader import Chosen, Group, PairData
+from dciml.spans import temporal_iou
 from dciml.training.windows import best_windows, window_scores
 
 GROUNDING_TERMS = ("reconstruct", "contrast_reference", "contrast_left", "contrast_right")
 
 
+Moments = Mapping[str, tuple[tuple[float, float], ...]]
+"""The true moments of some queries in seconds, by query id; only of held-out videos, and only when the user allows it."""
+
+
 @torch.no_grad()
 def validate(
-    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int = 64
+    model: DualBranch,
+    data: PairData,
+    device: torch.device,
+    pairs_at_once: int = 64,
+    moments: Moments | None = None,
 ) -> dict[str, float]:
     """Evaluate held-out pairs, without dropout and with the same hidden words each time.
 
     Returns: `retrieval`: SumR (R@1 + R@5 + R@10 + R@100 in percent) over the held-out videos; `grounding`: minus the
-        weighted reconstruction and contrast losses. Higher is better for both. A long video counts by its best window.
+        weighted reconstruction and contrast losses or, with moments, the mean IoU in percent of the first proposal
+        with the nearest true moment. Higher is better for both. A long video counts by its best window.
     """
     was_training = model.training
     model.eval()
     try:
         return {
             "retrieval": _sum_of_recalls(model, data, device),
-            "grounding": -_grounding_objective(model, data, device, pairs_at_once),
+            "grounding": (
+                -_grounding_objective(model, data, device, pairs_at_once)
+                if moments is None
+                else _mean_iou(model, data, device, pairs_at_once, moments)
+            ),
         }
     finally:
         model.train(was_training)
@@ -74,6 +91,28 @@ def _grounding_objective(
         total += sum(weights[name] * float(terms[name].sum()) for name in GROUNDING_TERMS)
         count += len(selection.best_index)
     return total / count
+
+
+def _mean_iou(
+    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int, moments: Moments
+) -> float:
+    found: list[float] = []
+    for groups in _few_pairs(data, pairs_at_once, best_windows(model, data, device)):
+        batch = data.collate(groups, epoch=0).to(device)
+        best = model.grounding.select(batch).best()
+        unit = torch.cat([best.starts(), best.ends()], dim=1).double().cpu().numpy()
+        rows = zip(batch.queries.query_ids, batch.video_of_query.tolist(), unit, strict=True)
+        for query_id, place, span_unit in rows:
+            true_moments = moments.get(query_id, ())
+            if true_moments:
+                own_id = batch.videos.video_ids[place]
+                window = parse_window(
+                    own_id
+                )  # of a long video; its time counts from the beginning of the whole
+                begin = 0.0 if window is None else window.start_seconds
+                span = begin + span_unit * data.store.duration_seconds(own_id)
+                found.append(float(temporal_iou(span[None], np.array(true_moments)).max()))
+    return 100.0 * float(np.mean(found))
 
 
 def _few_pairs(data: PairData, pairs_at_once: int, chosen: Chosen) -> list[list[Group]]:
