@@ -28,8 +28,8 @@ class DataConfig(Settings):
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training videos held out")
     validation_moments: bool = Field(
         False,
-        description="read the moments of the held-out videos and choose the grounding weights by them (mean IoU of the "
-        "first proposal); false: by the training objective, and no moment is read",
+        description="read the moments of the held-out videos and choose the grounding weights by them (mean IoU of "
+        "the first proposal); false: by the training objective, and no moment is read",
     )
 
 
@@ -38,8 +38,8 @@ class TextConfig(Settings):
 
     encoder: str = Field(
         "words",
-        description="`words`, `words:WIDTH`, `minilm`, `transformers:FOLDER_OR_NAME`, or text features that came with a "
-        "release: `released:FOLDER`, `vectors:FOLDER`",
+        description="`words`, `words:WIDTH`, `minilm`, `transformers:FOLDER_OR_NAME`, or text features that came with "
+        "a release: `released:FOLDER`, `vectors:FOLDER`",
     )
     max_words: int = Field(30, ge=1)
     vocabulary_size: int = Field(
@@ -251,8 +251,8 @@ class IndexConfig(Settings):
     candidate_vectors: int = Field(
         40,
         ge=1,
-        description="vectors that the codes hand on to the exact look, for each video asked for; in more than 20,000 videos "
-        "as many more as the root of their number",
+        description="vectors that the codes hand on to the exact look, for each video asked for; in more than 20,000 "
+        "videos as many more as the root of their number",
     )
 
 

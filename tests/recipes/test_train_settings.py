@@ -59,5 +59,5 @@ def test_moments_choose_the_checkpoint_only_where_there_are_some(
     file.write_text(
         "".join(json.dumps({k: v for k, v in r.items() if k != "moments"}) + "\n" for r in records)
     )
-    with pytest.raises(ConfigError, match="no held-out query of the split 'train' in .* has a moment"):
+    with pytest.raises(ConfigError, match=r"no held-out query of the split 'train' in .* has a moment"):
         train(config(without), tmp_path / "other", quiet=True)

@@ -11,15 +11,15 @@ from dciml.features.long_videos import parse_window
 from dciml.losses.grounding import grounding_losses
 from dciml.models.dual import DualBranch
 from dciml.models.retrieval import score_matrix
-from dciml.training.loader import Chosen, Group, PairData
 from dciml.spans import temporal_iou
+from dciml.training.loader import Chosen, Group, PairData
 from dciml.training.windows import best_windows, window_scores
 
 GROUNDING_TERMS = ("reconstruct", "contrast_reference", "contrast_left", "contrast_right")
 
 
 Moments = Mapping[str, tuple[tuple[float, float], ...]]
-"""The true moments of some queries in seconds, by query id; only of held-out videos, and only when the user allows it."""
+"""True moments in seconds, by query id; of held-out videos only, and only when the user allows it."""
 
 
 @torch.no_grad()
