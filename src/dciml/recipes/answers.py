@@ -175,7 +175,7 @@ def _ask_true_videos(
     """Ground in the true video: by the rule of search, and in the engine's own order."""
     sentences, video_ids = [q.sentence for q in queries], [q.video_id for q in queries]
     grounding = searcher.engine.ground(task.store, sentences, video_ids)
-    hits = searcher.ground_given(sentences, video_ids)
+    hits = searcher.ground_given(sentences, video_ids, grounding)
     for query, spans_unit, own in zip(queries, grounding.spans_unit, hits, strict=True):
         seconds = np.full(len(spans_unit), task.durations_seconds[query.video_id])
         answers.proposals[query.query_id] = to_seconds(spans_unit, seconds)

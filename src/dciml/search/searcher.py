@@ -191,9 +191,13 @@ class Searcher:
         chosen = None if within is None else self.windowed.expand(within)
         return self.index.search(self.engine.embed_queries(sentences), num_videos, chosen)
 
-    def ground_given(self, sentences: Sequence[str], video_ids: Sequence[str]) -> list[list[SearchHit]]:
+    def ground_given(
+        self, sentences: Sequence[str], video_ids: Sequence[str], grounding: Grounding | None = None
+    ) -> list[list[SearchHit]]:
         """The moments of sentence i in video i, best first; the video is given (SVMR), so its score does not count.
 
+        Args:
+            grounding: what the engine's `ground` gave for these pairs, when the caller has it already.
         Raises:
             DataError: as `search`, or an unknown video.
         """
@@ -202,10 +206,17 @@ class Searcher:
         self._check(sentences)
         hits: list[list[SearchHit]] = []
         for start in range(0, len(sentences), BATCH_PAIRS):
-            batch, ids = sentences[start : start + BATCH_PAIRS], video_ids[start : start + BATCH_PAIRS]
+            chosen = slice(start, start + BATCH_PAIRS)
+            batch, ids = sentences[chosen], video_ids[chosen]
             clip_scores = self.index.pair_scores(self.engine.embed_queries(batch), ids)
-            grounding = None if self.config.candidates == "windows" else self._ground(batch, ids)
-            ranked = rank_spans(clip_scores, grounding, self.config)
+            proposals = None
+            if self.config.candidates != "windows":
+                proposals = (
+                    self._ground(batch, ids)
+                    if grounding is None
+                    else Grounding(grounding.spans_unit[chosen], grounding.scores[chosen])
+                )
+            ranked = rank_spans(clip_scores, proposals, self.config)
             places = np.broadcast_to(self.index.places(ids)[:, None], ranked.scores.shape)
             hits.extend(self._as_hits(places, ranked.spans_unit, ranked.scores))
         return hits
