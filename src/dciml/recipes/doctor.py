@@ -190,17 +190,10 @@ def check_models() -> Iterator[Check]:
     offline = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
                   for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))  # fmt: skip
     cached = cached_models()
-    if offline and not cached:
-        yield Check(
-            "hub",
-            "warn",
-            "offline (HF_HUB_OFFLINE), and no model is cached",
-            "use the built-in encoders or a local folder; or unset HF_HUB_OFFLINE once to download a model",
-        )
-    else:
-        yield Check(
-            "hub", "ok", "offline (HF_HUB_OFFLINE)" if offline else "models are downloaded when asked for"
-        )
+    found = "offline (HF_HUB_OFFLINE)" if offline else "can be asked by `hf download NAME`"
+    mend = "unset HF_HUB_OFFLINE once to download a model; or use the built-in encoders or a local folder"
+    stuck = offline and not cached
+    yield Check("hub", "warn" if stuck else "ok", f"{found}; dciml downloads nothing", mend if stuck else "")
     listed = ", ".join(f"{name} ({size / GIGA:.2f} GB)" for name, size in cached.items())
     yield Check("model cache", "ok", f"{hub_cache()}: {listed or 'empty'}")
 
