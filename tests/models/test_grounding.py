@@ -150,3 +150,13 @@ def test_sampled_frames_use_only_valid_rows(
     sampled = grounding.sampled_frames(batch, marked)[..., 0]
     assert (sampled[:, 0] == 0).all()
     assert (sampled[:, -1] == counts - 1).all()
+
+
+def test_reconstruction_does_not_know_when_its_frames_are(grounding: GroundingBranch, batch: Batch) -> None:
+    """All frames alike: no proposal can be better than another, or its place would tell of the sentence."""
+    frames = batch.videos.frames[:, :1].expand_as(batch.videos.frames)
+    alike = replace(batch, videos=replace(batch.videos, frames=frames * batch.videos.frame_mask[..., None]))
+    nll = grounding.select(alike).nll
+    torch.testing.assert_close(nll, nll[:, :1].expand_as(nll))
+    different = grounding.select(batch).nll
+    assert not torch.allclose(different, different[:, :1].expand_as(different))

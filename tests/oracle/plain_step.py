@@ -155,7 +155,7 @@ def plain_propose(branch: GroundingBranch, batch: Batch) -> tuple[Proposals, Ten
     counts = mask.sum(dim=1, keepdim=True)
     unit = torch.arange(mask.shape[1], device=mask.device)[None] / (counts - 1).clamp(min=1)
     rows = branch.dropout(branch.frame_project(batch.videos.frames[batch.video_of_query]))
-    frames = rows + sinusoids(unit * 100, branch.hidden)
+    frames = rows + sinusoids(unit * 100, branch.hidden)  # the reconstruction reads the rows without the time
     queries = batch.queries
     words = branch._with_start(branch.dropout(branch.word_project(queries.static_words)))
     word_mask = F.pad(queries.word_mask, (1, 0), value=True)
@@ -167,7 +167,7 @@ def plain_propose(branch: GroundingBranch, batch: Batch) -> tuple[Proposals, Ten
     centers, widths = torch.sigmoid(branch.span_head(last)).chunk(2, dim=-1)
     points = torch.linspace(0, 1, branch.num_positions, device=mask.device)
     index = (points[None] * (counts - 1)).round().long()
-    sampled = frames.gather(1, index[..., None].expand(-1, -1, frames.shape[-1]))
+    sampled = rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
     return Proposals(centers, widths.clamp(min=branch.min_width)), sampled
 
 

@@ -177,21 +177,30 @@ class GroundingBranch(nn.Module):
         self.dropout = Dropout(dropout)
 
     def project_frames(self, batch: Batch) -> Float[Tensor, "videos frames hidden"]:
-        """Frame rows in the branch's width, with the sinusoidal code of their unit time."""
-        counts = batch.videos.frame_mask.sum(dim=1, keepdim=True)
-        steps = torch.arange(batch.videos.frames.shape[1], device=counts.device)
-        unit = steps[None] / (counts - 1).clamp(min=1)
-        out: Tensor = self.dropout(self.frame_project(batch.videos.frames)) + sinusoids(
-            unit * 100, self.hidden
-        )
+        """Frame rows in the branch's width: what is seen, and nothing of when.
+
+        The reconstruction must not know when its frames are. Proposals are made from the sentence, so a place that can
+        be read off the frames tells the words that it was made from, wherever the moment is
+        (docs/decisions/0019-reconstruction-does-not-know-the-time.md).
+        """
+        out: Tensor = self.dropout(self.frame_project(batch.videos.frames))
         return out
+
+    def _with_time(
+        self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]
+    ) -> Float[Tensor, "videos frames hidden"]:
+        """Adds the sinusoidal code of each frame's unit time."""
+        counts = batch.videos.frame_mask.sum(dim=1, keepdim=True)
+        steps = torch.arange(frames.shape[1], device=counts.device)
+        unit = steps[None] / (counts - 1).clamp(min=1)
+        return frames + sinusoids(unit * 100, self.hidden)
 
     def propose(self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]) -> Proposals:
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
         (centre, width) pairs."""
         words, word_bias = self._encoded_words(batch.queries)
         frame_mask = batch.videos.frame_mask
-        rows, at = nn.functional.pad(frames, (0, 0, 0, 1)), frame_mask.sum(dim=1)
+        rows, at = nn.functional.pad(self._with_time(batch, frames), (0, 0, 0, 1)), frame_mask.sum(dim=1)
         place = torch.arange(rows.shape[1], device=rows.device)[None]
         rows = torch.where(
             (place == at[:, None])[..., None], self.prediction_row.to(rows.dtype), rows
