@@ -24,6 +24,9 @@ class OpenVectors(Protocol):
     def blocks(self, places: PlaceArray | None) -> Iterator[VideoBlock]:
         """The vectors of some videos (None: of all), block by block, in any order."""
 
+    def similarities(self, queries: FloatArray, places: PlaceArray | None) -> FloatArray:
+        """Inner products of queries (Q, D) with all clips of videos at sorted places (None: all): (Q, V, S)."""
+
     def candidates(
         self, queries: FloatArray, num_videos: int, allowed: NDArray[np.bool_] | None
     ) -> list[PlaceArray] | None:

@@ -2,12 +2,12 @@
 
 The vectors are centred, turned to their principal axes, cut to the first 4 · code_bytes of them, and rotated at
 random, so that every pair of axes carries like energy; each pair is one of 16 centroids. Inner products with
-the codes only choose which vectors are looked at exactly, see docs/decisions/0016-codes-for-large-indexes.md.
+the codes only choose which vectors are looked at exactly, see docs/decisions/0018-codes-for-large-indexes.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,12 @@ class CodeScan:
     """Codes in memory, laid out for the scan.
 
     Args:
-        parts: each as `Coder.encode` made it; mapped files will do, they are read once.
+        parts: each as `Coder.encode` made it, `total` codes together; looked at one after the other.
     """
 
-    def __init__(self, coder: Coder, parts: Sequence[CodeArray]) -> None:
+    def __init__(self, coder: Coder, parts: Iterable[CodeArray], total: int) -> None:
         self.coder = coder
         self._index = coder.empty_scan()
-        total = sum(len(part) for part in parts)
         self._index.codes.resize(total * coder.code_bytes)
         memory, start = _memory_of(self._index).reshape(-1, coder.code_bytes), 0
         for part in parts:

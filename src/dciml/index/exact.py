@@ -6,6 +6,8 @@ One matrix product beats a search for the k nearest vectors here: the clips of a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,25 @@ def clip_similarities(queries: FloatArray, vectors: FloatArray) -> FloatArray:
     """Inner products of queries (Q, D) and clips (V, S, D): (Q, V, S)."""
     num_videos, num_clips, width = vectors.shape
     return (queries @ vectors.reshape(-1, width).T).reshape(len(queries), num_videos, num_clips)
+
+
+def similarities_in_blocks(
+    queries: FloatArray,
+    blocks: Iterable[tuple[NDArray[np.int64], FloatArray]],
+    places: NDArray[np.int64] | None,
+    shape: tuple[int, int],
+) -> FloatArray:
+    """The same for videos that come in blocks of places and vectors, put in order.
+
+    Args:
+        places: of the videos wanted, sorted; None: 0 to V − 1.
+        shape: (V, S) of these. A video that no block brings has −∞.
+    """
+    found = np.full((len(queries), *shape), -np.inf, dtype=np.float32)
+    for some, vectors in blocks:
+        columns = some if places is None else np.searchsorted(places, some)
+        found[:, columns] = clip_similarities(queries, vectors)
+    return found
 
 
 def best_places(scores: FloatArray, tie_order: NDArray[np.int64], k: int) -> NDArray[np.int64]:

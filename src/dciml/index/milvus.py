@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from dciml.errors import DataError, ModelError
 from dciml.index.backend import FloatArray, PlaceArray, VideoBlock
 from dciml.index.catalogue import Contents, IndexFacts
+from dciml.index.exact import similarities_in_blocks
 
 SCHEME = "milvus:"
 MAX_ROWS = 16_384  # the server's limit on what one search or query returns
 WRITE_ROWS = 2_048
 READ_VIDEOS = 64
-MIN_ROWS = 256
+MIN_ROWS, ROWS_PER_VIDEO = 256, 8  # asked for at a time
 EXACT_VIDEOS = 256  # so few videos are fetched and compared here
 SPARE_VIDEOS = 8  # fetched more than asked for: equal scores may be rounded differently there
 TOKEN_VARIABLE = "MILVUS_TOKEN"
@@ -165,6 +166,36 @@ class OpenMilvus:
             whole = ~np.isnan(vectors).any(axis=(1, 2))
             yield part[whole], vectors[whole]
 
+    def similarities(self, queries: FloatArray, places: PlaceArray | None) -> FloatArray:
+        """See `OpenVectors.similarities`: the database computes them where it can, so that no vectors travel."""
+        wanted = np.arange(len(self._contents.keys)) if places is None else places
+        shape = (len(wanted), self._contents.facts.num_clips)
+        rows = shape[0] * shape[1]
+        if not 0 < rows <= MAX_ROWS:
+            return similarities_in_blocks(queries, self.blocks(places), places, shape)
+        found = np.full((len(queries), *shape), -np.inf, dtype=np.float32)
+        keys = self._contents.keys[wanted]
+        column_of = {key: column for column, key in enumerate(keys.tolist())}
+        for query, row in zip(queries, found, strict=True):
+            for key, clip, score in self._search(query, rows, f"video in {keys.tolist()}"):
+                row[column_of[key], clip] = score
+            if np.isneginf(row).any():  # a graph index may pass over some
+                row[:] = similarities_in_blocks(query[None], self.blocks(places), places, shape)[0]
+        return found
+
+    def _search(self, query: FloatArray, limit: int, condition: str) -> Iterator[tuple[int, int, float]]:
+        """Video key, clip and score of the nearest rows, best first."""
+        (hits,) = self._client.search(
+            self._name,
+            data=[query.tolist()],
+            limit=limit,
+            filter=condition,
+            output_fields=["id"],
+            search_params={"metric_type": "IP"},
+        )
+        for hit in hits:
+            yield *divmod(int(hit["id"]), self._contents.facts.num_clips), float(hit["distance"])
+
     def candidates(
         self, queries: FloatArray, num_videos: int, allowed: NDArray[np.bool_] | None
     ) -> list[PlaceArray] | None:
@@ -176,25 +207,16 @@ class OpenMilvus:
         return [self._nearest(query, wanted, allowed) for query in queries]
 
     def _nearest(self, query: FloatArray, wanted: int, allowed: NDArray[np.bool_] | None) -> PlaceArray:
-        limit = min(MAX_ROWS, max(MIN_ROWS, self._contents.facts.options.candidate_vectors * wanted))
+        limit = min(MAX_ROWS, max(MIN_ROWS, ROWS_PER_VIDEO * wanted))
         places: dict[int, None] = {}
         passed: set[int] = set()  # keys that need not be found again
         while len(places) < wanted:
-            (hits,) = self._client.search(
-                self._name,
-                data=[query.tolist()],
-                limit=limit,
-                filter=self._condition(allowed, passed),
-                output_fields=["video"],
-                search_params={"metric_type": "IP"},
-            )
-            for hit in hits:
-                key = int(hit["entity"]["video"])
-                passed.add(key)
-                place = self._place_of.get(key)
+            keys = [key for key, _, _ in self._search(query, limit, self._condition(allowed, passed))]
+            passed.update(keys)
+            for place in (self._place_of.get(key) for key in keys):
                 if place is not None and (allowed is None or allowed[place]):
                     places[place] = None
-            if len(hits) < limit:
+            if len(keys) < limit:
                 break
         return np.sort(np.array(list(places)[:wanted], dtype=np.int64))
 

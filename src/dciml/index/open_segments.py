@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from dciml.errors import ModelError
 from dciml.index.backend import FloatArray, PlaceArray, VideoBlock
 from dciml.index.catalogue import Contents
-from dciml.index.codes import BLOCK, CodeArray, Coder
-from dciml.index.scans import SegmentScan
+from dciml.index.codes import CodeArray, Coder
+from dciml.index.exact import similarities_in_blocks
+from dciml.index.scans import SegmentScan, num_codes
 from dciml.index.segments import Segment
 
 BLOCK_VIDEOS = 1024
-RESIDENT_BYTES = (
-    1 << 30
-)  # of files of vectors that may be mapped at a time, if they are twice as large or larger
+LARGE_BYTES = 1 << 31  # files of vectors up to this size may stay mapped as a whole
+RESIDENT_BYTES = 1 << 28  # of larger ones, about so much is mapped at a time
 FAULT_BYTES = 1 << 16  # the first touch of a page maps its neighbours too
 MAX_SCANS = 4
 MAX_VECTORS = 1 << 17  # candidates a query beyond which looking at every wanted video is cheaper
@@ -62,7 +62,7 @@ class OpenSegments:
             )
             for key, entry in contents.segments.items()
         }
-        self._is_large = sum(segment.array.nbytes for segment in self._segments.values()) > 2 * RESIDENT_BYTES
+        self._is_large = sum(segment.array.nbytes for segment in self._segments.values()) > LARGE_BYTES
         self._touched = 0
         self._places_of = self._map_places()
         self._scans = self._load_scans(before) if contents.segments else []
@@ -109,18 +109,18 @@ class OpenSegments:
             return kept
         (number,) = (coder for coder in coders if coder is not None)
         coder = Coder.read(coder_file(self._folder, number))
-        parts = [self._map_codes(key, number, coder) for key in keys]
+        parts = (self._read_codes(key, number, coder) for key in keys)
         videos = [segments[key].num_videos for key in keys]
         return [*kept, SegmentScan(coder, keys, parts, videos, self._contents.facts.num_clips)]
 
-    def _map_codes(self, key: int, number: int, coder: Coder) -> CodeArray:
+    def _read_codes(self, key: int, number: int, coder: Coder) -> CodeArray:
         file = codes_file(self._folder, key, number)
-        num_codes = self._contents.segments[key].num_videos * self._contents.facts.num_clips
-        size = -(-num_codes // BLOCK) * BLOCK * coder.code_bytes
+        videos, clips = self._contents.segments[key].num_videos, self._contents.facts.num_clips
+        size = num_codes(videos, clips) * coder.code_bytes
         if not file.is_file() or file.stat().st_size != size:
             what = "is damaged" if file.exists() else "is missing"
             raise ModelError(f"{file}: the file of codes {what}; restore a backup, or build the index again.")
-        return np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, coder.code_bytes)
+        return np.fromfile(file, dtype=np.uint8).reshape(-1, coder.code_bytes)
 
     def blocks(self, places: PlaceArray | None) -> Iterator[VideoBlock]:
         """See `OpenVectors.blocks`; without `places`, views of the mapped files where nothing was removed."""
@@ -146,6 +146,12 @@ class OpenSegments:
             self._touch(segment.array[start : start + BLOCK_VIDEOS].nbytes)
             rows = start + np.flatnonzero(part >= 0)
             yield part[part >= 0], segment.videos(rows)
+
+    def similarities(self, queries: FloatArray, places: PlaceArray | None) -> FloatArray:
+        """See `OpenVectors.similarities`."""
+        total = len(self._contents.video_ids) if places is None else len(places)
+        shape = (total, self._contents.facts.num_clips)
+        return similarities_in_blocks(queries, self.blocks(places), places, shape)
 
     def candidates(
         self, queries: FloatArray, num_videos: int, allowed: NDArray[np.bool_] | None

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dciml.index.codes import CodeArray, Coder, CodeScan
+from dciml.index.codes import BLOCK, CodeArray, Coder, CodeScan
 
 FloatArray = NDArray[np.float32]
 PlaceArray = NDArray[np.int64]
+
+
+def num_codes(num_videos: int, num_clips: int) -> int:
+    """How many codes a segment of so many videos has, those that only fill its last block included."""
+    return -(-num_videos * num_clips // BLOCK) * BLOCK
 
 
 class SegmentScan:
     """The codes of some segments, joined, so that one scan serves all.
 
     Args:
-        keys: of the segments; `parts` are their codes, `num_videos` how many videos each has.
+        keys: of the segments; `num_videos` says how many videos each has, `parts` brings their codes in turn.
     """
 
     def __init__(
         self,
         coder: Coder,
         keys: Sequence[int],
-        parts: Sequence[CodeArray],
+        parts: Iterable[CodeArray],
         num_videos: Sequence[int],
         num_clips: int,
     ) -> None:
         self.keys, self._num_clips = tuple(keys), num_clips
-        self._scan = CodeScan(coder, parts)
-        sizes = np.array([len(part) for part in parts])
+        sizes = np.array([num_codes(videos, num_clips) for videos in num_videos])
+        self._scan = CodeScan(coder, parts, int(sizes.sum()))
         self._code_starts = np.cumsum(sizes) - sizes
         rows = -(-sizes // num_clips)  # codes that only fill a block may look like one video more
         self._row_starts = np.cumsum(rows) - rows
         self._num_rows = int(rows.sum())
-        self._num_videos = np.array(num_videos)
 
     def __len__(self) -> int:
         """How many codes."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dciml.errors import DataError
 from dciml.index.backend import FloatArray, OpenVectors, PlaceArray
 from dciml.index.catalogue import Contents
-from dciml.index.exact import BLOCK_SCORES, best_places, clip_similarities
+from dciml.index.exact import BLOCK_SCORES, best_places
 
 BLOCK_PAIRS = 1024
 
@@ -101,10 +101,7 @@ class IndexState:
     def _match_exactly(self, queries: FloatArray, num_videos: int, chosen: PlaceArray | None) -> VideoMatches:
         """Compare with all vectors of the chosen videos (None: of all)."""
         total = len(self.contents.video_ids) if chosen is None else len(chosen)
-        similarities = np.full((len(queries), total, self._num_clips), -np.inf, dtype=np.float32)
-        for places, vectors in self._vectors.blocks(chosen):
-            columns = places if chosen is None else np.searchsorted(chosen, places)
-            similarities[:, columns] = clip_similarities(queries, vectors)
+        similarities = self._vectors.similarities(queries, chosen)
         best = similarities.max(axis=2)
         everyone = np.arange(total) if chosen is None else chosen
         top = best_places(best, self._tie_order[everyone], min(num_videos, total))
