@@ -224,7 +224,7 @@ def test_the_last_weights_are_kept_where_the_settings_say_so(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([{"retrieval": 9.0, "grounding": 9.0}, {"retrieval": 1.0, "grounding": float("nan")}])
-    monkeypatch.setattr(recipe, "validate", lambda *_: next(values))
+    monkeypatch.setattr(recipe, "validate", lambda *_, **__: next(values))
     train(tiny_config(training={"keep": "last"}), tmp_path / "m", quiet=True)
     kept, _ = load_tensors(tmp_path / "m" / "model.safetensors")
     last, facts = load_tensors(tmp_path / "m" / CHECKPOINT_FILE)

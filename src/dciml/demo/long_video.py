@@ -54,7 +54,9 @@ def write_long_video(path: Path, minutes: int, planted: PlantedEvent, seed: int 
     """
     minute, offset = divmod(planted.start_seconds, MINUTE)
     if not 0 <= minute < minutes or offset + EVENT_SECONDS > MINUTE:
-        raise ValueError(f"the event at {planted.start_seconds} s does not lie in one of the {minutes} minutes")
+        raise ValueError(
+            f"the event at {planted.start_seconds} s does not lie in one of the {minutes} minutes"
+        )
     event = Event(planted.actor, planted.action, offset, offset + EVENT_SECONDS, HOME)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         gaps = [Path(folder) / f"gap{number}.mp4" for number in range(len(BYSTANDERS))]
