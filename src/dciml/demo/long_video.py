@@ -36,7 +36,7 @@ class PlantedEvent:
     actor: Actor
     action: str
     start_seconds: float
-    scene: str = "room"
+    scene: str = "beach"
 
     def query(self, video_id: str, seed: int = 0) -> Query:
         """A sentence that tells of it, with its moment."""
