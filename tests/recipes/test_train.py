@@ -266,7 +266,7 @@ def test_kept_weights_are_of_each_side_s_best_epoch(
     values = iter([{"retrieval": 1.0, "grounding": -3.0}, {"retrieval": 0.5, "grounding": -2.0}])
     weights: list[Tensors] = []
 
-    def fake(model: torch.nn.Module, *_: object) -> dict[str, float]:
+    def fake(model: torch.nn.Module, *_: object, **__: object) -> dict[str, float]:
         weights.append({key: value.clone() for key, value in model.state_dict().items()})
         return next(values)
 
