@@ -40,10 +40,10 @@ def measure_whole(arguments: argparse.Namespace) -> dict[str, object]:
     for sentence in sentences[:3]:  # whatever is done once
         searcher.answer(sentence)
     parts: dict[str, list[float]] = defaultdict(list)
-    engine, index = searcher.engine, searcher.index
-    timed(engine, "embed_queries", parts["encode"])
-    timed(engine, "ground", parts["ground"])
-    timed(index, "match", parts["retrieve"])
+    index = searcher.index
+    timed(type(searcher.engine), "embed_queries", parts["encode"])
+    timed(type(searcher.engine), "ground", parts["ground"])
+    timed(type(index), "match", parts["retrieve"])
     whole = []
     for sentence in sentences:
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def measure_whole(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def timed(owner: Any, name: str, seconds: list[float]) -> None:
-    """Let a method of an object write down how long each call takes."""
+    """Let a method of a class write down how long each call takes."""
     method: Callable[..., Any] = getattr(owner, name)
 
     def wrapper(*values: Any, **named: Any) -> Any:
