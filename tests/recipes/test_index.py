@@ -265,3 +265,19 @@ def test_upkeep_commands(tmp_path: Path, command: Any, built: ClipIndex) -> None
     assert hits[0]["video_id"] == "video3"
     with pytest.raises(DataError, match="something here already"):
         command("index-backup", built.path, tmp_path / "deep" / "copy")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_commands_with_vectors_in_milvus(tmp_path: Path, command: Any) -> None:
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed (extra milvus)")
+    out, database = tmp_path / "index", tmp_path / "vectors.db"
+    store = make_store(tmp_path / "store", 0, 5)
+    command("index", tmp_path / "model", store, "--out", out, "--store", f"milvus:{database}")
+    assert not list(out.glob("*.vectors"))
+    command("index-remove", out, "video1")
+    for options in ([], ["--store", f"milvus:{database}"]):
+        hits = json.loads(command("search", out, "find 3", "--json", *options).output)["hits"]
+        assert hits[0]["video_id"] == "video3"
+    with pytest.raises(DataError, match="milvus-backup"):
+        command("index-backup", out, tmp_path / "copy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,8 +224,8 @@ class Catalogue:
             connection.backup(copy)
 
     def vacuum(self) -> None:
-        """Give the room of deleted rows back."""
-        with closing(_connect(self.file)) as connection:
+        """Give the room of deleted rows back, unless another process is writing."""
+        with closing(_connect(self.file)) as connection, suppress(sqlite3.OperationalError):
             connection.execute("VACUUM")
 
     def generation(self) -> int:

@@ -19,9 +19,10 @@ from dciml.errors import DataError, ModelError
 from dciml.index.backend import FloatArray, VectorBackend
 from dciml.index.backup import copy_index
 from dciml.index.catalogue import Catalogue, IndexFacts
+from dciml.index.checks import check_new, checked_queries
 from dciml.index.embedded import EmbeddedVectors
 from dciml.index.entries import NewVideo, insert_videos, purge_removed, remove_videos, store_key
-from dciml.index.milvus import MilvusVectors, new_collection
+from dciml.index.milvus import MilvusVectors, absolute_store, new_collection
 from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
 from dciml.index.state import IndexState, VideoMatches
@@ -82,7 +83,7 @@ class ClipIndex:
         model = FolderReference.to(model_folder, path)
         options = options or IndexOptions()
         if options.store is not None:
-            options = replace(options, collection=new_collection())
+            options = replace(options, store=absolute_store(options.store), collection=new_collection())
         facts = IndexFacts(num_clips, width, fingerprint, model, options)
         Catalogue(path / CATALOGUE_FILE).create(facts, FolderReference.to(store_path, path))
         return cls(path)
@@ -241,7 +242,9 @@ class ClipIndex:
         """
         array = np.ascontiguousarray(vectors, dtype=np.float32)
         durations = np.asarray(durations_seconds, dtype=np.float64)
-        self._check_new(video_ids, array, durations, set(replaces))
+        leaving = set(replaces)
+        held = {v for v in video_ids if v in self and v not in leaving}
+        check_new(video_ids, array, durations, held, self.path, self._facts)
         if not len(video_ids):
             return
         contents = self._state.contents
@@ -333,49 +336,13 @@ class ClipIndex:
         Raises:
             DataError: `restrict_to` names a video that the index does not hold.
         """
-        queries = self._checked_queries(query_vectors)
+        queries = checked_queries(query_vectors, self.width)
         chosen = None if restrict_to is None else np.unique(self.places(restrict_to))
         return self._state.match(queries, num_videos, chosen)
 
     def pair_scores(self, query_vectors: ArrayLike, video_ids: Sequence[str]) -> FloatArray:
         """Inner products of query i with the clips of video i: (N, D) and N ids → (N, S)."""
-        return self._state.pair_scores(self._checked_queries(query_vectors), self.places(video_ids))
-
-    def _checked_queries(self, query_vectors: ArrayLike) -> FloatArray:
-        queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.width:
-            raise ValueError(
-                f"query vectors must have the shape (queries, {self.width}), not {queries.shape}"
-            )
-        if not np.isfinite(queries).all():
-            raise ValueError("a query vector is not finite")
-        return queries
-
-    def _check_new(
-        self, video_ids: Sequence[str], vectors: FloatArray, durations: NDArray[np.float64], leaving: set[str]
-    ) -> None:
-        expected = (len(video_ids), self.num_clips, self.width)
-        if vectors.shape != expected or durations.shape != expected[:1]:
-            raise ValueError(
-                f"vectors must have the shape {expected}, not {vectors.shape}, and a duration a video"
-            )
-        seen: set[str] = set()
-        largest = np.finfo(self._facts.options.dtype).max
-        for video_id, video_vectors, duration in zip(video_ids, vectors, durations, strict=True):
-            if video_id in seen or (video_id in self and video_id not in leaving):
-                raise DataError(
-                    f"the video {video_id!r} is in the index already",
-                    where=self.path,
-                    mend="leave it out, replace it (`dciml index-add --replace`), or take it out first",
-                )
-            usable = (np.abs(video_vectors) <= largest).all()
-            if not usable or not (np.isfinite(duration) and duration > 0):
-                raise DataError(
-                    f"the video {video_id!r} has a vector or a duration that is not usable",
-                    where=self.path,
-                    mend="check its features",
-                )
-            seen.add(video_id)
+        return self._state.pair_scores(checked_queries(query_vectors, self.width), self.places(video_ids))
 
     def _commit(self, change: Callable[[sqlite3.Connection], None]) -> None:
         try:

@@ -38,6 +38,12 @@ def new_collection() -> str:
     return f"dciml_{uuid.uuid4().hex}"
 
 
+def absolute_store(store: str) -> str:
+    """The same store, found from any folder: a file by its absolute path."""
+    uri = store.removeprefix(SCHEME)
+    return store if "://" in uri or uri == store else f"{SCHEME}{Path(uri).expanduser().absolute()}"
+
+
 def connect(store: str) -> Any:
     """A client for `milvus:FILE` or `milvus:http://HOST:PORT`; a token is read from the variable MILVUS_TOKEN.
 
@@ -54,7 +60,7 @@ def connect(store: str) -> Any:
             "the packages for Milvus are not installed", mend="pip install 'dciml[milvus]'"
         ) from error
     if "://" not in uri:
-        uri = str(Path(uri).expanduser().absolute())
+        uri = absolute_store(store).removeprefix(SCHEME)
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
     try:
         return MilvusClient(uri, token=os.environ.get(TOKEN_VARIABLE, ""))
