@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from plain_step import plain_terms
+from plain_step import plain_terms, plain_training_step
 
 from dciml.batching import Batch
 from dciml.config import parse_config
@@ -17,7 +17,7 @@ from dciml.models.dual import DualBranch
 from dciml.models.grounding import GroundingBranch
 from dciml.models.mutual import best_clip
 from dciml.models.retrieval import RetrievalBranch
-from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms
+from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 
 RETRIEVAL_TERMS = (
     "nce_clip", "nce_frame", "triplet_clip", "triplet_frame", "query_diversity",
@@ -27,18 +27,19 @@ GROUNDING_TERMS = (
     "reconstruct", "contrast_reference", "contrast_left", "contrast_right", "proposal_diversity",
     "explicit_to_grounding", "modulated_nll", "match_grounding",
 )  # fmt: skip
+TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[str, float]]
 SIDES = {"retrieval": RETRIEVAL_TERMS, "grounding": GROUNDING_TERMS}
 
 
-def make_step(layers: int, dtype: torch.dtype) -> Step:
-    """No dropout, all pathways on, margins so wide that every hinge is active."""
+def make_step(layers: int, dtype: torch.dtype, dropout: float = 0.0) -> Step:
+    """All pathways on, margins so wide that every hinge is active."""
     torch.manual_seed(0)
     retrieval = RetrievalBranch(
-        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=0.0
+        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=dropout
     )
     grounding = GroundingBranch(
         video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=layers, num_proposals=4,
-        num_positions=6, dropout=0.0,
+        num_positions=6, dropout=dropout,
     )  # fmt: skip
     config = parse_config(
         {
@@ -102,3 +103,45 @@ def test_every_term_and_gradient_equals_the_plain_path(
             scale = max(float(right.abs().max()), 1e-3 * largest)
             worst: Any = (left - right).abs().max() / scale
             assert worst < 1e-4, f"{term}: the gradient of {name} is off by {worst:.1e} of its size"
+
+
+def curve(path: TrainingStep, batch: Batch, seed: int, dropout: float, steps: int) -> dict[str, torch.Tensor]:
+    """Each loss over a short run on one batch."""
+    step = make_step(2, torch.float32, dropout)
+    torch.manual_seed(seed)
+    for parameter in step.model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        side: torch.optim.AdamW([p for _, p in step.model.side(side)], lr=3e-3) for side in SIDES
+    }
+    generator = torch.Generator().manual_seed(seed)
+    rows = [path(replace(step, generator=generator), batch, optimizers) for _ in range(steps)]
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+
+def test_short_run_without_dropout_has_the_curve_of_the_plain_path(batch_of: Callable[..., Batch]) -> None:
+    batch = batch_of((2, 1, 3, 1))
+    fast, plain = (curve(path, batch, 0, 0.0, steps=8) for path in (training_step, plain_training_step))
+    for name, values in fast.items():
+        torch.testing.assert_close(values, plain[name], atol=1e-3, rtol=5e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_short_runs_with_dropout_have_the_curve_of_the_plain_path_within_noise(
+    batch_of: Callable[..., Batch],
+) -> None:
+    """Three seeds each; the paths draw different dropout. Means of the last steps, against what seeds differ by."""
+    batch, seeds, steps = batch_of((2, 1, 3, 1)), (1, 2, 3), 30
+    fast, plain = (
+        [curve(path, batch, seed, 0.2, steps) for seed in seeds]
+        for path in (training_step, plain_training_step)
+    )
+    for name in fast[0]:
+        left, right = (torch.stack([run[name][-10:].mean() for run in runs]) for runs in (fast, plain))
+        noise = float((left.var() / 3 + right.var() / 3).sqrt())
+        assert abs(float(left.mean() - right.mean())) < 4 * noise + 0.03 * float(right.mean().abs()), name
+        begin = torch.stack([run[name][0] for run in plain]).mean()
+        if name in ("contrast_reference", "contrast_left"):
+            assert float(right.mean()) < 0.9 * float(begin), (
+                f"{name} does not fall, so the curves say nothing"
+            )
