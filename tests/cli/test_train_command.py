@@ -96,7 +96,7 @@ def test_process_asked_to_stop_saves_says_so_and_goes_on_later(config: Path, tmp
     out = tmp_path / "out"
     command = [sys.executable, "-m", "dciml", "train", str(config), "--out", str(out), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    long = ["--set", "training.epochs=15"]
+    long = ["--set", "training.epochs=8"]
     process = subprocess.Popen(
         [*command, *long], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -118,4 +118,4 @@ def test_process_asked_to_stop_saves_says_so_and_goes_on_later(config: Path, tmp
     result = RUNNER.invoke(app, ["train", str(config), "--out", str(out), "--quiet", *long, "--resume"])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"model: {out}\n"
-    assert json.loads(load_tensors(out / CHECKPOINT_FILE)[1]["progress"])["epoch"] == 15
+    assert json.loads(load_tensors(out / CHECKPOINT_FILE)[1]["progress"])["epoch"] == 8

@@ -167,7 +167,7 @@ def test_best_clip_is_in_the_paired_video(batch: Batch) -> None:
         torch.testing.assert_close(clip.feature[i], output.clips[owner, best])
 
 
-@pytest.mark.parametrize("mode", ["alternating", "joint"])
+@pytest.mark.parametrize("mode", ["alternating", pytest.param("joint", marks=pytest.mark.slow)])
 def test_one_batch_can_be_overfitted(batch_of: Callable[..., Batch], mode: str) -> None:
     model = make_model()
     config = settings(

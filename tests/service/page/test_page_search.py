@@ -99,6 +99,7 @@ def test_the_address_can_be_shared(visit: Callable[..., Any]) -> None:
     assert other.page.text_content("#player .facts") == visitor.page.text_content("#player .facts")
 
 
+@pytest.mark.slow
 def test_back_and_forward_lead_through_the_states(visit: Callable[..., Any]) -> None:
     visitor = visit()
     page = visitor.page
@@ -189,6 +190,7 @@ def test_names_and_sentences_are_text_and_never_html(visit: Callable[..., Any], 
     assert visitor.page.locator("main img[src=x], main script").count() == 0
 
 
+@pytest.mark.slow
 def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[..., Any]) -> None:
     visitor = visit(viewport={"width": 360, "height": 740}, has_touch=True)
     page = visitor.page
