@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dciml.cli.options import DeviceOption, IndexArgument, MovedModelOption, MovedStoreOption
+
 if TYPE_CHECKING:
     from dciml.build import Model
     from dciml.index import ClipIndex
 
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
 FeaturesArgument = Annotated[Path, typer.Argument(help="Feature store, or data folder.")]
-IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 VideoIdsArgument = Annotated[list[str], typer.Argument(help="Ids of the videos to take out.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist yet.")]
 SplitOption = Annotated[
@@ -24,10 +25,6 @@ SplitOption = Annotated[
 TagOption = Annotated[
     list[str] | None, typer.Option("--tag", help="Tag for these videos, to filter by; may be repeated.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-MovedModelOption = Annotated[
-    Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
-]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -35,10 +32,6 @@ StoreOption = Annotated[
         help="Keep the vectors in Milvus: milvus:FILE.db (Milvus Lite) or milvus:http://HOST:19530 (a server or "
         "cluster; its token is read from MILVUS_TOKEN). Default: in the index folder.",
     ),
-]
-MovedStoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
 ]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Also replace videos whose features have changed since.")

@@ -9,24 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dciml.cli.options import (
+    DeviceOption,
+    IndexArgument,
+    MovedFeaturesOption,
+    MovedModelOption,
+    MovedStoreOption,
+)
+
 if TYPE_CHECKING:
     from dciml.index import ClipIndex, VideoFilter
     from dciml.search.compose import Answer
     from dciml.types import SearchHit
 
-IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-MovedModelOption = Annotated[
-    Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
-]
-MovedFeaturesOption = Annotated[
-    Path | None, typer.Option("--features", help="The index's feature store, if it has moved.")
-]
-MovedStoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
-]
 HitsOption = Annotated[int, typer.Option("-k", min=1, help="How many moments.")]
 VideoOption = Annotated[
     list[str] | None, typer.Option("--video", help="Search in this video only; may be repeated.")

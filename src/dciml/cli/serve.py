@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
+from dciml.cli.options import (
+    DeviceOption,
+    IndexArgument,
+    MovedFeaturesOption,
+    MovedModelOption,
+    MovedStoreOption,
+)
+
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")]
 OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
@@ -43,17 +50,6 @@ AddedOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--search-threads", min=1, help="Searches at the same time; one a core if left out."),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-MovedModelOption = Annotated[
-    Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
-]
-MovedFeaturesOption = Annotated[
-    Path | None, typer.Option("--features", help="The index's feature store, if it has moved.")
-]
-MovedStoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
 ]
 
 
