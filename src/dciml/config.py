@@ -69,6 +69,17 @@ class RetrievalConfig(Settings):
         "encoder whose sentence vectors share the space of the video rows",
     )
     margin: float = Field(0.2, ge=0, description="triplet, in cosine")
+    nce_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="InfoNCE reads cosines divided by this; null: products that are not normalised, as published",
+    )
+    clip_pool_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="in cosine, of the soft maximum over a video's clips in the losses, so that every clip learns; "
+        "null: the best clip alone, as published",
+    )
     hard_negatives_from_epoch: int = Field(20, ge=0)
     hard_pool_size: int = Field(22, ge=1)
     diversity_alpha: float = 32.0

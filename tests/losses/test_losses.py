@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from dciml.losses.grounding import proposal_diversity
 from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match, span_on_clips
-from dciml.losses.retrieval import info_nce, query_diversity, triplet
+from dciml.losses.retrieval import info_nce, query_diversity, retrieval_losses, triplet
 from dciml.models.packing import Packing
 from dciml.models.word_loss import word_nll
-from dciml.outputs import Proposals
+from dciml.outputs import Proposals, RetrievalOutput
 
 OWNER = torch.tensor([0, 0, 1, 2])
 
@@ -69,6 +69,54 @@ def test_query_diversity_equals_the_slow_definition() -> None:
         )
         expected += math.log(1 + inner) / 4
     assert query_diversity(q, OWNER, alpha=4.0, delta=0.2).item() == pytest.approx(expected, rel=1e-4)
+
+
+def retrieval_output() -> RetrievalOutput:
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((4, 6), (3, 5, 6), (3, 6))
+    query, clips, frames = (5 * torch.randn(shape, generator=generator) for shape in shapes)
+    return RetrievalOutput(query, clips.requires_grad_(), frames, OWNER)
+
+
+def losses_of(output: RetrievalOutput, **settings: float) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return retrieval_losses(output, margin=0.2, hard_pool_size=None, generator=generator, **settings)
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (a @ b / (a.norm() * b.norm())).item()
+
+
+def test_info_nce_reads_products_or_cosines_over_a_temperature() -> None:
+    o = retrieval_output()
+    products = [[max((q @ c).item() for c in video) for video in o.clips] for q in o.query]
+    cosines = [[max(cosine(q, c) for c in video) for video in o.clips] for q in o.query]
+    published, normalised = losses_of(o), losses_of(o, nce_temperature=0.07)
+    assert published["nce_clip"].item() == pytest.approx(
+        info_nce(torch.tensor(products), OWNER).item(), rel=1e-5
+    )
+    assert normalised["nce_clip"].item() == pytest.approx(
+        info_nce(torch.tensor(cosines) / 0.07, OWNER).item(), rel=1e-5
+    )
+    frames = torch.tensor([[cosine(q, f) for f in o.frames] for q in o.query])
+    assert normalised["nce_frame"].item() == pytest.approx(info_nce(frames / 0.07, OWNER).item(), rel=1e-5)
+
+
+def test_a_soft_maximum_teaches_every_clip_and_a_maximum_one_a_query_and_video() -> None:
+    best, every = (clips_with_gradient(temperature) for temperature in (None, 0.1))
+    assert best == sum(
+        len({int((video @ q / video.norm(dim=-1)).argmax()) for q in retrieval_output().query})
+        for video in retrieval_output().clips.detach()
+    )
+    assert every == 15
+
+
+def clips_with_gradient(temperature: float | None) -> int:
+    output = retrieval_output()
+    settings = {} if temperature is None else {"clip_pool_temperature": temperature}
+    torch.autograd.backward(losses_of(output, nce_temperature=0.07, **settings)["nce_clip"])
+    assert output.clips.grad is not None
+    return int((output.clips.grad.abs().sum(dim=-1) > 0).sum())
 
 
 def test_word_nll_equals_the_slow_definition() -> None:

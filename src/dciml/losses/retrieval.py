@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from dciml.losses.soft_max_pool import soft_max_pool
 from dciml.outputs import RetrievalOutput
 
 
@@ -105,17 +106,43 @@ def query_diversity(
 
 
 def retrieval_losses(
-    output: RetrievalOutput, *, margin: float, hard_pool_size: int | None, generator: torch.Generator
+    output: RetrievalOutput,
+    *,
+    margin: float,
+    hard_pool_size: int | None,
+    generator: torch.Generator,
+    nce_temperature: float | None = None,
+    clip_pool_temperature: float | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of METHOD §2 that every batch has, by name; each at the clip scale and at the frame scale."""
+    """The losses of METHOD §2 that every batch has, by name; each at the clip scale and at the frame scale.
+
+    Args:
+        nce_temperature: InfoNCE reads cosines divided by this; None: products that are not normalised, as published.
+        clip_pool_temperature: a query meets a video by the soft maximum of its cosines with the clips, so that every
+            clip learns; None: by its best clip, as published.
+    """
     own = output.video_of_query
     query = F.normalize(output.query, dim=-1)
-    clip_cosine = clip_products(query, F.normalize(output.clips, dim=-1))
+    clip_cosine = _best_clip(query, F.normalize(output.clips, dim=-1), clip_pool_temperature)
     frame_cosine = query @ F.normalize(output.frames, dim=-1).t()
+    if nce_temperature is None:
+        nce_clip, nce_frame = clip_products(output.query, output.clips), output.query @ output.frames.t()
+    else:
+        nce_clip, nce_frame = clip_cosine / nce_temperature, frame_cosine / nce_temperature
     hinge = {"margin": margin, "hard_pool_size": hard_pool_size, "generator": generator}
     return {
-        "nce_clip": info_nce(clip_products(output.query, output.clips), own),
-        "nce_frame": info_nce(output.query @ output.frames.t(), own),
+        "nce_clip": info_nce(nce_clip, own),
+        "nce_frame": info_nce(nce_frame, own),
         "triplet_clip": triplet(clip_cosine, own, **hinge),  # type: ignore[arg-type]
         "triplet_frame": triplet(frame_cosine, own, **hinge),  # type: ignore[arg-type]
     }
+
+
+def _best_clip(
+    query: Float[Tensor, "queries hidden"],
+    clips: Float[Tensor, "videos clips hidden"],
+    temperature: float | None,
+) -> Tensor:
+    if temperature is None:
+        return clip_products(query, clips)
+    return soft_max_pool(torch.einsum("qd,vcd->qvc", query, clips).float(), temperature)

@@ -85,6 +85,8 @@ def retrieval_terms(
         margin=settings.margin,
         hard_pool_size=hard_pool_size(step.config, step.epoch),
         generator=step.generator,
+        nce_temperature=settings.nce_temperature,
+        clip_pool_temperature=settings.clip_pool_temperature,
     )
     if step.wants("query_diversity"):
         terms["query_diversity"] = query_diversity(
