@@ -63,7 +63,7 @@ def one_run(arguments: argparse.Namespace, variant: str, seed: int) -> Report:
     train(config, folder, resume=folder.exists(), quiet=True)
     trained = time.monotonic()
     model = load_model(folder)
-    options = EvaluateOptions(run=variant, num_queries=arguments.queries)
+    options = EvaluateOptions(run=variant, num_queries=arguments.queries, windows=model.windows)
     report = evaluate(model.engine, DataFolder.open(arguments.data), "test", config.answer, options=options)
     report.write(folder / "report.json")
     print(

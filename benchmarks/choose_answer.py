@@ -92,7 +92,7 @@ def main() -> None:
     task = held_out_task(data, config.data.validation_fraction, config.seed, arguments.queries)
     base = AnswerConfig()
     with tempfile.TemporaryDirectory() as folder:
-        clips = engine.fused_clips(task.store, task.video_ids)
+        clips = task.fused_clips(engine)
         searcher = Searcher(
             engine, index_corpus(engine, task, clips, Path(folder) / "index"), task.store, base
         )

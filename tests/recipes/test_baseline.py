@@ -12,11 +12,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from dciml.build import windows_for
 from dciml.cli import baseline as commands
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.base import EncodedSentence
+from dciml.features.long_videos import WindowRule
 from dciml.features.pooling import l2_normalize
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary, tokenize
@@ -173,6 +175,10 @@ def test_loaded_engine_answers_alike_and_has_the_folder_s_fingerprint(
         one.embed_queries(["?"])
     with pytest.raises(DataError, match="nowhere"):
         one.fused_clips(data.store, ["nowhere"])
+
+
+def test_the_folder_tells_how_an_index_splits_longer_videos(trained: Path) -> None:
+    assert windows_for(trained) == WindowRule(32.0, 16.0)
 
 
 def test_sentence_of_unknown_words_is_legal_in_search(trained: Path) -> None:

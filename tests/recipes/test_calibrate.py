@@ -134,14 +134,16 @@ def test_long_video_scores_as_its_best_window(data: DataFolder) -> None:
     np.testing.assert_allclose(windowed.reference, whole.reference, atol=1e-4)
 
 
+@pytest.mark.parametrize("windows", [None, WindowRule(4.0, 0.0)], ids=["whole", "windows"])
 def test_stated_confidence_is_what_search_says_with_the_video_taken_out(
-    data: DataFolder, tmp_path: Path
+    data: DataFolder, tmp_path: Path, windows: WindowRule | None
 ) -> None:
-    engine, task = NoisyEngine(), make_task(data, "test")
-    calibration = fit(engine, KnownPairs.of_split(data, "train"))
+    engine, task = NoisyEngine(), make_task(data, "test", windows=windows)
+    calibration = fit(engine, KnownPairs.of_split(data, "train"), windows)
     answer = AnswerConfig(candidates="windows", min_confidence=0.5)
     found = nothing_found(engine, task, calibration, answer, Bootstrap(task.queries, 50))
-    index = index_corpus(engine, task, engine.fused_clips(task.store, task.video_ids), tmp_path / "index")  # type: ignore[arg-type]
+    index = index_corpus(engine, task, task.fused_clips(engine), tmp_path / "index")
+    assert len(index) == 30 if windows is None else 60
     searcher = Searcher(engine, index, task.store, answer, calibration)
     wrongly = missed = 0
     for query in task.queries:

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,16 +11,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dciml.build import Model
 from dciml.cli.evaluate import register
 from dciml.config import AnswerConfig
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.errors import DataError
+from dciml.features.long_videos import WindowRule
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.metrics.video_retrieval import score_blocks
-from dciml.recipes.answers import index_corpus
 from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
 from dciml.recipes.headlines import headlines
+from dciml.recipes.index import build_index
 from dciml.recipes.report import read_report
 from dciml.search.engine import Grounding
 from dciml.search.searcher import Searcher
@@ -28,6 +30,7 @@ from dciml.types import Query, Video
 
 WIDTH, CLIPS, PROPOSALS, VIDEOS = 24, 8, 10, 12
 SECONDS = 40.0
+LONG, RULE = "v03", WindowRule(40.0, 20.0)
 ANSWER = AnswerConfig(nms_iou=None, reconstruction_weight=1.0)
 
 
@@ -75,25 +78,42 @@ def topic_of(sentence: str) -> int:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
-    """Twelve videos with two topics each, one of ten seconds and one of five; each topic is a query."""
+    return planted(tmp_path_factory.mktemp("evaluate") / "planted")
+
+
+@pytest.fixture(scope="module")
+def long_data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """The same with a last video of four times the length, its topics late in it."""
+    return planted(tmp_path_factory.mktemp("evaluate") / "planted", {LONG: 100})
+
+
+def planted(folder: Path, later: Mapping[str, int] | None = None) -> DataFolder:
+    """Twelve videos with two topics each, one of ten seconds and one of five; each topic is a query.
+
+    Args:
+        later: videos that are four times as long, and by how much their topics come later.
+    """
     rng = np.random.default_rng(0)
     rows, queries = {}, []
     for number in range(VIDEOS):
-        name, table = f"v{number:02d}", 0.05 * rng.standard_normal((40, WIDTH))
+        name = f"v{number:02d}"
+        shift = (later or {}).get(name)
+        table = 0.05 * rng.standard_normal((40 if shift is None else 160, WIDTH))
         for topic, start, end in ((2 * number, 5, 15), (2 * number + 1, 25, 30)):
-            table[start:end, topic] = 1.0
-            moments = ((float(start), float(end)),)
-            queries.append(Query(f"q{topic:02d}", name, f"topic {topic}", moments))
+            span = (start + (shift or 0), end + (shift or 0))
+            table[slice(*span), topic] = 1.0
+            queries.append(
+                Query(f"q{topic:02d}", name, f"topic {topic}", ((float(span[0]), float(span[1])),))
+            )
         rows[name] = table
     queries.append(Query("q99", "v00", "topic 0"))  # without a moment
-    videos = [Video(name, SECONDS, "test") for name in rows]
+    videos = [Video(name, float(len(table)), "test") for name, table in rows.items()]
 
     def build_store(path: Path) -> None:
         with FeatureStoreWriter(path, StoreManifest("planted", WIDTH, 1.0), commit_every=99) as writer:
             for name, table in rows.items():
-                writer.append(name, table, SECONDS)
+                writer.append(name, table, float(len(table)))
 
-    folder = tmp_path_factory.mktemp("evaluate") / "planted"
     notes = {"clipped_moments": {"test": 3, "train": 9}, "dropped_moments": {"test": 0}}
     return write_data_folder(folder, "planted", {"test": queries}, videos, build_store, notes=notes)
 
@@ -145,28 +165,64 @@ def test_oracle_and_blind_rows_agree_across_protocols(data: DataFolder) -> None:
     assert svmr["blind spans"]["mIoU"].value == pytest.approx(100 * (10 / 40 + 5 / 40) / 2)
 
 
-def test_scored_hits_equal_those_of_search(data: DataFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("corpus", "windows"), [("data", None), ("long_data", RULE)])
+def test_scored_hits_equal_those_of_search(
+    corpus: str, windows: WindowRule | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of the whole corpus and of each true video, from an index as `dciml index` makes it; long videos too."""
+    data: DataFolder = request.getfixturevalue(corpus)
     engine, file = PlantedEngine(noise=0.6), tmp_path / "submission.json"
-    report = evaluate(engine, data, "test", ANSWER, options=EvaluateOptions(submission=file, batch_size=7))
+    options = EvaluateOptions(submission=file, batch_size=7, windows=windows)
+    report = evaluate(engine, data, "test", ANSWER, options=options)
     content = json.loads(file.read_text(encoding="utf-8"))
     names = {number: name for name, number in content["video2idx"].items()}
-    task = make_task(data, "test")
-    index = index_corpus(engine, task, engine.fused_clips(data.store, task.video_ids), tmp_path / "index")
+    model = Model(tmp_path, "fake", engine, ANSWER, "planted", windows=windows)
+    index = build_index(model, data.path, tmp_path / "index")
+    assert len(index) == VIDEOS + (6 if windows else 0)  # the long one has seven windows
     searcher = Searcher(engine, index, data.store, ANSWER)
     assert len(content["VCMR"]) == report.num_queries
-    for entry in content["VCMR"]:
-        (hits,) = searcher.search_batch([entry["desc"]], 100)
-        scored = [(names[number], start, end) for number, start, end, _ in entry["predictions"]]
-        assert scored == [(hit.video_id, hit.start_seconds, hit.end_seconds) for hit in hits]
+    assert len(content["SVMR"]) == report.num_queries_with_moments
+    own = {query.query_id: [query.video_id] for query in data.queries("test")}
+    for task in ("VCMR", "SVMR"):
+        for entry in content[task]:
+            within = None if task == "VCMR" else own[entry["desc_id"]]
+            hits = searcher.search(entry["desc"], 100, within)
+            scored = [(names[number], start, end) for number, start, end, _ in entry["predictions"]]
+            assert scored == [(hit.video_id, hit.start_seconds, hit.end_seconds) for hit in hits]
 
 
+def test_a_long_video_is_found_and_grounded_in_its_own_time(long_data: DataFolder, tmp_path: Path) -> None:
+    options = EvaluateOptions(windows=RULE, submission=tmp_path / "submission.json")
+    report = evaluate(PlantedEngine(), long_data, "test", ANSWER, options=options)
+    assert report.value("VR", "model", "R@1") == 100.0
+    assert (
+        "1 videos are longer than 60 s: searched in windows of 40 s, as in an index, and scored in the time of the "
+        "whole video." in report.notes
+    )
+    content = json.loads((tmp_path / "submission.json").read_text(encoding="utf-8"))
+    late = next(entry for entry in content["SVMR"] if entry["desc_id"] == "q06")
+    assert slow_iou(late["predictions"][0][1:3], (105, 115)) > 0.6
+    # The engine's own first proposal is right for half of the topics, those of the long video among them.
+    assert report.value("SVMR", "proposals by reconstruction", "R@1, IoU=0.7") >= 50.0
+    whole = evaluate(PlantedEngine(), long_data, "test", ANSWER)
+    assert report.value("SVMR", "model", "mIoU") > whole.value("SVMR", "model", "mIoU")
+    assert all("windows" not in note for note in whole.notes)
+
+
+@pytest.mark.parametrize(("corpus", "windows"), [("data", None), ("long_data", RULE)])
 def test_an_independent_scorer_reads_the_submission_and_finds_the_same(
-    data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: str,
+    windows: WindowRule | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    data: DataFolder = request.getfixturevalue(corpus)
     # Blocks of four queries, so that positions in a block and in the whole differ.
     monkeypatch.setattr("dciml.recipes.answers.score_blocks", partial(score_blocks, max_products=4 * CLIPS))
     file = tmp_path / "submission.json"
-    report = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=EvaluateOptions(submission=file))
+    options = EvaluateOptions(submission=file, windows=windows)
+    report = evaluate(PlantedEngine(0.6), data, "test", ANSWER, options=options)
     content = json.loads(file.read_text(encoding="utf-8"))
     queries = {query.query_id: query for query in data.queries("test")}
     for k in (1, 5, 10, 100):
@@ -290,15 +346,9 @@ def test_an_unknown_split_is_a_user_error(data: DataFolder) -> None:
 def test_the_command_prints_tables_and_headlines_and_writes_both_files(
     data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Loaded:
-        engine, answer = PlantedEngine(), ANSWER
-        calibration = None
-
-        def check_store(self, store: FeatureStore) -> None:
-            assert store.manifest.encoder == "planted"
-
+    loaded = Model(tmp_path, "fake", PlantedEngine(), ANSWER, "planted")
     asked = []
-    monkeypatch.setattr("dciml.build.load_model", lambda folder, device: asked.append(folder) or Loaded())
+    monkeypatch.setattr("dciml.build.load_model", lambda folder, device: asked.append(folder) or loaded)
     app = typer.Typer()
     register(app)
     files = ["--json", str(tmp_path / "r.json"), "--submission", str(tmp_path / "s.json")]

@@ -71,7 +71,7 @@ def _report(model: Path, data: DataFolder, split: str, device: str) -> None:
     loaded = load_model(model, device)
     loaded.check_store(data.store)
     assert loaded.calibration is not None
-    task = make_task(data, split)
+    task = make_task(data, split, windows=loaded.windows)
     found = nothing_found(loaded.engine, task, loaded.calibration, loaded.answer, Bootstrap(task.queries))
     console = wide(Console())
     _print_bins("There is such a video", found.answers, console)

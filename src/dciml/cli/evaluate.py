@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dciml.cli.options import WindowOption, with_windows
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,6 +63,7 @@ def evaluate(
     device: DeviceOption = "cpu",
     queries: QueriesOption = None,
     beside: BesideOption = None,
+    window_seconds: WindowOption = None,
 ) -> None:
     """Measure a model: video retrieval, grounding, and both together, beside rows that know less."""
     from rich.console import Console
@@ -71,7 +74,7 @@ def evaluate(
     from dciml.recipes.evaluate import evaluate as run
     from dciml.recipes.zero_shot import zero_shot_engine
 
-    loaded, folder = load_model(model, device), DataFolder.open(data)
+    loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
     loaded.check_store(folder.store)
     options = EvaluateOptions(
         run=model.resolve().name,
@@ -79,6 +82,7 @@ def evaluate(
         submission=submission,
         progress=True,
         calibration=loaded.calibration,
+        windows=loaded.windows,
     )
     zero_shot = zero_shot_engine(loaded.engine, folder.store)
     others: dict[str, Engine] = {"zero-shot": zero_shot} if zero_shot else {}

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dciml.cli.options import DeviceOption, IndexArgument, MovedModelOption, MovedStoreOption
+from dciml.cli.options import (
+    DeviceOption,
+    IndexArgument,
+    MovedModelOption,
+    MovedStoreOption,
+    WindowOption,
+    with_windows,
+)
 
 if TYPE_CHECKING:
-    from dciml.build import Model
     from dciml.index import ClipIndex
 
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
@@ -37,15 +43,6 @@ ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Also replace videos whose features have changed since.")
 ]
 TargetArgument = Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")]
-WindowOption = Annotated[
-    float | None,
-    typer.Option(
-        "--window-seconds",
-        min=0,
-        help="Videos longer than 1.5 times this are indexed as overlapping windows of this length; 0: never. "
-        "Default: the length of the longest video that the model was trained on.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +69,7 @@ def index(
     from dciml.build import load_model
     from dciml.recipes.index import build_index
 
-    loaded = _with_windows(load_model(model, device), window_seconds)
+    loaded = with_windows(load_model(model, device), window_seconds)
     with _progress() as report:
         built = build_index(
             loaded, features, out, split=split, tags=tag or (), store=store, on_progress=report
@@ -97,7 +94,7 @@ def index_add(
     from dciml.recipes.index import add_videos
 
     opened = ClipIndex.open(index, store=store)
-    loaded = _with_windows(load_model(model or opened.model_folder(), device), window_seconds)
+    loaded = with_windows(load_model(model or opened.model_folder(), device), window_seconds)
     with _progress() as report:
         added = add_videos(
             opened, loaded, features, split=split, tags=tag or (), replace=replace, on_progress=report
@@ -144,14 +141,6 @@ def index_backup(index: IndexArgument, target: TargetArgument) -> None:
 
     ClipIndex.open(index).back_up(target)
     typer.echo(f"{target}: {_videos_of(ClipIndex.open(target))}.")
-
-
-def _with_windows(model: Model, window_seconds: float | None) -> Model:
-    from dataclasses import replace
-
-    from dciml.features.long_videos import WindowRule
-
-    return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))
 
 
 def _videos_of(index: ClipIndex) -> str:

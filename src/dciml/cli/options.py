@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dciml.build import Model
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
@@ -19,3 +22,21 @@ MovedStoreOption = Annotated[
     str | None,
     typer.Option("--store", help="The database of the index's vectors, milvus:URI, if it has moved."),
 ]
+WindowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--window-seconds",
+        min=0,
+        help="Videos longer than 1.5 times this are seen as overlapping windows of this length; 0: never. "
+        "Default: the length of the longest video that the model was trained on.",
+    ),
+]
+
+
+def with_windows(model: Model, window_seconds: float | None) -> Model:
+    """The model with windows of the length that was asked for; None: with its own."""
+    from dataclasses import replace
+
+    from dciml.features.long_videos import WindowRule
+
+    return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dciml.config import AnswerConfig
+from dciml.features.long_videos import WindowedStore, WindowRule, parse_window, windows_of
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex, IndexOptions
 from dciml.metrics.corpus_moments import MAX_ANSWERS, strict
@@ -27,24 +28,63 @@ from dciml.types import Query, SearchHit
 NUM_FIRST_VIDEOS = 100
 SUPPRESSION_IOU = 0.5
 Clips = NDArray[np.float32]
+Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Task:
     """The queries of a split, ordered by id, and its corpus: every video of the split with its duration.
 
-    `num_all_queries` is how many the split has, of which `queries` may be a part.
+    `num_all_queries` is how many the split has, of which `queries` may be a part. `windows` says how long videos are
+    split, as in an index; None: never.
     """
 
     store: FeatureStore
     queries: tuple[Query, ...]
     durations_seconds: Mapping[str, float]
     num_all_queries: int
+    windows: WindowRule | None = None
 
     @cached_property
     def video_ids(self) -> tuple[str, ...]:
         """The corpus, ordered by id."""
         return tuple(sorted(self.durations_seconds))
+
+    @cached_property
+    def windowed_store(self) -> WindowedStore:
+        """The features of the videos and of the windows of long ones."""
+        return WindowedStore.of(self.store)
+
+    @cached_property
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """What an index holds of each video, in the order of `video_ids`: its own id, of a long one its windows."""
+        return {video_id: windows_of(self.store, video_id, self.windows) for video_id in self.video_ids}
+
+    @cached_property
+    def indexed_ids(self) -> tuple[str, ...]:
+        """All parts of all videos (P), those of a video one after another."""
+        return tuple(part for parts in self.parts.values() for part in parts)
+
+    @cached_property
+    def long_videos(self) -> frozenset[str]:
+        """The videos that are split."""
+        return frozenset(video_id for video_id, parts in self.parts.items() if parts != (video_id,))
+
+    def seconds_of_part(self, part: str) -> float:
+        """How long a video or a window is."""
+        return self.durations_seconds.get(part) or self.windowed_store.duration_seconds(part)
+
+    def fused_clips(self, engine: Engine) -> Clips:
+        """What an engine makes of each part, (P, S, D)."""
+        return engine.fused_clips(self.windowed_store, self.indexed_ids)
+
+    def of_videos(self, scores: Scores) -> Scores:
+        """Scores of parts (Q, P) → of videos (Q, V): a long video counts by its best window."""
+        if not self.long_videos:
+            return scores
+        firsts = np.cumsum([0, *(len(parts) for parts in self.parts.values())])[:-1]
+        best: Scores = np.maximum.reduceat(scores, firsts, axis=1)
+        return best
 
     @cached_property
     def moment_queries(self) -> tuple[Query, ...]:
@@ -54,12 +94,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Answers:
-    """All keyed by query id.
+    """All keyed by query id; videos are whole videos, and times are theirs.
 
     `video_ranks`: rank of the true video; `first_videos`: the best 100 videos. For queries with moments:
-    `proposals`: (P, 2) seconds in the true video in the engine's own order; `true_video_hits`: what search
-    answers in that video; `strict` and `strict_otherwise`: scores of the corpus-wide hits, in parts, as the
-    settings say and with the suppression of near-duplicates the other way round (`other_suppression`).
+    `proposals`: (P, 2) seconds in the true video in the engine's own order, of a long video those in its best window;
+    `true_video_hits`: what search answers in that video; `strict` and `strict_otherwise`: scores of the corpus-wide
+    hits, in parts, as the settings say and with the suppression of near-duplicates the other way round
+    (`other_suppression`).
     """
 
     video_ranks: dict[str, int] = field(default_factory=dict)
@@ -87,9 +128,9 @@ def ask(
     """
     answers = Answers()
     with tempfile.TemporaryDirectory(prefix="dciml-evaluate-") as folder:
-        clips = engine.fused_clips(task.store, task.video_ids)
+        clips = task.fused_clips(engine)
         index = index_corpus(engine, task, clips, Path(folder) / "index")
-        searcher = Searcher(engine, index, task.store, answer)
+        searcher = Searcher(engine, index, task.windowed_store, answer)
         _rank_videos(engine, task, clips, answers, submission)
         queries = task.queries if submission else task.moment_queries
         batches = [queries[start : start + batch_size] for start in range(0, len(queries), batch_size)]
@@ -99,7 +140,7 @@ def ask(
 
 
 def index_corpus(engine: Engine, task: Task, clips: Clips, folder: Path) -> ClipIndex:
-    """An index of the corpus in a new folder from the fused clips (V, S, D), searched exactly whatever its size."""
+    """An index of the corpus in a new folder from the fused clips (P, S, D), searched exactly whatever its size."""
     index = ClipIndex.create(
         folder,
         num_clips=engine.num_clips,
@@ -107,10 +148,9 @@ def index_corpus(engine: Engine, task: Task, clips: Clips, folder: Path) -> Clip
         fingerprint=engine.fingerprint,
         model_folder=folder,
         store_path=task.store.path,
-        options=IndexOptions(exact_videos=len(task.video_ids)),
+        options=IndexOptions(exact_videos=len(task.indexed_ids)),
     )
-    durations = [task.durations_seconds[video_id] for video_id in task.video_ids]
-    index.add(task.video_ids, clips, durations)
+    index.add(task.indexed_ids, clips, [task.seconds_of_part(part) for part in task.indexed_ids])
     return index
 
 
@@ -120,8 +160,8 @@ def _rank_videos(
     video_ids = task.video_ids
     column = {video_id: index for index, video_id in enumerate(video_ids)}
     vectors = engine.embed_queries([query.sentence for query in task.queries])
-    for chosen, scores in score_blocks(vectors, clips):
-        queries = task.queries[chosen]
+    for chosen, part_scores in score_blocks(vectors, clips):
+        queries, scores = task.queries[chosen], task.of_videos(part_scores)
         ranks = true_ranks(scores, [column[query.video_id] for query in queries])
         # Stable: of equal scores the smaller id comes first, so the same run gives the same file.
         order = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_FIRST_VIDEOS]
@@ -173,12 +213,25 @@ def _ask_true_videos(
     submission: Submission | None,
 ) -> None:
     """Ground in the true video: by the rule of search, and in the engine's own order."""
-    sentences, video_ids = [q.sentence for q in queries], [q.video_id for q in queries]
-    grounding = searcher.engine.ground(task.store, sentences, video_ids)
-    hits = searcher.ground_given(sentences, video_ids, grounding)
-    for query, spans_unit, own in zip(queries, grounding.spans_unit, hits, strict=True):
-        seconds = np.full(len(spans_unit), task.durations_seconds[query.video_id])
-        answers.proposals[query.query_id] = to_seconds(spans_unit, seconds)
-        answers.true_video_hits[query.query_id] = own[:MAX_ANSWERS]
+    sentences = [query.sentence for query in queries]
+    seen = [_best_part(searcher, task, query) for query in queries]
+    grounding = searcher.engine.ground(task.windowed_store, sentences, seen)
+    given = searcher.ground_given(sentences, seen, grounding)
+    for query, part, spans_unit, hits in zip(queries, seen, grounding.spans_unit, given, strict=True):
+        window = None if part == query.video_id else parse_window(part)
+        begin = 0.0 if window is None else window.start_seconds
+        seconds = np.full(len(spans_unit), task.seconds_of_part(part))
+        answers.proposals[query.query_id] = begin + to_seconds(spans_unit, seconds)
+        if window is not None:
+            hits = searcher.search(query.sentence, MAX_ANSWERS, [query.video_id])
+        answers.true_video_hits[query.query_id] = hits[:MAX_ANSWERS]
         if submission:
-            submission.add_hits("SVMR", query.query_id, own[:MAX_ANSWERS])
+            submission.add_hits("SVMR", query.query_id, hits[:MAX_ANSWERS])
+
+
+def _best_part(searcher: Searcher, task: Task, query: Query) -> str:
+    """The true video of a query; of a long one the window that fits the sentence best."""
+    if query.video_id not in task.long_videos:
+        return query.video_id
+    ((best,),) = searcher.match_videos([query.sentence], 1, [query.video_id])
+    return best.video_id

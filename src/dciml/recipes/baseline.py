@@ -18,9 +18,11 @@ from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.spaces import same_space
 from dciml.features.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
+from dciml.files import write_json
 from dciml.losses.retrieval import info_nce
 from dciml.losses.soft_max_pool import soft_max_pool
 from dciml.models.shared_space import SharedSpace, pad_words
+from dciml.recipes.run_record import lengths, made_with
 from dciml.search.baseline_engine import pooled_clips
 from dciml.types import TrainingPair
 
@@ -81,6 +83,7 @@ def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None
             mend="use a text encoder that belongs to the features, or the trained baseline shared-space",
         )
     card = _card("cosine", data, config, encoder, width)
+    _write_run(out, data, pairs)
     save_baseline(out, card, vocabulary, make_space(card))
     return out
 
@@ -127,8 +130,17 @@ def train_shared_space(
                 losses.append(float(loss.detach()))
             if report:
                 report(epoch + 1, float(np.mean(losses)))
+    _write_run(out, data, pairs)
     save_baseline(out, card, vocabulary, space)
     return out
+
+
+def _write_run(out: Path, data: DataFolder, pairs: Sequence[TrainingPair]) -> None:
+    """What the baseline was made from and with; its index splits videos that are longer than these."""
+    videos = list(dict.fromkeys(pair.video_id for pair in pairs))
+    made_from = {"data": str(data.path), "sentences": len(pairs), "videos": len(videos)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "run.json", made_with() | {"trained_on": made_from | lengths(data.store, videos)})
 
 
 def _loss(

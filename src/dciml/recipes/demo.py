@@ -103,7 +103,7 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
             "test",
             config.answer,
             others={"untrained": untrained.engine},
-            options=EvaluateOptions(run="demo", calibration=model.calibration),
+            options=EvaluateOptions(run="demo", calibration=model.calibration, windows=model.windows),
         )
         report.write(out / "report.json")
     with _stage(console, "index"):

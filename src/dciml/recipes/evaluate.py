@@ -17,6 +17,7 @@ import numpy as np
 from dciml.config import AnswerConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
+from dciml.features.long_videos import WHOLE_UP_TO, WindowRule
 from dciml.metrics.baselines import Chance, blind_spans, chance_recalls
 from dciml.metrics.corpus_moments import lenient, strict
 from dciml.metrics.grounding import moment_recalls
@@ -42,6 +43,7 @@ class EvaluateOptions:
     """How to evaluate. `num_queries` takes so many queries, drawn by a hash of their ids; None takes all.
 
     With the `calibration` of the engine, the report says how well "nothing found" and the stated confidence hold.
+    `windows` is how long videos are searched (`Model.windows`), in all rows; None: whole.
     """
 
     run: str = MODEL
@@ -52,6 +54,7 @@ class EvaluateOptions:
     progress: bool = False
     submission: Path | None = None
     calibration: Calibration | None = None
+    windows: WindowRule | None = None
 
 
 def evaluate(
@@ -73,7 +76,7 @@ def evaluate(
         DataError: the split is unknown or has no queries.
     """
     options = options or EvaluateOptions()
-    task = make_task(data, split, options.num_queries)
+    task = make_task(data, split, options.num_queries, options.windows)
     submission = Submission.of_corpus(task.durations_seconds) if options.submission else None
     asked = {MODEL: ask(engine, task, answer, options.batch_size, options.progress, submission)}
     for name, other in (others or {}).items():
@@ -103,15 +106,17 @@ def evaluate(
     )
 
 
-def make_task(data: DataFolder, split: str, num_queries: int | None = None) -> Task:
-    """The queries and the corpus of a split."""
+def make_task(
+    data: DataFolder, split: str, num_queries: int | None = None, windows: WindowRule | None = None
+) -> Task:
+    """The queries and the corpus of a split, its long videos split by a rule."""
     durations = {video.video_id: video.duration_seconds for video in data.videos(split)}
     every = data.queries(split)
     if not every:
         raise DataError(f"the split {split!r} has no queries", where=data.path, mend="choose another --split")
     chosen = every if num_queries is None else sorted(every, key=_hash)[:num_queries]
     queries = tuple(sorted(chosen, key=lambda query: query.query_id))
-    return Task(data.store, queries, durations, num_all_queries=len(every))
+    return Task(data.store, queries, durations, num_all_queries=len(every), windows=windows)
 
 
 def _video_table(task: Task, asked: Mapping[str, Answers], options: EvaluateOptions) -> Table:
@@ -252,6 +257,12 @@ def _notes(task: Task, options: EvaluateOptions) -> list[str]:
     without = len(task.queries) - len(task.moment_queries)
     if without:
         notes.append(f"{without} queries have no true moment and count for VR only.")
+    if task.windows and task.long_videos:
+        seconds = task.windows.window_seconds
+        notes.append(
+            f"{len(task.long_videos)} videos are longer than {WHOLE_UP_TO * seconds:g} s: searched in windows of "
+            f"{seconds:g} s, as in an index, and scored in the time of the whole video."
+        )
     draws = f"{options.num_resamples} draws, seed {options.seed}"
     notes.append(f"Intervals: 95 %, percentile bootstrap over videos, {draws}.")
     return notes

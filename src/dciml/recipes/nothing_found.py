@@ -71,10 +71,14 @@ def nothing_found(
 
 @dataclass(frozen=True)
 class _Asked:
-    """The queries (Q, D), the clips of the corpus (V, S, D), and the column of each query's video (Q,)."""
+    """The queries (Q, D), the clips of the corpus (P, S, D), and the column of each query's video (Q,).
+
+    `owner` (P,) is the column of the video that each part belongs to: itself, or the long video of a window.
+    """
 
     vectors: NDArray[np.float32]
     clips: NDArray[np.float32]
+    owner: NDArray[np.int64]
     own: NDArray[np.int64]
     num_found: int
 
@@ -83,22 +87,37 @@ class _Asked:
         column = {video_id: place for place, video_id in enumerate(task.video_ids)}
         own = np.array([column[query.video_id] for query in task.queries], dtype=np.int64)
         vectors = engine.embed_queries([query.sentence for query in task.queries])
-        return cls(vectors, engine.fused_clips(task.store, task.video_ids), own, num_found)
+        sizes = [len(parts) for parts in task.parts.values()]
+        owner = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+        return cls(vectors, task.fused_clips(engine), owner, own, num_found)
 
     def state(self, calibration: Calibration, size: int) -> Stated:
         """Ask in corpora of so many videos."""
         numbers = np.zeros((3, 2, len(self.own)))
-        rng = np.random.default_rng(SEED)
+        num_videos, rng = int(self.owner[-1]) + 1, np.random.default_rng(SEED)
         for block, scores in score_blocks(self.vectors, self.clips):
             for place, row in zip(range(block.start, block.stop), scores, strict=True):
-                for version, chosen in enumerate(_corpora(len(row), int(self.own[place]), size, rng)):
-                    found = chosen[np.argsort(-row[chosen], kind="stable")][: self.num_found]
-                    vector, best = self.vectors[place : place + 1], row[found][None]
-                    stated = calibration.probabilities(vector, best, len(chosen))
-                    if len(found):
-                        first, is_right = float(stated.videos[0, 0]), found[0] == self.own[place]
+                for version, chosen in enumerate(_corpora(num_videos, int(self.own[place]), size, rng)):
+                    videos, best = self._found(row, chosen)
+                    stated = calibration.probabilities(
+                        self.vectors[place : place + 1], best[None], len(chosen)
+                    )
+                    if len(videos):
+                        first, is_right = float(stated.videos[0, 0]), videos[0] == self.own[place]
                         numbers[:, version, place] = float(stated.present[0]), first, is_right
         return Stated(numbers[0], numbers[1], numbers[2] > 0)
+
+    def _found(
+        self, row: NDArray[np.float32], chosen: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The videos among `chosen` that search would look at, best first, and their scores; from those of parts."""
+        is_chosen = np.zeros(int(self.owner[-1]) + 1, dtype=bool)
+        is_chosen[chosen] = True
+        parts = np.flatnonzero(is_chosen[self.owner])
+        parts = parts[np.argsort(-row[parts], kind="stable")][: self.num_found]
+        _, firsts = np.unique(self.owner[parts], return_index=True)  # a long video counts by its best window
+        best = parts[np.sort(firsts)]
+        return self.owner[best], row[best]
 
 
 def _corpora(num_videos: int, own: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
