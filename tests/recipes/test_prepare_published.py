@@ -240,4 +240,20 @@ def test_own_table_and_features_without_lengths(tmp_path: Path) -> None:
     run(*arguments, "--rows-per-second", 2)  # four rows: 2 s
     folder = DataFolder.open(tmp_path / "d")
     assert [query.moments for query in folder.queries("train")] == [((0.5, 2.0),), ()]
-    assert (folder.store.video_ids, folder.store.duration_seconds("kitchen.mp4")) == (("kitchen.mp4",), 2.0)
+    # The features' own name, so that an index of them and one of the data folder have the same ids.
+    assert (folder.store.video_ids, folder.store.duration_seconds("kitchen")) == (("kitchen",), 2.0)
+    assert {query.video_id for query in folder.queries("train")} == {"kitchen"}
+
+
+def test_own_table_may_name_a_video_in_two_ways_but_not_two_videos_in_one(tmp_path: Path) -> None:
+    features = write_h5(tmp_path / "x.h5", ["kitchen", "v_hall"])
+    table = tmp_path / "mine.csv"
+    lines = ["video,sentence,duration", "kitchen.mp4,he drinks,2", "kitchen,she eats,", "hall,a dog runs,2"]
+    table.write_text("\n".join(lines))
+    arguments = ("records", "--split", f"train={table}", "--features", features)
+    run(*arguments, "--out", tmp_path / "d")
+    folder = DataFolder.open(tmp_path / "d")
+    assert [query.video_id for query in folder.queries("train")] == ["kitchen", "kitchen", "v_hall"]
+    table.write_text("\n".join([*lines, "kitchen.avi,a cat sleeps,2"]))
+    with pytest.raises(DataError, match=r"mine\.csv, line 2, .*'kitchen\.mp4' has no features"):
+        run(*arguments, "--out", tmp_path / "e")

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,15 @@ class QueryFile:
     num_dropped_moments: int = 0
     durations: Mapping[str, float] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
+
+    def renamed(self, names: Mapping[str, str]) -> QueryFile:
+        """The same with other names for some videos; a video that has two names by now keeps its longer duration."""
+        queries = tuple(replace(q, video_id=names.get(q.video_id, q.video_id)) for q in self.queries)
+        durations: dict[str, float] = {}
+        for video_id, seconds in self.durations.items():
+            name = names.get(video_id, video_id)
+            durations[name] = max(seconds, durations.get(name, seconds))
+        return replace(self, queries=queries, durations=durations)
 
 
 def read_queries(

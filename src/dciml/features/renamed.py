@@ -55,21 +55,26 @@ class RenamedSource:
         return self._old_names.get(video_id, video_id)
 
 
-def with_names_of(source: FeatureSource, wanted: Collection[str]) -> FeatureSource:
-    """The source under the names that annotations use, where only an ending or ActivityNet's `v_` differs.
+def names_in(source: FeatureSource, wanted: Collection[str]) -> dict[str, str]:
+    """For names that annotations use and the source does not have, the one name of the source that is meant.
 
-    A video is renamed only where its annotated name is not in the source and exactly one of the forms without the
-    media ending, or with or without `v_`, is, and no annotation uses that form for another video.
+    That is one where only the media ending or ActivityNet's `v_` differs. A name has none where several would do, or
+    where another annotated name (`a.mp4`, `a.avi`) would have the same.
     """
-    have, names = frozenset(source.video_ids), frozenset(wanted)
-    old_names: dict[str, str] = {}
-    for name in names - have:
-        found = [form for form in _forms(name) if form in have and form not in names]
+    have = frozenset(source.video_ids)
+    own_names: dict[str, str] = {}
+    for name in frozenset(wanted) - have:
+        found = [form for form in _forms(name) if form in have]
         if len(found) == 1:
-            old_names[name] = found[0]
-    uses = Counter(old_names.values())
-    unique = {new: old for new, old in old_names.items() if uses[old] == 1}
-    return RenamedSource(source, unique) if unique else source
+            own_names[name] = found[0]
+    uses = Counter(own_names.values())
+    return {name: own for name, own in own_names.items() if uses[own] == 1}
+
+
+def with_names_of(source: FeatureSource, wanted: Collection[str]) -> FeatureSource:
+    """The source under the names that annotations use, see `names_in`; names that are in use already stay."""
+    old_names = {new: old for new, old in names_in(source, wanted).items() if old not in wanted}
+    return RenamedSource(source, old_names) if old_names else source
 
 
 def _forms(name: str) -> set[str]:

@@ -16,7 +16,7 @@ from dciml.datasets.moments import BadMoments, PastEnd
 from dciml.datasets.published import Counts
 from dciml.datasets.records import QueryFile, read_queries, same_duration
 from dciml.errors import DataError, Where
-from dciml.features.renamed import with_names_of
+from dciml.features.renamed import names_in
 from dciml.features.source import FeatureSource, open_features, unknown_duration, write_store
 from dciml.types import Query, Video
 
@@ -99,15 +99,16 @@ def prepare_records(
 ) -> ImportSummary:
     """Import one's own sentences, a file for each split: a table (`.csv`, `.tsv`) or JSON lines.
 
-    The corpus of a split is the videos that its queries name.
+    The corpus of a split is the videos that its queries name. A video keeps the name that its features have, also where
+    a table gives it the ending of its file: the data folder, the feature store and an index of either agree.
     """
     source = open_features(features, name, options.encoder, options.rows_per_second)
     # Once for the names alone: what a moment must fit into is known only when the features are found.
     files_read = (_reader(path)(path, bad_moments="drop") for path in files.values())
-    source = with_names_of(source, [query.video_id for file in files_read for query in file.queries])
+    names = names_in(source, [query.video_id for file in files_read for query in file.queries])
     inputs = {
         split: SplitInput(path, file, _asked_videos(file))
-        for split, path, file in _read_own(files, source, options)
+        for split, path, file in _read_own(files, source, options, names)
     }
     return assemble(out, name, inputs, source, options)
 
@@ -127,18 +128,34 @@ def _reader(path: Path) -> _Reader:
 
 
 def _read_own(
-    files: Mapping[str, Path], source: FeatureSource, options: ImportOptions
+    files: Mapping[str, Path],
+    source: FeatureSource,
+    options: ImportOptions,
+    names: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Path, QueryFile]]:
+    """Read the splits; `names` gives those of the source for videos that the files call otherwise."""
+    names = names or {}
     durations = dict(source.durations)
     for split, path in files.items():
-        read = _reader(path)
+        read = partial(_read_renamed, path, names)
         if source.rows_per_second:
-            stated = read(path, durations, bad_moments="drop")
+            stated = read(durations, bad_moments="drop")
             unknown = set(_asked_videos(stated)) - stated.durations.keys() - durations.keys()
             durations |= {v: _estimated_seconds(v, source) for v in unknown & set(source.video_ids)}
-        file = read(path, durations, options.past_end, options.bad_moments)
+        file = read(durations, options.past_end, options.bad_moments)
         durations = {**file.durations, **durations}
         yield split, path, file
+
+
+def _read_renamed(
+    path: Path,
+    names: Mapping[str, str],
+    durations: Mapping[str, float],
+    past_end: PastEnd = "clip",
+    bad_moments: BadMoments = "refuse",
+) -> QueryFile:
+    theirs = {name: durations[own] for name, own in names.items() if own in durations}
+    return _reader(path)(path, {**durations, **theirs}, past_end, bad_moments).renamed(names)
 
 
 def _estimated_seconds(video_id: str, source: FeatureSource) -> float:
