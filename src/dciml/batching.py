@@ -30,6 +30,11 @@ class VideoBatch:
         """The same on another device."""
         return _moved(self, device)
 
+    def at(self, places: Int[Tensor, "chosen"]) -> VideoBatch:
+        """The videos at these places."""
+        chosen = (self.clips[places], self.frames[places], self.frame_mask[places])
+        return VideoBatch(tuple(self.video_ids[i] for i in places.tolist()), *chosen)
+
 
 @dataclass(frozen=True)
 class QueryBatch:
@@ -51,6 +56,12 @@ class QueryBatch:
         """The same on another device."""
         return _moved(self, device)
 
+    def at(self, places: Int[Tensor, "chosen"]) -> QueryBatch:
+        """The sentences at these places; one may come again."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen = {name: value[places] for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, query_ids=tuple(self.query_ids[i] for i in places.tolist()), **chosen)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,6 +74,11 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         return Batch(self.videos.to(device), self.queries.to(device), self.video_of_query.to(device))
+
+    def at(self, places: Int[Tensor, "chosen"]) -> Batch:
+        """The sentences at these places with their own videos alone."""
+        videos, owner = torch.unique(self.video_of_query[places], return_inverse=True)
+        return Batch(self.videos.at(videos), self.queries.at(places), owner)
 
 
 Part = TypeVar("Part", VideoBatch, QueryBatch)
@@ -79,13 +95,15 @@ def collate_videos(
 ) -> VideoBatch:
     """Read, pool and normalise the rows of some videos.
 
+    Args:
+        num_clips: 0 saves the work for who reads the frames alone; `clips` is then (videos, 0, width).
     Raises:
         DataError: the store does not hold one of them.
     """
     clips, frames = [], []
     for video_id in video_ids:
         rows = store.rows(video_id).astype(np.float32)
-        clips.append(l2_normalize(mean_pool(rows, num_clips)))
+        clips.append(l2_normalize(mean_pool(rows, num_clips) if num_clips else rows[:0]))
         frames.append(l2_normalize(frame_rows(rows, max_frames)))
     padded, mask = _padded(frames)
     return VideoBatch(tuple(video_ids), torch.from_numpy(np.stack(clips)), padded, mask)

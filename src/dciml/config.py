@@ -150,8 +150,11 @@ class TrainingConfig(Settings):
         description="joint: one step for both branches with gradients through both, as a contrast",
     )
     epochs: int = Field(100, ge=1)
-    grounding_every: int = Field(
-        1, ge=1, description="the grounding branch takes its turn in every so many steps; 1 as published"
+    grounding_queries: int | None = Field(
+        None,
+        ge=1,
+        description="sentences of a batch and process, drawn anew in each step, that the grounding branch and the "
+        "pathways look at; null: all, as published",
     )
     batch_videos: int = Field(
         16, ge=1, description="videos a batch and process; all their sentences come along"

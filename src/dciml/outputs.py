@@ -19,6 +19,10 @@ class RetrievalOutput:
     frames: Float[Tensor, "videos hidden"]
     video_of_query: Int[Tensor, "queries"]
 
+    def at(self, places: Int[Tensor, "chosen"]) -> RetrievalOutput:
+        """The queries at these places, with all videos."""
+        return RetrievalOutput(self.query[places], self.clips, self.frames, self.video_of_query[places])
+
     def paired_similarity(self) -> Float[Tensor, "queries clips"]:
         """cos(q, C_j) of each query and the clips of its own video."""
         return paired_similarity(self.query, self.clips[self.video_of_query])

@@ -221,12 +221,32 @@ def test_non_finite_loss_stops_with_its_name_and_the_batch(batch: Batch) -> None
         training_step(make_step(model, settings()), broken, optimizers(model))
 
 
-def test_grounding_takes_its_turn_in_every_so_many_steps(batch: Batch) -> None:
-    model = make_model()
-    config = settings(training={"grounding_every": 3}, mutual={"from_epoch": 9})
-    for number in range(4):
-        before = {key: p.clone() for key, p in model.side("grounding")}
-        values = training_step(replace(make_step(model, config), number=number), batch, optimizers(model))
-        moved = any(not torch.equal(p, before[key]) for key, p in model.side("grounding"))
-        assert moved is ("reconstruct" in values) is (number % 3 == 0)
-        assert "nce_clip" in values
+def test_lessons_of_single_sentences_average_to_the_lesson_of_all(batch: Batch) -> None:
+    """Every term of a pathway or of grounding is a mean over the sentences that are looked at; InfoNCE sees all."""
+    step = make_step(make_model(), settings())
+    whole = all_terms(step, batch)
+    alone = []
+    for place in range(len(batch.queries.query_ids)):
+        part = batch.at(torch.tensor([place]))
+        assert part.videos.video_ids == (batch.videos.video_ids[int(batch.video_of_query[place])],)
+        selection = step.model.grounding.select(part)
+        condition = proposal_feature(step.model.grounding, part, selection.best())
+        terms = retrieval_terms(step, batch, selection, condition, torch.tensor([place]))
+        terms |= grounding_terms(step, part, selection, best_clip(step.model.retrieval, part))
+        alone.append(terms)
+        assert terms["nce_clip"].item() == pytest.approx(whole["nce_clip"].item())
+    for name in (*RETRIEVAL_TERMS[5:], *GROUNDING_TERMS):
+        mean = sum(terms[name].item() for terms in alone) / len(alone)
+        assert mean == pytest.approx(whole[name].item(), rel=1e-4), name
+
+
+def test_grounding_looks_at_drawn_sentences_when_asked(batch: Batch) -> None:
+    model, seen = make_model(), set()
+    still = optimizers(model, lr=0.0)
+    step = make_step(model, settings(training={"grounding_queries": 1}))
+    for seed in range(20):
+        step.generator.manual_seed(seed)
+        values = training_step(step, batch, still)
+        assert values.keys() == set(RETRIEVAL_TERMS + GROUNDING_TERMS)
+        seen.add(round(values["reconstruct"], 5))
+    assert len(seen) == len(batch.queries.query_ids)

@@ -31,7 +31,7 @@ MODULATED_RETRIEVAL = PATHWAY_TERMS["implicit_to_retrieval"]
 class Step:
     """What one step knows besides its batch.
 
-    `generator` draws negatives and is the same in every process; `number` counts the steps of the run.
+    `generator` draws negatives, and the sentences that grounding looks at; it is the same in every process.
     """
 
     fabric: Fabric
@@ -39,17 +39,11 @@ class Step:
     config: RunConfig
     epoch: int
     generator: torch.Generator
-    number: int = 0
 
     @cached_property
     def weights(self) -> dict[str, float]:
         """Weight of each loss term in this epoch."""
         return loss_weights(self.config, self.epoch)
-
-    @property
-    def trains_grounding(self) -> bool:
-        """Does the grounding branch take its turn in this step?"""
-        return self.number % self.config.training.grounding_every == 0
 
     def wants(self, *terms: str) -> bool:
         """Is one of these terms part of the loss?"""
@@ -69,16 +63,22 @@ def as_teacher(module: nn.Module) -> Iterator[None]:
 
 
 def retrieval_terms(
-    step: Step, batch: Batch, selection: Selection | None, condition: Tensor | None
+    step: Step,
+    batch: Batch,
+    selection: Selection | None,
+    condition: Tensor | None,
+    places: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All losses of the retrieval side, by name.
 
     Args:
         selection: what the grounding branch chose, fixed values; None when no term wants it.
         condition: (queries, grounding hidden): the grounding feature that modulates; None when no term wants it.
+        places: of the sentences that selection and condition speak of; None: all, in order.
     """
     output = step.model.retrieval(batch)
     everyone = gather_output(step.fabric, output)
+    taught = output if places is None else output.at(places)
     settings = step.config.retrieval
     terms = retrieval_losses(
         everyone,
@@ -97,11 +97,11 @@ def retrieval_terms(
         )
     if selection is not None and step.wants("explicit_to_retrieval"):
         loss = explicit_to_retrieval(
-            output.paired_similarity(), selection.best(), step.config.mutual.temperature
+            taught.paired_similarity(), selection.best(), step.config.mutual.temperature
         )
         terms["explicit_to_retrieval"] = mean_over_all(step.fabric, loss)
     if condition is not None:
-        terms |= _modulated_retrieval(step, output, condition)
+        terms |= _modulated_retrieval(step, taught, condition)
     return terms
 
 
@@ -166,27 +166,32 @@ def _modulated_grounding(
 
 def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
     """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name."""
-    selection = None
-    if step.trains_grounding or step.wants("explicit_to_retrieval", *MODULATED_RETRIEVAL):
-        with step.fabric.autocast():
-            selection = step.model.grounding.select(batch)
-    owner = "joint" if "joint" in optimizers else "retrieval"
-    if owner == "joint" and selection is not None and step.trains_grounding:
-        return _joint_step(step, batch, selection, optimizers["joint"])
-    values = _retrieval_step(step, batch, selection, optimizers[owner])
-    if selection is not None and step.trains_grounding:
-        values |= _grounding_step(step, batch, selection, optimizers["grounding"])
-    return values
+    places = _grounded_places(step, batch)
+    grounded = batch if places is None else batch.at(places)
+    with step.fabric.autocast():
+        selection = step.model.grounding.select(grounded)
+    if "joint" in optimizers:
+        return _joint_step(step, batch, grounded, selection, places, optimizers["joint"])
+    values = _retrieval_step(step, batch, selection, places, optimizers["retrieval"])
+    return values | _grounding_step(step, grounded, selection, optimizers["grounding"])
+
+
+def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
+    """The sentences that grounding looks at in this step, ascending; None: all."""
+    wanted, there = step.config.training.grounding_queries, len(batch.queries.query_ids)
+    if wanted is None or wanted >= there:
+        return None
+    drawn = torch.randperm(there, generator=step.generator)[:wanted].sort().values
+    return drawn.to(batch.video_of_query.device)
 
 
 def _retrieval_step(
-    step: Step, batch: Batch, selection: Selection | None, optimizer: torch.optim.Optimizer
+    step: Step, batch: Batch, selection: Selection, places: Tensor | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
-        wanted = selection is not None and step.wants(*MODULATED_RETRIEVAL)
-        condition = selection.best_feature() if selection is not None and wanted else None
-        terms = retrieval_terms(step, batch, selection, condition)
+        condition = selection.best_feature() if step.wants(*MODULATED_RETRIEVAL) else None
+        terms = retrieval_terms(step, batch, selection, condition, places)
     return _apply(step, batch, terms, optimizer)
 
 
@@ -202,15 +207,20 @@ def _grounding_step(
 
 
 def _joint_step(
-    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
+    step: Step,
+    batch: Batch,
+    grounded: Batch,
+    selection: Selection,
+    places: Tensor | None,
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, float]:
     """Update both at once; the modulating features carry gradients into the branch that they come from."""
     with step.fabric.autocast():
         condition = None
         if step.wants(*MODULATED_RETRIEVAL):
-            condition = proposal_feature(step.model.grounding, batch, selection.best())
-        terms = retrieval_terms(step, batch, selection, condition)
-        terms |= grounding_terms(step, batch, selection, _clip(step, batch))
+            condition = proposal_feature(step.model.grounding, grounded, selection.best())
+        terms = retrieval_terms(step, batch, selection, condition, places)
+        terms |= grounding_terms(step, grounded, selection, _clip(step, grounded))
     return _apply(step, batch, terms, optimizer)
 
 
