@@ -305,13 +305,15 @@ class GroundingBranch(nn.Module):
     def select(self, batch: Batch) -> Selection:
         """Judge every proposal, without gradients and without dropout."""
         was_training = self.training
-        self.eval()
+        if was_training:  # to set every module each time would take a twentieth of an answer
+            self.eval()
         try:
             frames = self.project_frames(batch)
             proposals = self.propose(batch, frames)
             nll, features = self._judge(batch, self.sampled_frames(batch, frames), proposals)
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
         return Selection(proposals, nll, nll.argmin(dim=1), features)
 
     def _judge(

@@ -88,12 +88,14 @@ class DualEngine:
         return Grounding(torch.cat(spans).double().numpy(), torch.cat(scores).double().numpy())
 
     def _batch(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Batch:
+        """What grounding reads: frames, no clips. A sentence is encoded once, in however many videos it is asked."""
         unique = list(dict.fromkeys(video_ids))
-        videos = collate_videos(
-            store, unique, num_clips=self.num_clips, max_frames=self.config.retrieval.max_frames
-        )
+        videos = collate_videos(store, unique, num_clips=0, max_frames=self.config.retrieval.max_frames)
         row = {video_id: index for index, video_id in enumerate(unique)}
-        return Batch(videos, self._queries(sentences), torch.tensor([row[v] for v in video_ids]))
+        distinct = list(dict.fromkeys(sentences))
+        place = {sentence: index for index, sentence in enumerate(distinct)}
+        queries = self._queries(distinct).at(torch.tensor([place[sentence] for sentence in sentences]))
+        return Batch(videos, queries, torch.tensor([row[v] for v in video_ids]))
 
     def _queries(self, sentences: Sequence[str]) -> QueryBatch:
         encoded = self.text_encoder.encode(sentences)
