@@ -303,7 +303,7 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
         torch.manual_seed(config.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank)
         set_lr(run.optimizers, lr_factor(config, step, total_steps))
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        context = Step(fabric, run.model, config, epoch, generator, step)
+        context = Step(fabric, run.model, config, epoch, generator)
         values = training_step(context, batch.to(fabric.device), run.optimizers)
         run.progress = replace(run.progress, step=step + 1, step_in_epoch=run.progress.step_in_epoch + 1)
         reporter.step(step, values, len(batch.video_of_query) * fabric.world_size)
