@@ -91,6 +91,19 @@ def test_a_store_of_another_rate_is_not_written_to(videos: Path, tmp_path: Path)
     assert len(FeatureStore.open(tmp_path / "s")) == 1
 
 
+def test_a_store_is_added_to_with_its_own_encoder_and_rate(videos: Path, tmp_path: Path) -> None:
+    out, more = tmp_path / "s", ("--encoder", "text:words:8", "--rows-per-second", 1)
+    for number in range(2):
+        (videos / f"{number}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\na dog runs\n")
+    assert run("extract", videos / "0.mp4", "--out", out, "--workers", 1, *more)[0] == 0
+    assert FeatureStore.open(out).manifest.encoder_specs == ("text:words:8",)
+    assert run("extract", videos, "--out", out, "--workers", 1)[:2] == (
+        0,
+        f"{out}: 1 video extracted, 1 unchanged.\n",
+    )
+    assert FeatureStore.open(out).manifest.rows_per_second == 1
+
+
 @pytest.mark.slow
 def test_shards_merge_to_the_store_of_one_machine(videos: Path, tmp_path: Path) -> None:
     for number in range(2, 6):

@@ -22,14 +22,20 @@ OutOption = Annotated[
     Path, typer.Option("--out", help="The feature store: a new one, or one to bring up to date.")
 ]
 EncoderOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--encoder",
-        help="builtin, image:MODEL, video:MODEL or text:TEXT-ENCODER; several stand side by side in each row.",
+        help="builtin, image:MODEL, video:MODEL or text:TEXT-ENCODER; several stand side by side in each row. "
+        "Default: that of the store, and builtin for a new one.",
     ),
 ]
 RateOption = Annotated[
-    float | None, typer.Option("--rows-per-second", min=1e-3, help="Feature rows a second; else 2.")
+    float | None,
+    typer.Option(
+        "--rows-per-second",
+        min=1e-3,
+        help="Feature rows a second. Default: as the store, and 2 for a new one.",
+    ),
 ]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=1, help="How many videos at a time, each a process.")
@@ -63,7 +69,7 @@ def register(app: typer.Typer) -> None:
 def extract(
     paths: PathsArgument,
     out: OutOption,
-    encoder: EncoderOption = ["builtin"],  # noqa: B006
+    encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
     workers: WorkersOption = 2,
     device: DeviceOption = "cpu",
@@ -78,7 +84,7 @@ def extract(
     from dciml.recipes import extract as recipe
 
     options = recipe.ExtractOptions(
-        tuple(encoder), rows_per_second, workers, device, _parse_shard(shard), ids, ray
+        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray
     )
     try:
         plan = recipe.plan_extraction(paths, out, options)

@@ -29,6 +29,8 @@ class ArrayFolderSource:
         DataError: no such file there, or a video has two.
     """
 
+    encoder_specs: tuple[str, ...] = ()
+
     def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
         self.path, self.encoder, self.rows_per_second = path, encoder, rows_per_second
         self.durations: Mapping[str, float] = {}

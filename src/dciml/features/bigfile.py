@@ -30,6 +30,8 @@ class BigFileSource:
         DataError: a file is missing or malformed, the four do not agree, or a video names a row that is not there.
     """
 
+    encoder_specs: tuple[str, ...] = ()
+
     def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
         self.path, self.encoder, self.rows_per_second = path, encoder, rows_per_second
         self.durations: Mapping[str, float] = {}

@@ -35,6 +35,8 @@ class Hdf5Source:
         DataError: not an HDF5 file, or one without videos, or an attribute of the wrong kind.
     """
 
+    encoder_specs: tuple[str, ...] = ()
+
     def __init__(self, path: Path, encoder: str, rows_per_second: float | None) -> None:
         self.path, self.encoder, self.rows_per_second = path, encoder, rows_per_second
         self._videos = scan_hdf5(path)

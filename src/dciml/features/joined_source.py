@@ -26,6 +26,8 @@ class JoinedSource:
         DataError: no video is in all of them.
     """
 
+    encoder_specs: tuple[str, ...] = ()
+
     def __init__(
         self, parts: Sequence[FeatureSource], encoder: str | None, rows_per_second: float | None
     ) -> None:

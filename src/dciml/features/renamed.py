@@ -30,6 +30,7 @@ class RenamedSource:
         self._inner, self._old_names = inner, old_names
         self.path: Path = inner.path
         self.encoder, self.rows_per_second = inner.encoder, inner.rows_per_second
+        self.encoder_specs = inner.encoder_specs
         new_names = {old: new for new, old in old_names.items()}
         self.video_ids = tuple(new_names.get(video_id, video_id) for video_id in inner.video_ids)
         self.durations = {new_names.get(v, v): seconds for v, seconds in inner.durations.items()}

@@ -36,6 +36,10 @@ class FeatureSource(Protocol):
         """Rows a second; None when it varies or is not known."""
 
     @property
+    def encoder_specs(self) -> tuple[str, ...]:
+        """What makes such an encoder, as in a store's manifest; () where nothing is known of that."""
+
+    @property
     def video_ids(self) -> tuple[str, ...]:
         """All videos."""
 
@@ -67,6 +71,7 @@ class StoreSource:
         self.path, self._store = path, FeatureStore.open(path)
         manifest = self._store.manifest
         self.encoder = encoder or manifest.encoder
+        self.encoder_specs = manifest.encoder_specs if self.encoder == manifest.encoder else ()
         self.rows_per_second = rows_per_second or manifest.rows_per_second
         self.video_ids = self._store.video_ids
         self.durations = {video_id: self._store.duration_seconds(video_id) for video_id in self.video_ids}
@@ -134,7 +139,8 @@ def write_store(
         )
     rows_of = source.read(wanted)
     first = next(rows_of)
-    manifest = StoreManifest(source.encoder, int(first.shape[1]), source.rows_per_second)
+    width = int(first.shape[1])
+    manifest = StoreManifest(source.encoder, width, source.rows_per_second, source.encoder_specs)
     with FeatureStoreWriter(store_path, manifest, commit_every=_COMMIT_EVERY) as writer:
         for video_id, rows in zip(wanted, chain([first], rows_of), strict=True):
             seconds = durations.get(video_id, source.durations.get(video_id))

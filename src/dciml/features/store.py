@@ -118,7 +118,9 @@ class FeatureStore:
         if self._fingerprint is None:
             entries = sorted(self._entries.values(), key=lambda entry: entry.video_id)
             content = [[e.video_id, e.rows, e.duration_seconds, e.crc32] for e in entries]
-            text = json.dumps([asdict(self.manifest), content], ensure_ascii=True, sort_keys=True)
+            manifest = asdict(self.manifest)
+            del manifest["encoder_specs"]  # where a model lies does not change the rows
+            text = json.dumps([manifest, content], ensure_ascii=True, sort_keys=True)
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprint
 
@@ -140,7 +142,7 @@ class FeatureStoreWriter:
 
     Args:
         path: the store's folder.
-        manifest: must equal the manifest of a store that exists.
+        manifest: must equal the manifest of a store that exists; what it says of `encoder_specs` is noted there.
         commit_every: after so many videos, rows and index are forced to disk. 1 keeps every appended video
             whatever happens; more is faster, and a kill loses the videos since the last commit.
     Raises:
@@ -162,7 +164,10 @@ class FeatureStoreWriter:
 
     def _open(self) -> None:
         if (self.path / MANIFEST_FILE).exists():
-            _check_same(read_manifest(self.path), self.manifest, self.path)
+            found = read_manifest(self.path)
+            _check_same(found, self.manifest, self.path)
+            if self.manifest.encoder_specs not in ((), found.encoder_specs):
+                write_manifest(self.path, self.manifest)
         else:
             write_manifest(self.path, self.manifest)
         entries = read_entries(self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ REBUILD = "build the store again from its source"
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """What the rows of a store are: their encoder, their width, how many a second (None when it varies)."""
+    """What the rows of a store are: their encoder, their width, how many a second (None when it varies).
+
+    `encoder_specs` are what makes such an encoder (`features.encoder_specs`); () where nothing is known of that. They
+    may differ where a model lies elsewhere: two manifests without a difference but that are equal.
+    """
 
     encoder: str
     width: int
     rows_per_second: float | None = None
+    encoder_specs: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         rate = self.rows_per_second
@@ -77,7 +82,10 @@ class StoreEntry:
 def write_manifest(path: Path, manifest: StoreManifest) -> None:
     """Write a store's manifest, atomically."""
     head = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
-    write_json(path / MANIFEST_FILE, head | asdict(manifest) | {"dtype": "float16"})
+    content = asdict(manifest)
+    if not manifest.encoder_specs:
+        del content["encoder_specs"]
+    write_json(path / MANIFEST_FILE, head | content | {"dtype": "float16"})
 
 
 def read_manifest(path: Path) -> StoreManifest:
@@ -96,9 +104,20 @@ def read_manifest(path: Path) -> StoreManifest:
         raise DataError(f"the store's format is unknown ({found})", where=file, mend=REBUILD)
     try:
         rate = raw["rows_per_second"]
-        return StoreManifest(str(raw["encoder"]), int(raw["width"]), None if rate is None else float(rate))
+        return StoreManifest(
+            str(raw["encoder"]),
+            int(raw["width"]),
+            None if rate is None else float(rate),
+            _parse_specs(raw.get("encoder_specs", [])),  # stores of before do not say
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the manifest is damaged ({error})", where=file, mend=REBUILD) from error
+
+
+def _parse_specs(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, list) or not all(isinstance(spec, str) for spec in raw):
+        raise ValueError(f"encoder_specs is {raw!r}")
+    return tuple(raw)
 
 
 def committed_bytes(path: Path) -> bytes:

@@ -59,6 +59,18 @@ def create_video_encoder(
     raise ConfigError(f"unknown video encoder {spec!r}: use {USAGE}{hint}")
 
 
+def model_of(spec: str) -> str:
+    """The model that a spec names: a folder or a hub name; "" for the project's own encoders.
+
+    >>> model_of("video:models/mae:window=2,stride=1"), model_of("text:transformers:models/clip"), model_of("builtin")
+    ('models/mae', 'models/clip', '')
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "text":
+        return argument.partition(":")[2]
+    return _split_options(spec, kind, argument)[0] if kind in _OPTIONS else ""
+
+
 def _split_options(spec: str, kind: str, argument: str) -> tuple[str, dict[str, float]]:
     """The model and its options: what follows the last colon, if it is of the form name=value,…"""
     model, _, last = argument.rpartition(":")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dciml.errors import ConfigError
+from dciml.features.encoder_specs import BUILTIN, create_encoder, lasting_specs
 from dciml.features.extract import Extraction, Failure, Progress, extract_video, extract_videos
-from dciml.features.joined import JoinedEncoder, VideoEncoder
+from dciml.features.joined import VideoEncoder
 from dciml.features.shards import Shard
-from dciml.features.video_encoders import create_video_encoder
+from dciml.features.store import FeatureStoreWriter, StoreManifest
+from dciml.features.store_format import MANIFEST_FILE, read_manifest
 from dciml.features.video_files import IdForm, find_videos
 from dciml.files import write_json_lines
 
@@ -22,11 +23,13 @@ FAILURES_FILE = "failures.jsonl"
 class ExtractOptions:
     """How to extract.
 
-    `encoders` are specs as `create_video_encoder` reads them; several stand side by side in each row. `workers` are
-    processes. `shard` takes one part of the videos, into a store of its own. `ray` shares the work out by Ray Data.
+    `encoders` are specs as `create_video_encoder` reads them; several stand side by side in each row. Where there are
+    none, or no `rows_per_second`, what the store says counts, and for a new one the built-in encoder and its rate.
+    `workers` are processes. `shard` takes one part of the videos, into a store of its own. `ray` shares the work out by
+    Ray Data.
     """
 
-    encoders: tuple[str, ...] = ("builtin",)
+    encoders: tuple[str, ...] = ()
     rows_per_second: float | None = None
     workers: int = 2
     device: str = "cpu"
@@ -37,10 +40,11 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class ExtractPlan:
-    """What an extraction is about to do: the files by id, the encoder, and the store's folder."""
+    """What an extraction is about to do: the files by id, the encoder with its specs, and the store's folder."""
 
     paths: dict[str, Path]
     encoder: VideoEncoder
+    specs: tuple[str, ...]
     store_path: Path
 
 
@@ -51,20 +55,16 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
         DataError: a path leads nowhere, no video, two files with one id, or a model that cannot be loaded.
         ConfigError: no such encoder, or encoders that cannot be joined.
     """
-    specs = options.encoders
-    if len(set(specs)) < len(specs):
-        raise ConfigError(f"each encoder can be named once, not {', '.join(specs)}")
     found = find_videos(paths, options.ids)
-    parts = [
-        create_video_encoder(
-            spec, rows_per_second=options.rows_per_second, device=options.device, alone=len(specs) == 1
-        )
-        for spec in specs
-    ]
-    encoder: VideoEncoder = parts[0] if len(parts) == 1 else JoinedEncoder(parts)
-    if options.shard is None:
-        return ExtractPlan(found, encoder, out)
-    return ExtractPlan(options.shard.of(found), encoder, options.shard.store_path(out))
+    store_path = out if options.shard is None else options.shard.store_path(out)
+    specs, rate = options.encoders, options.rows_per_second
+    if (store_path / MANIFEST_FILE).exists():
+        before = read_manifest(store_path)
+        specs, rate = specs or before.encoder_specs, rate or before.rows_per_second
+    specs = specs or BUILTIN
+    encoder = create_encoder(specs, rate, options.device)
+    chosen = found if options.shard is None else options.shard.of(found)
+    return ExtractPlan(chosen, encoder, lasting_specs(specs), store_path)
 
 
 def extract(
@@ -80,11 +80,16 @@ def extract(
     Raises:
         DataError: the store is of another encoder, in use, or cannot be written; Ray is not installed.
     """
+    encoder = plan.encoder
+    manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second, plan.specs)
+    FeatureStoreWriter(
+        plan.store_path, manifest
+    ).close()  # so that the store says what made it, whatever comes
     run = None
     if options.ray:
         from dciml.features.ray_runner import RayRunner
 
-        run = RayRunner(partial(extract_video, encoder=plan.encoder), options.workers)
+        run = RayRunner(partial(extract_video, encoder=encoder), options.workers)
     failures: list[Failure] = []
 
     def note(failure: Failure) -> None:
@@ -93,9 +98,7 @@ def extract(
             on_failure(failure)
 
     try:
-        return extract_videos(
-            plan.paths, plan.encoder, plan.store_path, options.workers, on_progress, note, run
-        )
+        return extract_videos(plan.paths, encoder, plan.store_path, options.workers, on_progress, note, run)
     finally:
         _write_failures(plan.store_path, failures)
 

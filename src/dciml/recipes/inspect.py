@@ -192,6 +192,7 @@ def _store_facts(store: FeatureStore) -> Section:
         "store",
         {
             "encoder": (manifest.encoder,),
+            "made_by": (" ".join(f"--encoder {spec}" for spec in manifest.encoder_specs) or "not known",),
             "width": (manifest.width,),
             "rows_per_second": (manifest.rows_per_second or num_rows / seconds,),
             "rows_per_second_is_fixed": (manifest.rows_per_second is not None,),
