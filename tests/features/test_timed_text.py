@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
+from dciml.features import timed_text
 from dciml.features.timed_text import Caption, find_captions, read_captions
 
 PLAIN = [Caption(1.0, 2.5, "A man opens a door."), Caption(3661.25, 3662.0, "He sits down")]
@@ -158,3 +160,26 @@ def test_captions_are_found_beside_the_video(tmp_path: Path) -> None:
     assert find_captions(video) == plain
     lines = write(tmp_path, "my [1] film.jsonl", JSON)
     assert find_captions(video) == lines
+
+
+def test_a_folder_is_listed_once_for_all_its_videos_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+    plain = timed_text.os.scandir
+    monkeypatch.setattr(timed_text.os, "scandir", lambda folder: listed.append(folder) or plain(folder))
+    videos = [tmp_path / f"{number}.mp4" for number in range(5)]
+    write(tmp_path, "3.srt", SRT)
+    long_ago = 1_000_000_000.0
+
+    os.utime(tmp_path, (long_ago, long_ago))
+    assert [video.stem for video in videos if find_captions(video)] == ["3"]
+    assert listed == [tmp_path]
+    write(tmp_path, "4.srt", SRT)  # just now: the listing is not kept, so that no change can be missed
+    assert [video.stem for video in videos if find_captions(video)] == ["3", "4"]
+    (tmp_path / "3.srt").unlink()
+    assert [video.stem for video in videos if find_captions(video)] == ["4"]
+    listed.clear()
+    os.utime(tmp_path, (long_ago + 1, long_ago + 1))
+    assert [video.stem for video in videos if find_captions(video)] == ["4"]
+    assert listed == [tmp_path]

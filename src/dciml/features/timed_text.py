@@ -11,15 +11,22 @@ import codecs
 import html
 import json
 import math
+import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 from dciml.errors import DataError, Where
 
 SUFFIXES = (".jsonl", ".srt", ".vtt")
 """The forms that are read; of several beside one video the first counts."""
+
+SETTLED_NS = 3_000_000_000
+"""A folder that has not changed for so long keeps another time when it changes again."""
 
 _TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
@@ -45,11 +52,8 @@ def find_captions(video: Path) -> Path | None:
         DataError: there are only files of several other languages, so that none is the one to take.
     """
     by_language: dict[str, list[Path]] = {}
-    for path in video.parent.iterdir():
-        if path.name.startswith(f"{video.stem}.") and path.suffix.lower() in SUFFIXES and path.is_file():
-            language = path.stem[len(video.stem) + 1 :]
-            if not language or _LANGUAGE.match(language):
-                by_language.setdefault(language.lower(), []).append(path)
+    for language, path in _captions_beside(video):
+        by_language.setdefault(language, []).append(path)
     english = sorted(language for language in by_language if re.match(r"en(g|-|$)", language))
     order = [language for language in ("", *english) if language in by_language] or sorted(by_language)
     if not order:
@@ -61,6 +65,33 @@ def find_captions(video: Path) -> Path | None:
             mend=f"copy the one to use to {video.stem}.srt",
         )
     return min(by_language[order[0]], key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name))
+
+
+def _captions_beside(video: Path) -> Sequence[tuple[str, Path]]:
+    """The caption files of a video with their languages; a folder is listed once for all its videos.
+
+    A listing counts until the folder changes. One that has just changed is listed each time: a second change might
+    leave it the same time, on file systems that keep whole seconds.
+    """
+    changed_ns = video.parent.stat().st_mtime_ns
+    is_settled = time_ns() - changed_ns > SETTLED_NS
+    found = (_captions_in if is_settled else _captions_in.__wrapped__)(video.parent, changed_ns)
+    return found.get(video.stem, ())
+
+
+@lru_cache(maxsize=16)
+def _captions_in(folder: Path, changed_ns: int) -> Mapping[str, Sequence[tuple[str, Path]]]:
+    """The caption files of a folder as it was at a time, with their languages, by the stem of their video."""
+    found: dict[str, list[tuple[str, Path]]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if path.suffix.lower() in SUFFIXES and entry.is_file():
+                found.setdefault(path.stem, []).append(("", path))
+                stem, _, language = path.stem.rpartition(".")
+                if stem and _LANGUAGE.match(language):
+                    found.setdefault(stem, []).append((language.lower(), path))
+    return found
 
 
 def read_captions(path: Path) -> list[Caption]:
