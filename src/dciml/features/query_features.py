@@ -133,10 +133,11 @@ class QueryFeatureEncoder:
         number = self._number_of.get(sentence)
         if number is None:
             raise DataError(
-                f"the sentence {sentence!r} is none of the {len(self._number_of):,} whose features were released",
+                f"the sentence {sentence!r} is none of the {len(self._number_of):,} whose features were released, and "
+                "the encoder that made them is not there",
                 where=self._path,
-                mend="ask for a sentence of that data set, or train with a text encoder that reads any sentence, "
-                "for example text.encoder=minilm",
+                mend=f"ask one of them to the letter, for example {next(iter(self._number_of), '')!r}; for any other "
+                "train with a text encoder that reads sentences, for example --set text.encoder=minilm",
             )
         words = split_sentence(sentence, self._max_words)
         start = int(self._ends[number - 1]) if number else 0
