@@ -141,12 +141,16 @@ def test_the_model_grounds_in_windows_too(films: Searcher) -> None:
 
 def test_filters_choose_whole_videos(films: Searcher) -> None:
     index = films.index
-    assert select_whole(index, VideoFilter(video_ids=["film", "clip0"])) == ("film", "clip0")
-    assert select_whole(index, VideoFilter(min_duration_seconds=100.0)) == ("film",)
-    assert select_whole(index, VideoFilter(max_duration_seconds=100.0)) == tuple(f"clip{i}" for i in range(5))
-    assert select_whole(index, VideoFilter(video_ids=["film"], max_duration_seconds=100.0)) == ()
+    assert select_whole(index, VideoFilter(video_ids=["film", "clip0"]), films.windowed) == ("film", "clip0")
+    assert select_whole(index, VideoFilter(min_duration_seconds=100.0), films.windowed) == ("film",)
+    assert select_whole(index, VideoFilter(max_duration_seconds=100.0), films.windowed) == tuple(
+        f"clip{i}" for i in range(5)
+    )
+    assert (
+        select_whole(index, VideoFilter(video_ids=["film"], max_duration_seconds=100.0), films.windowed) == ()
+    )
     with pytest.raises(DataError, match="does not hold"):
-        select_whole(index, VideoFilter(video_ids=["films"]))
+        select_whole(index, VideoFilter(video_ids=["films"]), films.windowed)
 
 
 def test_a_changed_index_is_seen(films: Searcher) -> None:

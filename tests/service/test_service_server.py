@@ -142,7 +142,9 @@ def test_many_clients_at_once_get_the_same_answers_as_one(running: Callable[...,
     with ThreadPoolExecutor(8) as pool:
         asked = sentences * 6
         for sentence, found in zip(asked, pool.map(hits, asked), strict=True):
-            assert found == alone[sentence]
+            for ours, theirs in zip(found, alone[sentence], strict=True):
+                # Answers in a batch may differ in the last digits.
+                assert ours == theirs | {"score": pytest.approx(theirs["score"], abs=1e-4)}
 
 
 def test_searches_never_stop_the_event_loop(running: Callable[..., Any]) -> None:

@@ -18,8 +18,9 @@ from dciml.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dciml.index import ClipIndex, VideoFilter
+    from dciml.index import VideoFilter
     from dciml.search.compose import Answer
+    from dciml.search.searcher import Searcher
     from dciml.types import SearchHit
 
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
@@ -93,7 +94,7 @@ def search(
         max_duration_seconds=max_duration,
     )
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
-    answer = searcher.answer(sentence, k, within=select_within(searcher.index, wanted))
+    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
     if json:
         print_json({"sentence": sentence}, answer)
     else:
@@ -123,7 +124,7 @@ def similar(
         print_answer(answer, show_all=False)
 
 
-def select_within(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...] | None:
+def select_within(searcher: Searcher, wanted: VideoFilter) -> tuple[str, ...] | None:
     """The ids that a filter lets through; None for a filter that asks for nothing.
 
     Raises:
@@ -135,9 +136,11 @@ def select_within(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...] | No
 
     if wanted == VideoFilter():
         return None
-    chosen = select_whole(index, wanted)
+    chosen = select_whole(searcher.index, wanted, searcher.windowed)
     if not chosen:
-        raise DataError("no video of the index fits the filter", where=index.path, mend="ask for less")
+        raise DataError(
+            "no video of the index fits the filter", where=searcher.index.path, mend="ask for less"
+        )
     return chosen
 
 

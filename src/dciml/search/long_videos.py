@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -95,27 +96,37 @@ class WindowedIds:
         return _Placed(hit, window, window.video_id, start, end)
 
 
-def select_whole(index: ClipIndex, wanted: VideoFilter) -> tuple[str, ...]:
+def select_whole(index: ClipIndex, wanted: VideoFilter, windowed: WindowedIds) -> tuple[str, ...]:
     """The ids of the whole videos that a filter lets through; ids and lengths in it are those of whole videos.
 
+    Args:
+        windowed: of the ids of the index.
     Raises:
         DataError: `wanted.video_ids` names a video that the index does not hold.
     """
-    windowed = WindowedIds(index.video_ids)
-    if not windowed.has_windows:
-        return index.select(wanted)
-    named = None if wanted.video_ids is None else set(wanted.video_ids)
+    named = None if wanted.video_ids is None else dict.fromkeys(wanted.video_ids)
     index.places(windowed.expand(named or ()))  # an unknown one is refused
+    if named is None and not windowed.has_windows:
+        return index.select(wanted)
     others = replace(wanted, video_ids=None, min_duration_seconds=None, max_duration_seconds=None)
-    seconds = dict(zip(index.video_ids, index.durations_seconds.tolist(), strict=True))
+    found: Iterable[str] = named or ()
+    if named is None or others != VideoFilter():  # else there is no need to go through all videos
+        found = dict.fromkeys(map(whole_id, index.select(others)))
     shortest, longest = wanted.min_duration_seconds or 0.0, wanted.max_duration_seconds
+    any_length = not shortest and longest is None
     return tuple(
         video_id
-        for video_id in dict.fromkeys(map(whole_id, index.select(others)))
+        for video_id in found
         if named is None or video_id in named
-        if shortest <= (length := windowed.duration_seconds(video_id) or seconds[video_id])
-        if longest is None or length <= longest
+        if any_length
+        or shortest <= whole_seconds(index, video_id, windowed) <= (math.inf if longest is None else longest)
     )
+
+
+def whole_seconds(index: ClipIndex, video_id: str, windowed: WindowedIds) -> float:
+    """How long a whole video is. Raises DataError: the index does not hold it."""
+    seconds = windowed.duration_seconds(video_id)
+    return float(index.durations_seconds[index.places([video_id])[0]]) if seconds is None else seconds
 
 
 @dataclass

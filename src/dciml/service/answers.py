@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from dciml.features.long_videos import whole_id
 from dciml.index import CatalogueVideo, VideoFilter
 from dciml.search.compose import Answer
+from dciml.search.long_videos import select_whole
 from dciml.service.errors import ServiceError
 from dciml.service.live import Snapshot
 from dciml.service.schemas import (
@@ -37,6 +36,25 @@ def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
     )
 
 
+def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
+    """Answer sentences without filters in one batch; up to rounding the answers are those of `search`.
+
+    Args:
+        asked: of which state of the index, and for how many moments each.
+    Raises:
+        DataError: there are no words in one of the sentences.
+    """
+    now, k = asked
+    begin = perf_counter()
+    found = now.searcher.answer_batch([request.sentence for request in requests], k)
+    fields = [_fields(now, answer) for answer in found]
+    took = perf_counter() - begin
+    return [
+        SearchAnswer(sentence=request.sentence, **own, took_seconds=took)
+        for request, own in zip(requests, fields, strict=True)
+    ]
+
+
 def similar(now: Snapshot, request: SimilarRequest) -> SimilarAnswer:
     """Find moments like a given one. Raises UnknownVideo; DataError: the span does not lie in the video."""
     begin = perf_counter()
@@ -52,23 +70,20 @@ def similar(now: Snapshot, request: SimilarRequest) -> SimilarAnswer:
 
 def chosen_videos(now: Snapshot, filters: Filters) -> list[str] | None:
     """The whole videos that a filter lets through, None: all. Raises UnknownVideo."""
+    if filters.is_unlimited:
+        return None
     for video_id in filters.video_ids or ():
         now.parts(video_id)
     wanted = VideoFilter(
-        folder=filters.folder, tag=filters.tag, after_unix=filters.after, before_unix=filters.before
+        video_ids=filters.video_ids,
+        folder=filters.folder,
+        tag=filters.tag,
+        after_unix=filters.after,
+        before_unix=filters.before,
+        min_duration_seconds=filters.min_duration_seconds,
+        max_duration_seconds=filters.max_duration_seconds,
     )
-    shortest, longest = filters.min_duration_seconds or 0.0, filters.max_duration_seconds
-    any_length = not shortest and longest is None
-    if wanted == VideoFilter() and any_length:
-        return None if filters.video_ids is None else list(dict.fromkeys(filters.video_ids))
-    chosen = dict.fromkeys(whole_id(video_id) for video_id in now.index.select(wanted))
-    if filters.video_ids is not None:
-        named = set(filters.video_ids)
-        chosen = {video_id: None for video_id in chosen if video_id in named}
-    if any_length:
-        return list(chosen)
-    most = math.inf if longest is None else longest
-    return [video_id for video_id in chosen if shortest <= now.duration_seconds(video_id) <= most]
+    return list(select_whole(now.index, wanted, now.windowed))
 
 
 def _fields(now: Snapshot, answer: Answer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dciml.features.store import FeatureStore
 from dciml.index import CatalogueVideo, ClipIndex
 from dciml.index.catalogue import Catalogue
 from dciml.index.clip_index import CATALOGUE_FILE
+from dciml.search.long_videos import whole_seconds
 from dciml.search.searcher import Searcher
 from dciml.service.errors import ServiceError, UnknownVideo
 from dciml.service.settings import ServiceSettings
@@ -45,9 +46,8 @@ class Snapshot:
 
     def duration_seconds(self, video_id: str) -> float:
         """How long a video is. Raises UnknownVideo."""
-        part = self.parts(video_id)[0]
-        whole = self.windowed.duration_seconds(video_id)
-        return float(self.index.durations_seconds[self.index.places([part])[0]]) if whole is None else whole
+        self.parts(video_id)
+        return whole_seconds(self.index, video_id, self.windowed)
 
     def video(self, video_id: str) -> CatalogueVideo:
         """What the catalogue knows of a video.

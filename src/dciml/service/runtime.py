@@ -9,13 +9,16 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from dciml.service import answers
 from dciml.service.adding import Library
 from dciml.service.jobs import JobQueue
 from dciml.service.limits import Slots
-from dciml.service.live import LiveCorpus
+from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.metrics import Metrics
+from dciml.service.schemas import SearchAnswer, SearchRequest
 from dciml.service.settings import ServiceSettings
 from dciml.service.thumbnails import ThumbnailCache
+from dciml.service.together import Together
 
 Result = TypeVar("Result")
 
@@ -37,13 +40,21 @@ class Runtime:
         self.library = Library(settings, self.corpus, self.jobs)
         self.streams = Slots(limits.running_streams, "players")
         self._search_pool = ThreadPoolExecutor(limits.search_threads, "search")
+        self._questions = Together(self._search_pool, answers.search_together, limits.batch_searches)
         self._change_pool = ThreadPoolExecutor(2, "change")
         self._picture_pool = ThreadPoolExecutor(limits.thumbnail_threads, "picture")
 
     async def search(self, work: Callable[[], Result]) -> Result:
-        """Run a search in its pool. Raises Busy when too many wait; so do the next two."""
+        """Run a search in its pool. Raises Busy when too many wait; so do the next three."""
         with self.searches.taken():
             return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
+
+    async def answer(self, now: Snapshot, question: SearchRequest) -> SearchAnswer:
+        """Search for a sentence; in one batch with others that wait. Raises Busy; and as `answers.search`."""
+        if not question.is_unlimited:
+            return await self.search(lambda: answers.search(now, question))
+        with self.searches.taken():
+            return await asyncio.wrap_future(self._questions.submit((now, question.k), question))
 
     async def picture(self, work: Callable[[], Result]) -> Result:
         """Run the decoding of a picture in its pool."""
@@ -60,6 +71,7 @@ class Runtime:
         self.jobs.close()
         for pool in (self._search_pool, self._picture_pool, self._change_pool):
             pool.shutdown(wait=True, cancel_futures=True)
+        self._questions.close()
 
 
 def runtime_of(request: Request) -> Runtime:

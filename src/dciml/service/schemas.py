@@ -43,6 +43,11 @@ class Filters(_Request):
     min_duration_seconds: Seconds | None = None
     max_duration_seconds: Seconds | None = None
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Is every video meant?"""
+        return all(getattr(self, name) is None for name in Filters.model_fields)
+
 
 class SearchRequest(Filters):
     """A question to the corpus."""

@@ -30,8 +30,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 async def search(question: SearchRequest, request: Request) -> SearchAnswer:
     """The moments that a sentence describes, best first, and the relevance of every clip of their videos."""
     runtime = runtime_of(request)
-    now = runtime.corpus.now
-    return await runtime.search(lambda: answers.search(now, question))
+    return await runtime.answer(runtime.corpus.now, question)
 
 
 @router.post("/similar", responses=REFUSED)

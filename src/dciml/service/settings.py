@@ -19,6 +19,7 @@ class Limits:
     upload_bytes: int = 2048 * MEBIBYTE
     search_threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 16))
     running_searches: int = 64
+    batch_searches: int = 8
     thumbnail_threads: int = 2
     running_thumbnails: int = 256
     running_streams: int = 256
