@@ -102,3 +102,24 @@ def test_removed_video_takes_its_tags_along(tmp_path: Path) -> None:
     assert index.select(VideoFilter(tag="kitchen")) == ("bare",)
     index.add(["tea"], np.ones((1, 2, 3)), [1.0])
     assert index.video("tea").tags == ()
+
+
+def test_find_looks_at_ids_titles_and_tags_of_the_videos_of_its_state(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+
+    def found(words: str, index: ClipIndex = index) -> tuple[str, ...]:
+        return index.find(lambda text: words in text)
+
+    assert found("") == ("tea", "garden", "bare")
+    assert (found("bar"), found("A gar"), found("kit"), found("day")) == (
+        ("bare",),
+        ("garden",),
+        ("tea", "bare"),
+        ("tea", "garden"),
+    )
+    assert found("mp4") == ()
+    before = ClipIndex.open(index.path)
+    index.remove(["tea"])
+    index.add(["kitten"], np.ones((1, 2, 3)), [1.0])
+    assert found("kit") == ("bare", "kitten")
+    assert found("kit", before) == ("tea", "bare")

@@ -10,6 +10,7 @@ import pytest
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.search.answer import rank_moments
+from dciml.search.stores import VideoStores
 from dciml.types import SearchHit
 
 SENTENCES = [f"sentence {number}" for number in range(70)]
@@ -105,6 +106,19 @@ def test_videos_of_another_store_are_grounded_from_it(corpus: Any, tmp_path: Pat
     alone = corpus.searcher().ground_given(["x"], ["v1"])
     assert_same(mixed[1], alone[0])
     assert mixed[0][0].video_id == "new"
+
+
+def test_a_new_video_of_an_old_name_is_grounded_from_its_own_store(corpus: Any, tmp_path: Path) -> None:
+    with FeatureStoreWriter(tmp_path / "more", corpus.store.manifest) as writer:
+        writer.append("v1", np.ones((9, corpus.engine.vector_width), dtype=np.float32), 5.0)
+    more = FeatureStore.open(tmp_path / "more")
+    corpus.index.remove(["v1"])
+    corpus.index.add(["v1"], corpus.engine.fused_clips(more, ["v1"]), [5.0], more.path)
+    stores = VideoStores(corpus.index, corpus.store)
+    groups = {store.path: places for store, places in stores.group(["v0", "v1", "v2"])}
+    assert groups == {corpus.store.path: [0, 2], more.path: [1]}
+    more.path.rename(tmp_path / "gone")  # all features may have been put into one store since
+    assert [places for _, places in VideoStores(corpus.index, corpus.store).group(["v0", "v1"])] == [[0, 1]]
 
 
 @pytest.mark.parametrize("sentence", ["", "  ", "?!"])

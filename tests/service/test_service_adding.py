@@ -63,8 +63,36 @@ def test_an_uploaded_video_is_found_played_and_removed(
     assert client.get("/api/videos/my%20holiday").status_code == 404
     assert client.delete("/api/videos/my%20holiday").status_code == 404
     assert not kept.exists()
-    again = finished(client, upload(client, "my holiday.mp4", video).json())
-    assert (again["state"], again["video_id"]) == ("done", "my holiday-2")
+
+
+def test_a_video_that_was_taken_out_may_come_again_under_its_name(
+    own: Path, client_of: Callable[..., TestClient], video: bytes
+) -> None:
+    client = client_of(own)
+
+    def add(name: str, content: bytes) -> tuple[str, str]:
+        job = finished(client, upload(client, name, content).json())
+        return job["state"], job["video_id"]
+
+    def hits(video_id: str) -> Any:
+        body = {"sentence": "the picture is green", "video_ids": [video_id]}
+        return [hit | {"video_id": ""} for hit in client.post("/api/search", json=body).json()["hits"]]
+
+    other = (own / "videos" / "v2.mp4").read_bytes()
+    assert add("trip.mp4", video) == ("done", "trip")
+    assert add("trip.mp4", other) == ("done", "trip-2")
+    first = hits("trip")
+    assert client.delete("/api/videos/trip").status_code == 204
+    # Neither its old features nor those of the index's first store may be taken for those of the new file.
+    assert client.delete("/api/videos/plain").status_code == 204
+    assert add("trip.mp4", other) == ("done", "trip")
+    assert add("plain.mp4", video) == ("done", "plain")
+    assert client.get("/media/trip").content == other
+    spans = [
+        [(hit["start_seconds"], hit["score"]) for hit in hits(name)] for name in ("trip", "trip-2", "plain")
+    ]
+    assert spans[0] == spans[1] != spans[2]
+    assert spans[2] == [(hit["start_seconds"], hit["score"]) for hit in first]
 
 
 def test_a_video_below_an_allowed_root_stays_where_it_is(

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dciml.index import ClipIndex
 from dciml.service.settings import Limits
 
 ODD_ID = 'a "b" <b>&ü'
@@ -114,15 +115,29 @@ def test_half_a_surrogate_pair_breaks_nothing(client: TestClient) -> None:
     assert response.status_code < 500
 
 
-def test_videos_are_listed_in_pages_and_found_by_part_of_their_id(client: TestClient) -> None:
+def test_videos_are_listed_in_pages_newest_first_and_found_by_part_of_their_id(
+    client: TestClient, served: Path
+) -> None:
     first = client.get("/api/videos", params={"limit": 4}).json()
     rest = client.get("/api/videos", params={"offset": 4}).json()
     assert first["total"] == rest["total"] == 6
     assert [len(page["videos"]) for page in (first, rest)] == [4, 2]
+    ids = [video["video_id"] for page in (first, rest) for video in page["videos"]]
+    oldest = client.get("/api/videos", params={"sort": "oldest"}).json()["videos"]
+    assert ids[::-1] == [video["video_id"] for video in oldest]
+    assert tuple(ids[::-1]) == ClipIndex.open(served / "index").video_ids
+    assert client.get("/api/videos", params={"offset": 6}).json() == {"total": 6, "videos": []}
     found = client.get("/api/videos", params={"search": "KITCHEN"}).json()
     assert (found["total"], found["videos"][0]["video_id"]) == (1, "kitchen/monday")
     assert found["videos"][0]["media_url"] == "/media/kitchen%2Fmonday"
-    for query in ({"limit": 0}, {"limit": 201}, {"offset": -1}, {"offset": "x"}, {"search": "x" * 201}):
+    for query in (
+        {"limit": 0},
+        {"limit": 201},
+        {"offset": -1},
+        {"offset": "x"},
+        {"search": "x" * 201},
+        {"sort": "x"},
+    ):
         check_problem(client.get("/api/videos", params=query), 422)
 
 

@@ -25,6 +25,9 @@ def test_windows_are_never_seen(own: Path, client_of: Callable[..., TestClient])
     page = client.get("/api/videos").json()
     assert page["total"] == client.get("/healthz").json()["videos"] == 6
     assert {video["duration_seconds"] for video in page["videos"]} == {6.0}
+    for words in ("t=0", "#", "3.0"):  # the times in the ids of windows are no part of a name
+        assert client.get("/api/videos", params={"search": words}).json()["total"] == 0
+    assert client.get("/api/videos", params={"search": "lain"}).json()["videos"][0]["video_id"] == "plain"
     assert all("#" not in video["video_id"] + video["title"] for video in page["videos"])
 
     answer = client.post("/api/search", json={"sentence": SENTENCE, "k": 100}).json()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,22 @@ class Catalogue:
         with closing(_connect(self.file)) as connection:
             rows = connection.execute(
                 f"SELECT video_id FROM videos WHERE {' AND '.join(conditions)} ORDER BY video_key", values
+            )
+            return [video_id for (video_id,) in rows]
+
+    def find(self, fits: Callable[[str], bool], generation: int, last_key: int) -> list[str]:
+        """The ids of the videos whose id, title or one of whose tags fits, in the order of adding.
+
+        Args:
+            generation, last_key: as for `select`.
+        """
+        with closing(_connect(self.file)) as connection:
+            connection.create_function("fits", 1, fits, deterministic=True)
+            rows = connection.execute(
+                "SELECT video_id FROM videos WHERE video_key <= ? AND (removed IS NULL OR removed > ?) "
+                "AND (fits(video_id) OR fits(title) OR video_key IN (SELECT video_key FROM tags WHERE tag IN "
+                "(SELECT DISTINCT tag FROM tags WHERE fits(tag)))) ORDER BY video_key",
+                (last_key, generation),
             )
             return [video_id for (video_id,) in rows]
 

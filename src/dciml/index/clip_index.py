@@ -183,6 +183,11 @@ class ClipIndex:
         key = min(stores) if video_id is None else int(contents.store_keys[self.places([video_id])[0]])
         return stores[key].resolve(self.path, what="feature store", option="--features")
 
+    def is_in_first_store(self, video_id: str) -> bool:
+        """Are a video's features in the store that the index was created with? Raises DataError for an unknown one."""
+        contents = self._state.contents
+        return int(contents.store_keys[self.places([video_id])[0]]) == min(contents.stores)
+
     def video(self, video_id: str) -> CatalogueVideo:
         """What the catalogue knows of a video.
 
@@ -214,6 +219,12 @@ class ClipIndex:
             for video_id in self._catalogue.select(wanted, contents.generation, last_key)
             if named is None or video_id in named
         )
+
+    def find(self, fits: Callable[[str], bool]) -> tuple[str, ...]:
+        """The ids of the videos whose id, title or one of whose tags fits, in the order of `video_ids`."""
+        contents = self._state.contents
+        last_key = int(contents.keys.max(initial=0))
+        return tuple(self._catalogue.find(fits, contents.generation, last_key))
 
     def places(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Where videos stand in `video_ids`. Raises DataError for one that the index does not hold."""

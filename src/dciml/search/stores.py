@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dciml.errors import ModelError
 from dciml.features.long_videos import WindowedStore
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
@@ -34,9 +35,15 @@ class VideoStores:
         return list(groups.values())
 
     def _store_of(self, video_id: str) -> FeatureStore:
-        if video_id in self._first:
+        # The first store may hold another video of that name, which has left the index since.
+        if video_id in self._first and self._index.is_in_first_store(video_id):
             return self._first
-        path = self._index.store_path(video_id)
+        try:
+            path = self._index.store_path(video_id)
+        except ModelError:  # it has moved, perhaps into the store that is given now
+            if video_id in self._first:
+                return self._first
+            raise
         if path not in self._others:
             self._others[path] = WindowedStore.open(path)
         return self._others[path]

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 from dciml.build import Model
 from dciml.errors import DataError
-from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
 from dciml.recipes.index import add_videos
 from dciml.service.encode import Order
@@ -87,11 +86,9 @@ class Library:
         """
         file, wanted = find_below_roots(path, self.settings.allow_roots)
         with self._lock:
-            if wanted in self.corpus.now or wanted in self.jobs.pending_ids():
+            if wanted in self._taken():
                 raise ServiceError(409, "This video is in the index already, or on its way into it.")
-            video_id = free_id(wanted, self._taken())
-            new = _NewVideo(video_id, file, file)
-            job = Job(video_id)
+            job, new = Job(wanted), _NewVideo(wanted, file, file)
             self.jobs.submit(job, lambda job: self._add(job, new))
         return job
 
@@ -116,8 +113,9 @@ class Library:
             path.unlink(missing_ok=True)
 
     def _taken(self) -> set[object]:
-        stored = FeatureStore.open(self.store).video_ids if self.store.exists() else ()
-        return {*self.corpus.now.video_ids, *stored, *self.jobs.pending_ids()}
+        """Ids of videos that are in the index or on their way; what was taken out of it may come again."""
+        self.corpus.refresh()
+        return {*self.corpus.now.video_ids, *self.jobs.pending_ids()}
 
     def _add(self, job: Job, new: _NewVideo) -> None:
         is_upload = new.file != new.final
@@ -137,7 +135,8 @@ class Library:
     def _entering(self, new: _NewVideo) -> Callable[[Snapshot, ClipIndex, Model], None]:
         def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
             try:
-                add_videos(index, model, self.store, only=[new.video_id])
+                if not add_videos(index, model, self.store, only=[new.video_id]):
+                    raise JobFailed("Meanwhile a video of this name has been added to the index.")
             except BaseException:
                 if new.file != new.final:
                     new.final.unlink(missing_ok=True)

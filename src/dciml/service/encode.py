@@ -92,7 +92,8 @@ def encode(order: Order, tell: Tell) -> None:
     video = encode_video(file, encoder)
     manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)
     with FeatureStoreWriter(Path(order.store), manifest) as writer:
-        writer.append(order.video_id, video.rows, video.duration_seconds, source=order.source)
+        # A video of that name may have been here, and left the index: its rows give way.
+        writer.append(order.video_id, video.rows, video.duration_seconds, source=order.source, replace=True)
 
 
 def main() -> None:

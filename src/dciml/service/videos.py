@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from dciml.service.answers import as_video
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job
+from dciml.service.listing import Order, list_videos
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import AddByPath, JobList, JobOut, Problem, VideoOut, VideoPage
 
@@ -42,19 +43,13 @@ async def videos(
     request: Request,
     offset: Annotated[int, Query(ge=0, le=10**12)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    search: Annotated[str, Query(max_length=200, description="Part of the id.")] = "",
+    search: Annotated[str, Query(max_length=200, description="Part of the id, the title or a tag.")] = "",
+    sort: Annotated[Order, Query(description="By when they were added to the index.")] = "newest",
 ) -> VideoPage:
-    """The videos in the order in which they were added."""
+    """The videos of the index, those added last first."""
     runtime = runtime_of(request)
-
-    def work() -> VideoPage:
-        now = runtime.corpus.now
-        wanted = search.casefold()
-        ids = [video_id for video_id in now.video_ids if wanted in video_id.casefold()]
-        shown = [as_video(now.video(video_id)) for video_id in ids[offset : offset + limit]]
-        return VideoPage(total=len(ids), videos=shown)
-
-    return await runtime.search(work)
+    now = runtime.corpus.now
+    return await runtime.search(lambda: list_videos(now, search.strip(), sort, offset, limit))
 
 
 @router.get("/videos/{video_id:path}", responses=NOT_FOUND)
