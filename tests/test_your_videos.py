@@ -43,7 +43,7 @@ def run(words: list[str]) -> str:
 
 @pytest.fixture
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """A folder as the page asks for it, entered: clips, their table, the settings; one more clip waits beside it."""
+    """A folder as the page asks for it, entered: clips and their table; one more clip waits beside it."""
     stories = plan_corpus(CorpusSize(train=NUM_CLIPS + 1, test=0), seed=11)
     make_videos(stories, tmp_path / "drawn", workers=2)
     (tmp_path / "clips").mkdir()
@@ -55,7 +55,6 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         table = csv.writer(file)
         table.writerow(["video", "sentence"])
         table.writerows([f"{name}.mp4", text] for name, text in sentences.items() if name != silent)
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return {name: text for name, text in sentences.items() if name != silent}

@@ -73,6 +73,23 @@ def test_default_folder_is_named_by_the_settings(
     assert (tmp_path / "runs" / "tiny" / WEIGHTS_FILE).exists()
 
 
+def test_shipped_settings_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped, own = "configs/your_videos.yaml", tmp_path / "configs" / "your_videos.yaml"
+
+    def run(name: str) -> None:
+        RUNNER.invoke(app, ["train", name], catch_exceptions=False)
+
+    with pytest.raises(DataError, match=r"data/mine: there is no such folder"):
+        run(shipped)
+    with pytest.raises(DataError, match=r"configs/your_video\.yaml: there is no such file"):
+        run("configs/your_video.yaml")
+    own.parent.mkdir()
+    own.write_text("name: own\ndata: {folder: elsewhere}\n")
+    with pytest.raises(DataError, match=r"elsewhere: there is no such folder"):
+        run(shipped)
+
+
 @pytest.mark.parametrize(
     ("extra", "error", "message"),
     [

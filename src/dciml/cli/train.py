@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+SHIPPED = "configs"
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -15,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML file of settings; see configs/.")],
+    config: Annotated[
+        Path, typer.Argument(help="A YAML file of settings. Those of configs/ come with dciml.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run and its model. Default: runs/NAME, NAME from the settings."),
@@ -33,7 +37,7 @@ def train(
     from dciml.config import load_config
     from dciml.recipes.train import train as run
 
-    resolved = load_config(config, settings or [])
+    resolved = load_config(_settings_file(config), settings or [])
     folder = out or Path("runs") / resolved.name
     # With several processes each runs this command; one of them speaks.
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
@@ -47,3 +51,12 @@ def train(
         raise typer.Exit(130) from None
     if first:
         typer.echo(f"model: {folder}")
+
+
+def _settings_file(path: Path) -> Path:
+    """The file; where there is none, the one of configs/ that came with dciml, so that any folder will do."""
+    if path.exists() or path.parts[:1] != (SHIPPED,):
+        return path
+    package = Path(__file__).parents[1]  # an installed one holds them, a checkout has them beside src/
+    shipped = [root / path for root in (package, package.parents[1])]
+    return next((file for file in shipped if file.is_file()), path)
