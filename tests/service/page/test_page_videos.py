@@ -42,6 +42,7 @@ def test_an_uploaded_video_is_added_and_plays(
     page.wait_for_selector(".job.done", timeout=PATIENCE * 1000)
     visitor.until(f"document.querySelectorAll('#videos-view a.hit').length === {len(before) + 1}")
     (added,) = set(titles(page)) - set(before)
+    assert titles(page)[0] == added
     assert page.locator(".job b").count() == 0  # the name is text
     page.click("text=Look at it")
     page.wait_for_selector("#player", state="visible")
@@ -80,6 +81,8 @@ def test_dropped_files_are_added_from_anywhere(
     page.wait_for_selector("#videos-view", state="visible")
     page.wait_for_selector(".job.failed .message", timeout=PATIENCE * 1000)
     assert "notes" in page.text_content(".job.failed")
+    page.click("[aria-label^='Dismiss']")
+    page.wait_for_selector(".job", state="detached")
 
 
 def test_a_file_on_the_server_is_added_and_others_are_refused(
@@ -118,12 +121,14 @@ def test_a_video_is_removed_only_after_a_yes(own_site: Callable[..., Any], visit
     assert page.locator("#results a.hit[data-video='kitchen/clock']").count() == 0
 
 
-def test_videos_are_found_by_name(visit: Callable[..., Any]) -> None:
+def test_videos_are_found_by_name_and_tag(visit: Callable[..., Any]) -> None:
     visitor = visit("?view=videos")
     visitor.page.wait_for_selector("#videos-view a.hit")
     visitor.page.fill("#find-video", "straß")
     visitor.until("document.querySelectorAll('#videos-view a.hit').length === 1")
     assert titles(visitor.page) == ["Straße 1"]
+    visitor.page.fill("#find-video", "TEST")
+    visitor.until("document.querySelectorAll('#videos-view a.hit').length === 5")
     visitor.page.fill("#find-video", "nowhere")
     visitor.page.wait_for_selector("text=No such video")
 

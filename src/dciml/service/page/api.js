@@ -1,9 +1,20 @@
 // The server's answers. Every failure is a `Problem` with a sentence for the reader.
 
+const HEADINGS = {
+  400: "That could not be read", 403: "That is not allowed here", 404: "That is not here", 409: "That is here already",
+  413: "That is too large", 422: "That cannot be answered", 429: "The server is busy", 500: "Something went wrong",
+  503: "The server is busy", 507: "The server has no room left",
+};
+
 export class Problem extends Error {
   constructor(title, detail, status) {
     super(detail || title);
     [this.title, this.detail, this.status] = [title, detail, status];
+  }
+
+  /** Whether the same question may be answered another time. */
+  get mayPass() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -34,7 +45,7 @@ async function problemOf(status, readJson) {
   let body = {};
   try { body = await readJson(); } catch { /* a proxy's error page, say */ }
   const busy = status === 429 || status === 503;
-  const title = typeof body.title === "string" ? body.title : busy ? "The server is busy" : `The server answered ${status}`;
+  const title = HEADINGS[status] ?? (typeof body.title === "string" ? body.title : `The server answered ${status}`);
   const detail = typeof body.detail === "string" ? body.detail : busy ? "Try again in a moment." : "";
   return new Problem(title, detail, status);
 }

@@ -28,10 +28,13 @@ export class Filters {
     byId("filter-count").textContent = shown ? ` (${shown})` : "";
     const chips = set.map((name) => {
       const value = name === "inside" ? titleOf(values.inside) : values[name];
-      const words = `${NAMES[name]} ${value}${SECONDS.has(name) ? " s" : ""}`;
-      return chip(words, () => this.onChange({ ...this.values, [name]: "" }));
+      const unit = SECONDS.has(name) ? " s" : "";
+      return chip([NAMES[name], " ", h("bdi", {}, value), unit], () => this.onChange({ ...this.values, [name]: "" }));
     });
-    if (like) chips.unshift(chip(`like ${range(like.start, like.end)} of ${titleOf(like.videoId)}`, this.onUnlike));
+    if (like) {
+      const words = [`like ${range(like.start, like.end)} of `, h("bdi", {}, titleOf(like.videoId))];
+      chips.unshift(chip(words, this.onUnlike));
+    }
     byId("scope").replaceChildren(...chips);
   }
 
@@ -47,7 +50,9 @@ export class Filters {
   }
 }
 
+/** `words`: texts, and titles apart from them, since these may run the other way. */
 function chip(words, onRemove) {
-  const remove = h("button", { type: "button", "aria-label": `Remove: ${words}`, onclick: onRemove }, icon("close"));
-  return h("li", { class: "chip" }, h("span", { dir: "auto" }, words), remove);
+  const label = h("span", {}, ...words);
+  const remove = h("button", { type: "button", "aria-label": `Remove: ${label.textContent}`, onclick: onRemove }, icon("close"));
+  return h("li", { class: "chip" }, label, remove);
 }

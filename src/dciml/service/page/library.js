@@ -8,15 +8,17 @@ import { card, followed, momentOf } from "./results.js";
 
 const PAGE_VIDEOS = 48;
 const POLL_MILLISECONDS = 1000;
+const SHOWN_OVER = 5; // jobs that are over; they may be many
 const OVER = new Set(["done", "failed", "cancelled"]);
 const STATES = { queued: "waiting", running: "working", done: "added", failed: "failed", cancelled: "cancelled" };
 
 export class Library {
-  /** `app`: { addressOfMoment, open, changed }: goVideos }: `changed(removedId)` is told when videos came or went. */
+  /** `app`: { addressOfMoment, open, goVideos, changed }; `changed(removedId)` is told when videos came or went. */
   constructor(app) {
     [this.app, this.words, this.videos, this.total, this.jobs, this.sending] = [app, "", [], 0, new Map(), new Map()];
+    this.dismissed = new Set();
     this.root = byId("videos-view");
-    this.find = h("input", { type: "search", id: "find-video", placeholder: "Find by name", oninput: () => this.#typed() });
+    this.find = h("input", { type: "search", id: "find-video", placeholder: "Part of its name, or a tag", oninput: () => this.#typed() });
     this.files = h("input", {
       type: "file", id: "files", accept: "video/*", multiple: true, class: "unseen", onchange: () => this.#chosen(),
     });
@@ -166,7 +168,19 @@ export class Library {
       const does = sent.state === "failed" ? "Dismiss" : "Cancel";
       return jobRow(sent, button({ label: `${does} ${sent.name}`, name: "close", onclick: end }));
     });
-    this.jobList.replaceChildren(...sending, ...[...this.jobs.values()].map((job) => jobRow(job, this.#look(job))));
+    const jobs = [...this.jobs.values()];
+    const over = jobs.filter((job) => OVER.has(job.state) && !this.dismissed.has(job.job_id)).slice(0, SHOWN_OVER);
+    const shown = jobs.filter((job) => !OVER.has(job.state) || over.includes(job));
+    this.jobList.replaceChildren(...sending, ...shown.map((job) => jobRow(job, this.#look(job), this.#dismissal(job))));
+  }
+
+  #dismissal(job) {
+    if (!OVER.has(job.state)) return null;
+    const onclick = () => {
+      this.dismissed.add(job.job_id);
+      this.#paintJobs();
+    };
+    return button({ label: `Dismiss ${nameOf(job)}`, name: "close", onclick });
   }
 
   /** A link to the video that a job has added. */
@@ -189,7 +203,7 @@ export class Library {
     this.status.textContent = this.words && !this.total ? "" : count(this.total, "video");
     if (!this.total) {
       const [heading, words] = this.words
-        ? ["No such video", "No video here has this in its name."]
+        ? ["No such video", "No video here has this in its name or in a tag."]
         : ["No videos yet", "Add some, and then describe what happens in them."];
       this.grid.replaceChildren(notice("", "film", heading, words));
       return;
@@ -214,8 +228,10 @@ export class Library {
     const moment = momentOf(video);
     const link = card(moment, this.app.addressOfMoment(moment), (chosen) => this.app.open(chosen));
     const tags = video.tags.map((tag) => h("span", { class: "tag", dir: "auto" }, tag));
-    const remove = button({ label: `Remove ${video.title}`, name: "trash", onclick: () => this.#remove(video) });
-    return h("li", {}, link, h("div", { class: "under" }, h("span", { class: "tags" }, ...tags), remove));
+    const remove = button({
+      label: `Remove ${video.title}`, name: "trash", kind: "quiet remove", onclick: () => this.#remove(video),
+    });
+    return h("li", {}, link, tags.length ? h("div", { class: "tags" }, ...tags) : null, remove);
   }
 
   async #remove(video) {
@@ -234,7 +250,7 @@ export class Library {
 
 const nameOf = (job) => job.name ?? job.video_id ?? "A video";
 
-function jobRow(job, control) {
+function jobRow(job, ...controls) {
   const words = STATES[job.state] ?? "sending";
   const isOver = OVER.has(job.state);
   return h(
@@ -242,7 +258,7 @@ function jobRow(job, control) {
     h("span", { class: "name", dir: "auto" }, nameOf(job)),
     isOver ? null : h("progress", { max: "1", value: String(job.progress), "aria-label": `${nameOf(job)}: ${words}` }),
     h("span", { class: "state" }, words),
-    control,
+    ...controls,
     job.message && job.state !== "done" ? h("span", { class: "message" }, job.message) : null,
   );
 }

@@ -37,7 +37,7 @@ export class Panel {
   open(moment, { relevance, moments }, plays) {
     [this.moment, this.duration] = [moment, moment.duration];
     this.element.hidden = false;
-    this.heading.textContent = moment.title;
+    [this.heading.textContent, this.heading.title] = [moment.title, moment.title];
     this.#act();
     this.know({ relevance, moments });
     this.screen.show(moment, plays);

@@ -92,11 +92,11 @@ export class Screen {
     const isLast = () => jump === this.jumps;
     this.end.hidden = true;
     this.guarded = false; // until the player is there
+    this.onTime(seconds);
     if (this.video.readyState < 1) await heard(this.video, "loadedmetadata");
     if (!isLast()) return;
     const arrived = heard(this.video, "seeked");
     this.video.currentTime = Math.min(seconds, Math.max(0, this.video.duration - 0.01));
-    this.onTime(seconds);
     await arrived;
     if (!isLast()) return;
     this.guarded = guarded;

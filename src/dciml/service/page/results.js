@@ -104,9 +104,10 @@ export class Results {
   }
 
   showProblem(problem) {
-    const again = button({ words: "Try again", name: "loop", kind: "primary", onclick: () => this.app.retry() });
+    const again = problem.mayPass === false ? []
+      : [button({ words: "Try again", name: "loop", kind: "primary", onclick: () => this.app.retry() })];
     const [heading, words] = [problem.title ?? "Something went wrong", problem.detail ?? problem.message];
-    this.list.replaceChildren(notice("bad", "alert", heading, words, again));
+    this.list.replaceChildren(notice("bad", "alert", heading, words, ...again));
     this.#say(`${heading}. ${words}`, true);
   }
 

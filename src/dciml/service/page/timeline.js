@@ -8,6 +8,7 @@ const LANE_PIXELS = 28;
 const SPAN_PIXELS = 26; // the least width of a span: WCAG 2.5.8 wants 24 for a target
 const STEPS_SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 const TICK_PIXELS = 80;
+const LABEL_PIXELS = 38; // of "00:00"; with hours half as much again
 
 export class Timeline {
   /** `onSeek(seconds)`, `onSpan(span)`: told when the reader asks for a time, or for a span. */
@@ -103,7 +104,9 @@ export class Timeline {
     this.lanes.style.height = `${ends.length * LANE_PIXELS}px`;
     const step = STEPS_SECONDS.find((seconds) => (seconds / this.duration) * width >= TICK_PIXELS) ?? this.duration;
     const ticks = [];
-    for (let seconds = 0; seconds <= this.duration - step * 0.4; seconds += step) ticks.push(this.#tick(seconds, ""));
+    const label = this.duration < 3600 ? LABEL_PIXELS : 1.5 * LABEL_PIXELS;
+    const room = (1.6 * label * this.duration) / width; // the last label stands left of the end, the others on their tick
+    for (let seconds = 0; seconds <= this.duration - room; seconds += step) ticks.push(this.#tick(seconds, ""));
     ticks.push(this.#tick(this.duration, "last"));
     this.axis.replaceChildren(...ticks);
   }
