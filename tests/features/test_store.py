@@ -122,8 +122,18 @@ def test_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> Non
 
 def test_other_manifest_is_refused(tmp_path: Path) -> None:
     make_store(tmp_path / "s", {"a": 2})
-    with pytest.raises(DataError, match=r"test-encoder.*which is not.*other"):
+    what = (
+        r"the store holds rows of 'test-encoder', 4 wide.*, and these are rows of 'other', 4 wide, 2 a second"
+    )
+    with pytest.raises(DataError, match=what):
         FeatureStoreWriter(tmp_path / "s", StoreManifest("other", 4, 2.0))
+
+
+def test_a_file_is_no_place_for_a_store(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a")
+    for path in (tmp_path / "table.csv", tmp_path / "table.csv" / "store"):
+        with pytest.raises(DataError, match="the folder of the store cannot be made"):
+            FeatureStoreWriter(path, MANIFEST)
 
 
 @pytest.mark.parametrize(

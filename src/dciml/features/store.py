@@ -154,7 +154,11 @@ class FeatureStoreWriter:
             raise ValueError(f"commit_every must be at least 1, not {commit_every}")
         self.path, self.manifest = Path(path), manifest
         self._commit_every = commit_every
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"the folder of the store cannot be made ({error.strerror})"
+            raise DataError(what, where=self.path, mend="name another folder") from error
         self._lock = _take_lock(self.path)
         try:
             self._open()
@@ -289,7 +293,7 @@ class FeatureStoreWriter:
 def _check_same(found: StoreManifest, wanted: StoreManifest, path: Path) -> None:
     if found != wanted:
         raise DataError(
-            f"the store holds {found}, which is not {wanted}",
+            f"the store holds {found}, and these are {wanted}",
             where=path,
             mend="write these features to another store",
         )

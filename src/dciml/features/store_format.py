@@ -40,7 +40,18 @@ class StoreManifest:
             or self.width < 1
             or (rate is not None and not (math.isfinite(rate) and rate > 0))
         ):
-            raise ValueError(f"a manifest needs an encoder's name, width ≥ 1 and a positive rate, not {self}")
+            raise ValueError(
+                f"a manifest needs an encoder's name, width ≥ 1 and a positive rate, not {self!r}"
+            )
+
+    def __str__(self) -> str:
+        """As a user reads it.
+
+        >>> str(StoreManifest("net", 512, 2.0))
+        "rows of 'net', 512 wide, 2 a second"
+        """
+        rate = "" if self.rows_per_second is None else f", {self.rows_per_second:g} a second"
+        return f"rows of {self.encoder!r}, {self.width} wide{rate}"
 
 
 @dataclass(frozen=True, slots=True)
