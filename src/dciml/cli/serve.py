@@ -41,7 +41,9 @@ AllowOriginOption = Annotated[
 EncoderOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--encoder", help="How to encode videos that are added: as the index's were; may be repeated."
+        "--encoder",
+        help="How to encode videos that are added, where the index's features do not say or their model has moved; "
+        "may be repeated.",
     ),
 ]
 AddedOption = Annotated[

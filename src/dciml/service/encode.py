@@ -16,9 +16,9 @@ from pathlib import Path
 
 from dciml.errors import DataError, DcimlError
 from dciml.features.base import FloatRows, FrameEncoder, RowBuilder
+from dciml.features.encoder_specs import encoder_of, lasting_specs
 from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.features.video_encoders import create_video_encoder
 from dciml.media import RGBFrame, VideoInfo, probe
 from dciml.service.sentences import sentence_of
 
@@ -31,7 +31,7 @@ Tell = Callable[[dict[str, object]], None]
 class Order:
     """What to do: encode `file` as `video_id` into `store`, saying that it came from `source`.
 
-    `like` is a store of the same encoder, `encoders` are the specs that make it; none: the project's own.
+    `like` is a store of the same encoder, `encoders` are the specs that make it; none: as that store says.
     """
 
     file: str
@@ -88,9 +88,11 @@ def encode(order: Order, tell: Tell) -> None:
         raise DataError(
             f"its pictures are too large ({info.width}x{info.height})", mend="scale the video down"
         )
-    encoder = _reporting(_same_encoder(order), tell)
+    like = FeatureStore.open(order.like).manifest
+    encoder = _reporting(encoder_of(like, order.device, order.encoders), tell)
     video = encode_video(file, encoder)
-    manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)
+    specs = lasting_specs(order.encoders) or like.encoder_specs
+    manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second, specs)
     with FeatureStoreWriter(Path(order.store), manifest) as writer:
         # A video of that name may have been here, and left the index: its rows give way.
         writer.append(order.video_id, video.rows, video.duration_seconds, source=order.source, replace=True)
@@ -111,24 +113,6 @@ def main() -> None:
             tell({"error": sentence_of(error)})
         else:
             tell({"done": True})
-
-
-def _same_encoder(order: Order) -> VideoEncoder:
-    wanted = FeatureStore.open(order.like).manifest
-    specs = order.encoders or ["builtin"]
-    parts = [
-        create_video_encoder(
-            spec, rows_per_second=wanted.rows_per_second, device=order.device, alone=len(specs) == 1
-        )
-        for spec in specs
-    ]
-    encoder: VideoEncoder = parts[0] if len(parts) == 1 else JoinedEncoder(parts)
-    if encoder.name != wanted.encoder:
-        raise DataError(
-            f"the features of this index are of {wanted.encoder!r}, and the server makes those of {encoder.name!r}",
-            mend="start the server with the --encoder that `dciml extract` was given",
-        )
-    return encoder
 
 
 def _reporting(encoder: VideoEncoder, tell: Tell) -> VideoEncoder:
