@@ -39,6 +39,6 @@ def test_no_encoder_need_be_named(order: Order) -> None:
 def test_another_encoder_is_refused_with_the_mend(order: Order) -> None:
     order.encoders.append("builtin")
     with pytest.raises(
-        DataError, match="the features are of .*, and --encoder builtin makes .*, with --encoder,"
+        DataError, match=r"the features are of .*, and --encoder builtin makes .*, with --encoder,"
     ):
         encode(order, lambda _: None)
