@@ -1,8 +1,9 @@
 """Train and evaluate one configuration with each set of pathways, and print the table.
 
-    python benchmarks/ablation.py CONFIG --data DATA --out RUNS --seeds 1 2 3
+    python benchmarks/ablation.py CONFIG --data DATA --out RUNS --seeds 1 2 3 --beside "shared space=runs/shared"
 
-The ablation is a list of settings, not code (METHOD §4). A run that has its report already is not made again.
+The ablation is a list of settings, not code (METHOD §4). A run that has its report already is not made again. Models
+named by --beside (baselines, say) answer the same queries in the same corpus; the rows that know less come last.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "all": PATHWAYS,
     "all, joint": PATHWAYS,
 }
+KNOW_LESS = (
+    "retrieval only + blind spans",
+    "blind spans",
+    "chance",
+    "oracle retrieval",
+)  # rows of any report
 COLUMNS = (
     ("VR", "model", "R@1"),
     ("VR", "model", "R@10"),
@@ -62,14 +69,29 @@ def one_run(arguments: argparse.Namespace, variant: str, seed: int) -> Report:
     begin = time.monotonic()
     train(config, folder, resume=folder.exists(), quiet=True)
     trained = time.monotonic()
-    model = load_model(folder)
-    options = EvaluateOptions(run=variant, num_queries=arguments.queries, windows=model.windows)
-    report = evaluate(model.engine, DataFolder.open(arguments.data), "test", config.answer, options=options)
-    report.write(folder / "report.json")
+    report = measured(folder, folder / "report.json", variant, arguments)
     print(
         f"{folder.name}: {trained - begin:.0f} s, evaluated in {time.monotonic() - trained:.0f} s", flush=True
     )
     return report
+
+
+def measured(model_folder: Path, file: Path, name: str, arguments: argparse.Namespace) -> Report:
+    """Evaluate a model and write its report."""
+    model = load_model(model_folder)
+    options = EvaluateOptions(run=name, num_queries=arguments.queries, windows=model.windows)
+    report = evaluate(model.engine, DataFolder.open(arguments.data), "test", model.answer, options=options)
+    report.write(file)
+    return report
+
+
+def beside(arguments: argparse.Namespace, name: str, model_folder: Path) -> Report:
+    """Evaluate a model that was made elsewhere, or read the report of an earlier call."""
+    folder: Path = arguments.out / f"beside-{name.replace(' ', '-')}"
+    if (folder / "report.json").exists():
+        return read_report(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return measured(model_folder, folder / "report.json", name, arguments)
 
 
 def print_table(reports: dict[str, list[Report]]) -> None:
@@ -81,15 +103,26 @@ def print_table(reports: dict[str, list[Report]]) -> None:
     )
     print("|---" * (len(COLUMNS) + 1) + "|")
     for variant, runs in reports.items():
-        cells = []
-        for table, row, metric in COLUMNS:
-            intervals = [report.table(table).rows[row][metric] for report in runs]
+        print_row(variant, runs, {})
+    first = next(iter(reports.values()))[:1]
+    for row in KNOW_LESS:
+        print_row(row, first, {"model": row})
+
+
+def print_row(name: str, runs: list[Report], instead: dict[str, str]) -> None:
+    """One line; `instead` names the row of the reports to read in place of another."""
+    cells = []
+    for table, row, metric in COLUMNS:
+        rows = [report.table(table).rows.get(instead.get(row, row), {}) for report in runs]
+        intervals = [values[metric] for values in rows if metric in values]
+        if not intervals or (instead and row not in instead):
+            cells.append("–")
+        elif len(intervals) > 1:
             values = [interval.value for interval in intervals]
-            if len(values) > 1:
-                cells.append(f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}")
-            else:
-                cells.append(f"{values[0]:.1f} [{intervals[0].low:.1f}, {intervals[0].high:.1f}]")
-        print(f"| {variant} | " + " | ".join(cells) + " |")
+            cells.append(f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}")
+        else:
+            cells.append(f"{intervals[0].value:.1f} [{intervals[0].low:.1f}, {intervals[0].high:.1f}]")
+    print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
@@ -106,8 +139,13 @@ def main() -> None:
         "--queries", type=int, help="evaluate on so many queries, drawn by a hash of their ids"
     )
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting, key=value")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=MODEL", help="a further model for the table"
+    )
     arguments = parser.parse_args()
     reports = {v: [one_run(arguments, v, seed) for seed in arguments.seeds] for v in arguments.variants}
+    for name, _, folder in (item.partition("=") for item in arguments.beside):
+        reports[name] = [beside(arguments, name, Path(folder))]
     print_table(reports)
 
 
