@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dciml.errors import DataError, Where
-from dciml.features.base import EncodedSentence, FloatRows
+from dciml.features.base import FloatRows
 from dciml.features.plain_pickle import read_plain_pickle
 from dciml.features.pooling import l2_normalize
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder, split_sentence
+from dciml.features.words import OneWordRows, WordEncoder
 from dciml.files import atomic_path
 
 FILE_NAME = "word_vectors.safetensors"
@@ -62,10 +62,8 @@ def write_word_vectors(path: Path, words: Sequence[str], vectors: FloatRows) -> 
         save_file({"vectors": np.ascontiguousarray(vectors)}, temporary, {"words": json.dumps(list(words))})
 
 
-class WordVectorEncoder:
+class WordVectorEncoder(OneWordRows):
     """Words as rows of a table; a word that the table does not hold gets the project's own hashed row of that width.
-
-    A row depends on its word alone, so `contextual` and `static` are the same array; there is no sentence vector.
 
     Args:
         path: a table written by `write_word_vectors`, or the folder that holds one.
@@ -93,37 +91,14 @@ class WordVectorEncoder:
                 f"this is no table of word vectors ({error})", where=path, mend="import it again"
             ) from error
         self._rows: dict[str, FloatRows] = dict(zip(words, l2_normalize(vectors), strict=True))
-        self._max_words, self._width = max_words, int(vectors.shape[1])
-        self._other_words = WordEncoder(vocabulary, self._width, max_words)
+        self._other_words = WordEncoder(vocabulary, int(vectors.shape[1]), max_words)
         digest = hashlib.sha256(json.dumps(words).encode() + vectors.tobytes()).hexdigest()
-        self._name = f"vectors@{digest[:16]}x{max_words}+{self._other_words.name}"
+        name = f"vectors@{digest[:16]}x{max_words}+{self._other_words.name}"
+        super().__init__(name, self._other_words.width, max_words)
 
-    @property
-    def name(self) -> str:
-        """Digest of the table, longest sentence, and the encoder of the other words."""
-        return self._name
-
-    @property
-    def width(self) -> int:
-        """Width of the rows."""
-        return self._width
-
-    @property
-    def static_width(self) -> int:
-        """The same."""
-        return self._width
-
-    def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
-        """Encode sentences. Raises DataError for one without a word."""
-        return [self._encode_one(split_sentence(sentence, self._max_words)) for sentence in sentences]
-
-    def _encode_one(self, words: tuple[str, ...]) -> EncodedSentence:
-        rows = np.stack([self._row(word) for word in words])  # (L, width)
-        return EncodedSentence(words, rows, rows)
-
-    def _row(self, word: str) -> FloatRows:
+    def row(self, word: str) -> FloatRows:
+        """The table's row of a word; of another one the hashed row."""
         row = self._rows.get(word)
         if row is not None and row.any():  # <PAD> and the like are rows of zeros
             return row
-        other: FloatRows = self._other_words.encode([word])[0].static[0]
-        return other
+        return self._other_words.row(word)

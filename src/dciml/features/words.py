@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,35 +29,22 @@ def split_sentence(sentence: str, max_words: int) -> tuple[str, ...]:
     return words
 
 
-class WordEncoder:
-    """Hashed word features: a pseudo-random direction for each known word, plus one for each of its n-grams.
+class OneWordRows(ABC):
+    """A text encoder whose rows depend on one word each, so that `contextual` and `static` are the same array.
 
-    Words of the training vocabulary are near-orthogonal, so that a linear layer can tell them apart; a word
-    outside it has only its character n-grams (3 to 5, with boundary marks) and falls near known words that
-    share them. A row depends on its word alone, so `contextual` and `static` are the same array; there is no
-    sentence vector.
+    There is no sentence vector.
 
     Args:
-        vocabulary: the words of the training sentences.
-        width: of a row.
-        max_words: later words of a sentence are dropped.
-
-    >>> encoder = WordEncoder(Vocabulary.build(["a dog runs"]), width=8)
-    >>> encoded = encoder.encode(["A dog!"])[0]
-    >>> encoded.words, encoded.contextual.shape, encoded.contextual is encoded.static
-    (('a', 'dog'), (2, 8), True)
+        name: of the encoder. `width` is that of a row; words of a sentence after the first `max_words` are dropped.
     """
 
-    def __init__(self, vocabulary: Vocabulary, width: int = 300, max_words: int = 30) -> None:
-        if width < 1 or max_words < 1:
-            raise ValueError(f"width and max_words must be positive, not {width} and {max_words}")
-        self._vocabulary, self._width, self._max_words = vocabulary, width, max_words
-        self._rows: dict[str, FloatRows] = {}
+    def __init__(self, name: str, width: int, max_words: int) -> None:
+        self._name, self._width, self._max_words = name, width, max_words
 
     @property
     def name(self) -> str:
-        """Version, width, longest sentence and the vocabulary's digest."""
-        return f"words-v{_VERSION}-{self._width}x{self._max_words}-{self._vocabulary.digest}"
+        """Names the encoder and all that its rows depend on."""
+        return self._name
 
     @property
     def width(self) -> int:
@@ -73,10 +61,41 @@ class WordEncoder:
         return [self._encode_one(split_sentence(sentence, self._max_words)) for sentence in sentences]
 
     def _encode_one(self, words: tuple[str, ...]) -> EncodedSentence:
-        rows = np.stack([self._row(word) for word in words])  # (L, width)
+        rows = np.stack([self.row(word) for word in words])  # (L, width)
         return EncodedSentence(words, rows, rows)
 
-    def _row(self, word: str) -> FloatRows:
+    @abstractmethod
+    def row(self, word: str) -> FloatRows:
+        """The row of a word, (width,), of length 1."""
+
+
+class WordEncoder(OneWordRows):
+    """Hashed word features: a pseudo-random direction for each known word, plus one for each of its n-grams.
+
+    Words of the training vocabulary are near-orthogonal, so that a linear layer can tell them apart; a word
+    outside it has only its character n-grams (3 to 5, with boundary marks) and falls near known words that
+    share them.
+
+    Args:
+        vocabulary: the words of the training sentences.
+        width: of a row.
+        max_words: later words of a sentence are dropped.
+
+    >>> encoder = WordEncoder(Vocabulary.build(["a dog runs"]), width=8)
+    >>> encoded = encoder.encode(["A dog!"])[0]
+    >>> encoded.words, encoded.contextual.shape, encoded.contextual is encoded.static
+    (('a', 'dog'), (2, 8), True)
+    """
+
+    def __init__(self, vocabulary: Vocabulary, width: int = 300, max_words: int = 30) -> None:
+        if width < 1 or max_words < 1:
+            raise ValueError(f"width and max_words must be positive, not {width} and {max_words}")
+        super().__init__(f"words-v{_VERSION}-{width}x{max_words}-{vocabulary.digest}", width, max_words)
+        self._vocabulary = vocabulary
+        self._rows: dict[str, FloatRows] = {}
+
+    def row(self, word: str) -> FloatRows:
+        """A known word's own direction and those of its n-grams; an unknown one's n-grams alone."""
         row = self._rows.get(word)
         if row is None:
             row = _unit(np.sum([_signs("ngram:" + ngram, self._width) for ngram in _ngrams(word)], axis=0))
