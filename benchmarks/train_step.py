@@ -131,14 +131,14 @@ class Bench:
             frames = grounding.project_frames(batch)
             sampled = grounding.sampled_frames(batch, frames)
             weights = grounding.log_weights(selection.proposals)[:, 0]
-            encoded = grounding.encode_under(sampled, batch.video_of_query, weights)
+            memory = grounding.encode_under(sampled, batch.video_of_query, weights)
             for name, part in {
                 "select, all of it": lambda: grounding.select(batch),
                 "propose": lambda: grounding.propose(batch, frames),
                 "frames, one proposal": lambda: grounding.encode_under(
                     sampled, batch.video_of_query, weights
                 ),
-                "words, one proposal": lambda: grounding.sentence_nll(batch.queries, encoded, weights),
+                "words, one proposal": lambda: grounding.sentence_nll(batch.queries, memory),
                 "grounding, all of it": lambda: grounding(batch, selection.best_index, 1.0),
                 "retrieval, all of it": lambda: self.model.retrieval(batch),
                 "best clip": lambda: best_clip(self.model.retrieval, batch),

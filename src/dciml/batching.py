@@ -38,7 +38,7 @@ class VideoBatch:
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """Q sentences.
+    """Q sentences; a sentence may come several times, with the same id.
 
     `words` may be contextual and goes to the retrieval branch only; `static_words` holds each word by itself and is
     all that the grounding branch sees, with `word_ids` of the same words in the same order. `hidden_words` is True
@@ -61,6 +61,18 @@ class QueryBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {name: value[places] for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, query_ids=tuple(self.query_ids[i] for i in places.tolist()), **chosen)
+
+    def distinct(self) -> tuple[QueryBatch, Int[Tensor, "queries"] | None]:
+        """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place."""
+        first: dict[str, int] = {}
+        for place, query_id in enumerate(self.query_ids):
+            first.setdefault(query_id, place)
+        if len(first) == len(self.query_ids):
+            return self, None
+        device = self.word_ids.device
+        number = {query_id: rank for rank, query_id in enumerate(first)}
+        reads = torch.tensor([number[query_id] for query_id in self.query_ids], device=device)
+        return self.at(torch.tensor(list(first.values()), device=device)), reads
 
 
 @dataclass(frozen=True)

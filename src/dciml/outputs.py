@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,24 +61,15 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the lowest.
-
-    `features` are the frames as encoded under each proposal, averaged over time.
-    """
+    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the lowest."""
 
     proposals: Proposals
     nll: Float[Tensor, "queries proposals"]
     best_index: Int[Tensor, "queries"]
-    features: Float[Tensor, "queries proposals hidden"]
 
     def best(self) -> Proposals:
         """The best proposal of each query, (queries, 1)."""
         return self.proposals.at(self.best_index)
-
-    def best_feature(self) -> Float[Tensor, "queries hidden"]:
-        """The feature of each query's best proposal."""
-        queries = torch.arange(len(self.best_index), device=self.best_index.device)
-        return self.features[queries, self.best_index]
 
 
 @dataclass(frozen=True)

@@ -67,3 +67,15 @@ def test_log_gaussian_peaks_at_its_centre() -> None:
 def test_attention_refuses_a_width_that_heads_do_not_divide() -> None:
     with pytest.raises(ValueError, match="multiple"):
         Attention(10, 4)
+
+
+def test_one_row_that_asks_gets_what_attention_gives_it() -> None:
+    torch.manual_seed(0)
+    attention, packing = Attention(8, 2).double(), Packing.full(3, 5)
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    bias = torch.tensor([[0.0] * 5, [0.0, 0.0, -1e9, -1e9, -1e9], [-0.5, 0.0, 1.0, 0.0, -1e9]])
+    keys = attention.project_keys(x.flatten(0, 1), packing)
+    asking = x[:, 1]
+    single = Packing.full(3, 1)
+    expected = attention.attend(attention.project_queries(asking, single), keys, bias[:, None], single)
+    torch.testing.assert_close(attention.attend_one(asking, x, bias), expected, atol=1e-7, rtol=1e-6)

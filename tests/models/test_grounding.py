@@ -35,8 +35,8 @@ def logits(grounding: GroundingBranch, batch: Batch) -> torch.Tensor:
     """(queries, words, vocabulary); 0 where a sentence has no word."""
     sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
     even = torch.zeros(len(batch.video_of_query), sampled.shape[1])
-    encoded = grounding.encode_under(sampled, batch.video_of_query, even)
-    rows = grounding.vocabulary_head(grounding.reconstruct(batch.queries, encoded, even))
+    memory = grounding.encode_under(sampled, batch.video_of_query, even)
+    rows = grounding.vocabulary_head(grounding.reconstruct(batch.queries, memory))
     return Packing.of(batch.queries.word_mask).pad(rows)
 
 
@@ -160,3 +160,19 @@ def test_reconstruction_does_not_know_when_its_frames_are(grounding: GroundingBr
     torch.testing.assert_close(nll, nll[:, :1].expand_as(nll))
     different = grounding.select(batch).nll
     assert not torch.allclose(different, different[:, :1].expand_as(different))
+
+
+def test_a_sentence_asked_of_several_videos_is_answered_as_if_alone(
+    grounding: GroundingBranch, batch_of: Callable[..., Batch]
+) -> None:
+    """Its words are encoded once (`QueryBatch.distinct`)."""
+    batch = batch_of((1, 1, 1))
+    again = torch.tensor([1, 0, 1])
+    asked = replace(batch, queries=batch.queries.at(again))
+    distinct, reads = asked.queries.distinct()
+    assert distinct.query_ids == ("q1", "q0")
+    assert reads is not None
+    assert reads.tolist() == [0, 1, 0]
+    renamed = replace(asked, queries=replace(asked.queries, query_ids=("a", "b", "c")))
+    assert renamed.queries.distinct()[1] is None
+    torch.testing.assert_close(grounding.select(asked).nll, grounding.select(renamed).nll)

@@ -21,6 +21,7 @@ def test_pack_and_pad_are_inverse_with_gradients() -> None:
     padded.square().sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach() * MASK[..., None])
     assert packing.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2]
+    assert packing.places(x.device).tolist() == [[0, 1, 0], [2, 0, 0], [3, 4, 5]]
 
 
 def test_repeated_packing_holds_repeated_rows() -> None:
@@ -30,6 +31,7 @@ def test_repeated_packing_holds_repeated_rows() -> None:
     torch.testing.assert_close(twice.pad(rows), (x * MASK[..., None]).repeat(2, 1, 1))
     assert twice.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 5]
     assert Packing.full(3, 3).repeat(2) == Packing.full(6, 3)
+    assert Packing.of(torch.ones(3, 3, dtype=torch.bool)) == Packing.full(3, 3)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.2, 0.5])

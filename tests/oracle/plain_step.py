@@ -22,8 +22,9 @@ from dciml.batching import Batch, QueryBatch
 from dciml.losses.grounding import grounding_losses
 from dciml.losses.mutual import better_by, explicit_to_grounding, match
 from dciml.models.attention import Attention, DecoderLayer
-from dciml.models.grounding import GroundingBranch, Stack, sinusoids
+from dciml.models.grounding import GroundingBranch, sinusoids
 from dciml.models.mutual import BestClip
+from dciml.models.stack import Stack
 from dciml.outputs import GroundingOutput, Proposals, Selection
 from dciml.training.schedule import easiness
 from dciml.training.steps import Step, retrieval_terms
@@ -47,7 +48,7 @@ class PlainGrounding:
 
     def selection(self) -> Selection:
         nll = self.nll.detach()
-        return Selection(self.proposals.detach(), nll, nll.argmin(dim=1), self.features.detach())
+        return Selection(self.proposals.detach(), nll, nll.argmin(dim=1))
 
     def output(self, best_index: Tensor) -> GroundingOutput:
         chosen = best_index[:, None]
@@ -244,7 +245,8 @@ def plain_terms(step: Step, batch: Batch, side: str) -> dict[str, Tensor]:
         branch.train(was_training)
         selection = teacher.selection()
         every = torch.arange(len(selection.best_index), device=selection.best_index.device)
-        return retrieval_terms(step, batch, selection, selection.features[every, selection.best_index])
+        condition = teacher.features.detach()[every, selection.best_index]
+        return retrieval_terms(step, batch, selection, condition)
     clip = plain_best_clip(step, batch)
     plain = plain_grounding(branch, batch, easiness(step.config, step.epoch))
     return plain_grounding_terms(step, batch, plain, clip)

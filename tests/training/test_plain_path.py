@@ -15,7 +15,7 @@ from dciml.batching import Batch
 from dciml.config import parse_config
 from dciml.models.dual import DualBranch
 from dciml.models.grounding import GroundingBranch
-from dciml.models.mutual import best_clip
+from dciml.models.mutual import best_clip, proposal_feature
 from dciml.models.retrieval import RetrievalBranch
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 
@@ -60,7 +60,9 @@ def make_step(layers: int, dtype: torch.dtype, dropout: float = 0.0) -> Step:
 def fast_terms(step: Step, batch: Batch, side: str) -> dict[str, torch.Tensor]:
     selection = step.model.grounding.select(batch)
     if side == "retrieval":
-        return retrieval_terms(step, batch, selection, selection.best_feature())
+        with as_teacher(step.model.grounding):
+            condition = proposal_feature(step.model.grounding, batch, selection.best())
+        return retrieval_terms(step, batch, selection, condition)
     with as_teacher(step.model.retrieval):
         clip = best_clip(step.model.retrieval, batch)
     return grounding_terms(step, batch, selection, clip)

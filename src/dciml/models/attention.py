@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from dciml.masks import padding_bias
 from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing
+from dciml.models.packing import Packing, Picks
+from dciml.models.support import Memory
 
 Asking = Float[Tensor, "batch heads queries head"]
 Asked = Float[Tensor, "batch heads keys head"]
@@ -47,13 +48,13 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def project_queries(self, rows: Float[Tensor, "rows width"], packing: Packing) -> Asking:
+    def project_queries(self, rows: Float[Tensor, "rows width"], layout: Packing | Picks) -> Asking:
         """What asks, by head."""
-        return split_heads(packing.pad(self.query(rows)), self.heads)
+        return split_heads(layout.pad(self.query(rows)), self.heads)
 
-    def project_keys(self, rows: Float[Tensor, "rows width"], packing: Packing) -> tuple[Asked, Asked]:
+    def project_keys(self, rows: Float[Tensor, "rows width"], layout: Packing | Picks) -> tuple[Asked, Asked]:
         """What is asked, keys and values, by head."""
-        keys, values = packing.pad(self.key_value(rows)).chunk(2, dim=-1)
+        keys, values = layout.pad(self.key_value(rows)).chunk(2, dim=-1)
         return split_heads(keys, self.heads), split_heads(values, self.heads)
 
     def attend(
@@ -71,6 +72,27 @@ class Attention(nn.Module):
         out: Tensor = self.out(packing.pack(merge_heads(mixed)))
         return out
 
+    def attend_one(
+        self,
+        asking: Float[Tensor, "batch width"],
+        rows: Float[Tensor, "batch length width"],
+        bias: Float[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch width"]:
+        """Attention of one row of each sequence to all its rows, without their keys and values.
+
+        (W q)·x = q·(Wᵀ x), and a mean of values is the value of a mean: with one row that asks, it is cheaper to turn
+        what it asks than all that is asked. The bias of the keys moves all scores alike and falls out of the softmax.
+        """
+        width, head = rows.shape[-1], rows.shape[-1] // self.heads
+        key, value = self.key_value.weight.reshape(2, self.heads, head, width)
+        q = self.query(asking).reshape(-1, self.heads, head)
+        turned = torch.einsum("bhd,hdw->bhw", q, key)
+        scores = turned @ rows.transpose(1, 2) / math.sqrt(head)  # (batch, heads, length)
+        weights = torch.softmax(scores.float() + bias[:, None], dim=-1).to(rows.dtype)
+        mixed = torch.einsum("bhw,hdw->bhd", weights @ rows, value).flatten(1)
+        out: Tensor = self.out(mixed + self.key_value.bias[width:])
+        return out
+
 
 class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm.
@@ -83,7 +105,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = Attention(width, heads)
         self.cross_attention = Attention(width, heads)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), Dropout(dropout), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = Dropout(dropout)
@@ -104,16 +126,17 @@ class DecoderLayer(nn.Module):
         return self.add(0, x, attention.attend(q, keys, bias, packing, causal=bias is None))
 
     def attend_memory(
-        self,
-        x: Float[Tensor, "rows width"],
-        packing: Packing,
-        memory: Float[Tensor, "batch keys width"],
-        bias: Float[Tensor, "#batch 1 keys"] | None,
-    ) -> Float[Tensor, "rows width"]:
-        """The second third: cross-attention."""
-        attention = self.cross_attention
-        keys = attention.project_keys(memory.flatten(0, 1), Packing.full(*memory.shape[:2]))
-        return self.add(1, x, attention.attend(attention.project_queries(x, packing), keys, bias, packing))
+        self, x: Float[Tensor, "rows width"], packing: Packing, memory: Memory
+    ) -> Float[Tensor, "out width"]:
+        """The second third: cross-attention, beside one or several sets of memories.
+
+        Returns: packed as `packing.repeat(sets)`.
+        """
+        attention, sets = self.cross_attention, len(memory.bias) // packing.batch
+        q, keys = attention.project_queries(x, packing), attention.project_keys(memory.rows, memory.layout)
+        if sets > 1:
+            q, x, packing = q.repeat(sets, 1, 1, 1), x.repeat(sets, 1), packing.repeat(sets)
+        return self.add(1, x, attention.attend(q, keys, memory.bias, packing))
 
     def feed(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """The last third: feed-forward."""

@@ -7,17 +7,17 @@ METHOD §3; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dciml.batching import Batch, QueryBatch
-from dciml.masks import causal_bias, padding_bias
-from dciml.models.attention import DecoderLayer
+from dciml.masks import padding_bias
 from dciml.models.dropout import Dropout
 from dciml.models.packing import Packing
+from dciml.models.stack import Stack
+from dciml.models.support import Memory, Support
 from dciml.models.word_loss import word_nll
 from dciml.outputs import GroundingOutput, Proposals, Selection
 
@@ -38,100 +38,6 @@ def log_gaussian(
     """log g(t) = −(t − c)²/(2σ²) at `length` positions spread evenly over [0, 1]; 0 at the peak."""
     t = torch.linspace(0, 1, length, device=center.device)
     return -0.5 * ((t - center[..., None]) / sigma[..., None]) ** 2
-
-
-class Stack(nn.Module):
-    """Decoder layers, causal throughout. What many sequences share is computed once for all of them."""
-
-    def __init__(self, layers: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
-
-    def _each(self) -> Iterator[DecoderLayer]:
-        for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
-            yield layer
-
-    def encode(self, x: Float[Tensor, "rows width"], packing: Packing) -> Float[Tensor, "rows width"]:
-        """Without a memory: self-attention and feed-forward only."""
-        for layer in self._each():
-            x = layer.feed(layer.self_attend(x, packing))
-        return x
-
-    def encode_under(
-        self,
-        x: Float[Tensor, "videos length width"],
-        video_of_sequence: Int[Tensor, "sequences"],
-        log_weights: Float[Tensor, "sequences length"],
-    ) -> Float[Tensor, "sequences length width"]:
-        """Encode videos under Gaussians; the first layer projects each video once, whatever it is seen under."""
-        first, *others = self._each()
-        length = x.shape[1]
-        videos, sequences = Packing.full(*x.shape[:2]), Packing.full(len(log_weights), length)
-        bias = causal_bias(length, x.device)[None] + log_weights[:, None]
-        q = first.self_attention.project_queries(x.flatten(0, 1), videos)[video_of_sequence]
-        keys, values = first.self_attention.project_keys(x.flatten(0, 1), videos)
-        keys, values = keys[video_of_sequence], values[video_of_sequence]
-        rows = x[video_of_sequence].flatten(0, 1)
-        rows = first.add(0, rows, first.self_attention.attend(q, (keys, values), bias, sequences))
-        rows = first.feed(rows)
-        for layer in others:
-            rows = layer.feed(layer.self_attend(rows, sequences, bias))
-        return sequences.pad(rows)
-
-    def decode(
-        self,
-        x: Float[Tensor, "rows width"],
-        packing: Packing,
-        memory: Float[Tensor, "sequences keys width"],
-        memory_bias: Float[Tensor, "sequences 1 keys"],
-    ) -> Float[Tensor, "out width"]:
-        """Decode the same sequences beside one or several sets of memories, `len(memory)` / `packing.batch` of them.
-
-        Returns: packed as `packing.repeat(sets)`. The first self-attention does not know the memory and runs once.
-        """
-        sets = len(memory) // packing.batch
-        for index, layer in enumerate(self._each()):
-            x = layer.self_attend(x, packing)
-            if index == 0:
-                x, packing = x.repeat(sets, 1), packing.repeat(sets)
-            x = layer.feed(layer.attend_memory(x, packing, memory, memory_bias))
-        return x
-
-    def last_row(
-        self,
-        x: Float[Tensor, "videos length width"],
-        mask: Bool[Tensor, "videos length"],
-        video_of_query: Int[Tensor, "queries"],
-        memory: Float[Tensor, "queries keys width"],
-        memory_bias: Float[Tensor, "queries 1 keys"],
-    ) -> Float[Tensor, "queries width"]:
-        """What stands at the last real row of each query's video, without the work that no one reads.
-
-        The first self-attention does not know the sentence and runs once a video; the last layer runs for one row.
-        """
-        *others, last = self._each()
-        videos, packing = Packing.of(mask), Packing.of(mask[video_of_query])
-        ends = mask[video_of_query].sum(dim=1)
-        single = Packing.full(len(video_of_query), 1)
-        rows = None  # of each query's video, packed
-        for layer in others:
-            if rows is None:
-                shared = layer.self_attend(videos.pack(x), videos)
-                rows = packing.pack(videos.pad(shared)[video_of_query])
-            else:
-                rows = layer.self_attend(rows, packing)
-            rows = layer.feed(layer.attend_memory(rows, packing, memory, memory_bias))
-        if rows is None:  # a single layer
-            rows = packing.pack(x[video_of_query])
-        end_rows = rows[ends.cumsum(dim=0) - 1]
-        attention = last.self_attention
-        seen = padding_bias(mask[video_of_query])[:, None]
-        update = attention.attend(
-            attention.project_queries(end_rows, single), attention.project_keys(rows, packing), seen, single
-        )
-        end_rows = last.attend_memory(last.add(0, end_rows, update), single, memory, memory_bias)
-        return last.feed(end_rows)
 
 
 class GroundingBranch(nn.Module):
@@ -198,7 +104,6 @@ class GroundingBranch(nn.Module):
     def propose(self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]) -> Proposals:
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
         (centre, width) pairs."""
-        words, word_bias = self._encoded_words(batch.queries)
         frame_mask = batch.videos.frame_mask
         rows, at = nn.functional.pad(self._with_time(batch, frames), (0, 0, 0, 1)), frame_mask.sum(dim=1)
         place = torch.arange(rows.shape[1], device=rows.device)[None]
@@ -206,16 +111,19 @@ class GroundingBranch(nn.Module):
             (place == at[:, None])[..., None], self.prediction_row.to(rows.dtype), rows
         )  # (videos, frames + 1, hidden)
         mask = place <= at[:, None]
-        last = self.frame_stack.last_row(rows, mask, batch.video_of_query, words, word_bias)
+        words = self._encoded_words(batch.queries)
+        last = self.frame_stack.last_row(rows, mask, batch.video_of_query, words)
         centers, widths = torch.sigmoid(self.span_head(last).float()).chunk(2, dim=-1)
         return Proposals(centers, widths.clamp(min=self.min_width))
 
-    def _encoded_words(self, queries: QueryBatch) -> tuple[Tensor, Tensor]:
-        projected = self._with_start(self.dropout(self.word_project(queries.static_words)))
-        mask = nn.functional.pad(queries.word_mask, (1, 0), value=True)
+    def _encoded_words(self, queries: QueryBatch) -> Memory:
+        distinct, reads = queries.distinct()
+        projected = self._with_start(self.dropout(self.word_project(distinct.static_words)))
+        mask = nn.functional.pad(distinct.word_mask, (1, 0), value=True)
         packing = Packing.of(mask)
-        encoded = packing.pad(self.word_stack.encode(packing.pack(projected), packing))
-        return encoded, padding_bias(mask)[:, None]
+        encoded = self.word_stack.encode(packing.pack(projected), packing)
+        memory = Memory(encoded, packing, padding_bias(mask)[:, None])
+        return memory if reads is None else memory.read_by(reads)
 
     def _with_start(self, words: Float[Tensor, "queries words hidden"]) -> Tensor:
         start = self.start_word.to(words.dtype).expand(len(words), 1, -1)
@@ -236,39 +144,42 @@ class GroundingBranch(nn.Module):
         sampled: Float[Tensor, "videos positions hidden"],
         video_of_sequence: Int[Tensor, "sequences"],
         log_weights: Float[Tensor, "sequences positions"],
-    ) -> Float[Tensor, "sequences positions hidden"]:
-        """Pass 2, frames: self-attention re-weighted by a Gaussian (log weights of 0: the whole video evenly)."""
-        return self.frame_stack.encode_under(sampled, video_of_sequence, log_weights)
+    ) -> Memory:
+        """Pass 2, frames: self-attention re-weighted by a Gaussian (log weights of 0: the whole video evenly).
 
-    def reconstruct(
+        Only the positions that the Gaussian lets through are there (see `support`).
+        """
+        return self.frame_stack.encode_under(sampled, video_of_sequence, Support.of(log_weights))
+
+    def mean_under(
         self,
-        queries: QueryBatch,
-        encoded: Float[Tensor, "sequences positions hidden"],
+        sampled: Float[Tensor, "videos positions hidden"],
+        video_of_sequence: Int[Tensor, "sequences"],
         log_weights: Float[Tensor, "sequences positions"],
-    ) -> Float[Tensor, "rows hidden"]:
+    ) -> Float[Tensor, "sequences hidden"]:
+        """The mean over time of the frames as encoded under a Gaussian; each counts alike, so all are there."""
+        memory = self.frame_stack.encode_under(sampled, video_of_sequence, Support.whole(log_weights))
+        return memory.layout.pad(memory.rows).mean(dim=1)
+
+    def reconstruct(self, queries: QueryBatch, memory: Memory) -> Float[Tensor, "rows hidden"]:
         """Pass 2, words: what stands at position i is computed from the start vector and words before i only.
 
         Hidden words are replaced by a learned vector. The rows are static, so no word carries another's meaning.
 
         Args:
-            encoded, log_weights: one or several sets of Q sequences.
+            memory: one or several sets of Q sequences, as `encode_under` gives them.
         Returns: the real words of each sentence, packed, set after set.
         """
         words = self.dropout(self.word_project(queries.static_words))
         words = torch.where(queries.hidden_words[..., None], self.hidden_word.to(words.dtype), words)
         packing = Packing.of(queries.word_mask)
         rows = packing.pack(self._with_start(words[:, :-1]))
-        return self.word_stack.decode(rows, packing, encoded, log_weights[:, None])
+        return self.word_stack.decode(rows, packing, memory)
 
-    def sentence_nll(
-        self,
-        queries: QueryBatch,
-        encoded: Float[Tensor, "sequences positions hidden"],
-        log_weights: Float[Tensor, "sequences positions"],
-    ) -> Float[Tensor, "sets queries"]:
+    def sentence_nll(self, queries: QueryBatch, memory: Memory) -> Float[Tensor, "sets queries"]:
         """Mean negative log-likelihood of each sentence's words, nats, given sets of frames encoded under Gaussians."""
-        states = self.reconstruct(queries, encoded, log_weights)
-        sets = len(encoded) // len(queries.word_ids)
+        states = self.reconstruct(queries, memory)
+        sets = len(memory.bias) // len(queries.word_ids)
         nll = word_nll(
             states,
             queries.word_ids[queries.word_mask].repeat(sets),
@@ -310,24 +221,22 @@ class GroundingBranch(nn.Module):
         try:
             frames = self.project_frames(batch)
             proposals = self.propose(batch, frames)
-            nll, features = self._judge(batch, self.sampled_frames(batch, frames), proposals)
+            nll = self._judge(batch, self.sampled_frames(batch, frames), proposals)
         finally:
             if was_training:
                 self.train()
-        return Selection(proposals, nll, nll.argmin(dim=1), features)
+        return Selection(proposals, nll, nll.argmin(dim=1))
 
     def _judge(
         self, batch: Batch, sampled: Float[Tensor, "videos positions hidden"], proposals: Proposals
-    ) -> tuple[Float[Tensor, "queries proposals"], Float[Tensor, "queries proposals hidden"]]:
-        """NLL of each proposal, and the mean over time of the frames as encoded under it."""
+    ) -> Float[Tensor, "queries proposals"]:
+        """NLL of each proposal."""
         owner, by_proposal = batch.video_of_query, self.log_weights(proposals).transpose(0, 1)
-        nll, features = [], []
+        nll = []
         for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(owner))):
-            flat = weights.flatten(0, 1)  # (proposals here · queries, positions)
-            encoded = self.encode_under(sampled, owner.repeat(len(weights)), flat)
-            nll.append(self.sentence_nll(batch.queries, encoded, flat))
-            features.append(encoded.mean(dim=1).reshape(*weights.shape[:2], -1))
-        return torch.cat(nll).t(), torch.cat(features).transpose(0, 1)
+            memory = self.encode_under(sampled, owner.repeat(len(weights)), weights.flatten(0, 1))
+            nll.append(self.sentence_nll(batch.queries, memory))
+        return torch.cat(nll).t()
 
     def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:
         """Proposals and the four NLLs that the losses need, with gradients.
@@ -343,9 +252,10 @@ class GroundingBranch(nn.Module):
         weights = torch.cat([self.log_weights(best)[:, 0], *self.negative_log_weights(best, easiness)])
         even = weights.new_zeros(len(sampled), self.num_positions)
         every = torch.arange(len(sampled), device=owner.device)
-        encoded = self.encode_under(sampled, owner.repeat(3), weights)
-        whole = self.encode_under(sampled, every, even)[owner]
-        best_nll, left, right, reference = self.sentence_nll(
-            batch.queries, torch.cat([encoded, whole]), torch.cat([weights, even[owner]])
-        )
+        memory = self.encode_under(sampled, torch.cat([owner.repeat(3), every]), torch.cat([weights, even]))
+        three = torch.arange(len(weights), device=owner.device)
+        memory = memory.read_by(
+            torch.cat([three, len(weights) + owner])
+        )  # the whole video, encoded once, last
+        best_nll, left, right, reference = self.sentence_nll(batch.queries, memory)
         return GroundingOutput(proposals, best_index, best_nll, left, right, reference, sampled)

@@ -91,7 +91,6 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch) -> BestClip:
 def proposal_feature(
     grounding: GroundingBranch, batch: Batch, best: Proposals
 ) -> Float[Tensor, "queries hidden"]:
-    """The frame stack's output under the best proposal, averaged over time; `Selection.features` with gradients."""
+    """The frame stack's output under the best proposal, averaged over time."""
     sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
-    encoded = grounding.encode_under(sampled, batch.video_of_query, grounding.log_weights(best)[:, 0])
-    return encoded.mean(dim=1)
+    return grounding.mean_under(sampled, batch.video_of_query, grounding.log_weights(best)[:, 0])

@@ -25,7 +25,8 @@ class Packing:
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
         """The rows where `mask` is True."""
-        return cls(mask.shape[0], mask.shape[1], mask.flatten().nonzero()[:, 0])
+        index = mask.flatten().nonzero()[:, 0]
+        return cls(mask.shape[0], mask.shape[1], None if len(index) == mask.numel() else index)
 
     @classmethod
     def full(cls, batch: int, length: int) -> Packing:
@@ -51,7 +52,30 @@ class Packing:
         offsets = torch.arange(times, device=self.index.device)[:, None] * (self.batch * self.length)
         return Packing(times * self.batch, self.length, (offsets + self.index).flatten())
 
+    def places(self, device: torch.device) -> Int[Tensor, "batch length"]:
+        """Where each position stands among the packed rows; 0 at padding."""
+        places = torch.zeros(self.batch * self.length, dtype=torch.int64, device=device)
+        if self.index is None:
+            places = torch.arange(self.batch * self.length, device=device)
+        else:
+            places[self.index] = torch.arange(len(self.index), device=device)
+        return places.reshape(self.batch, self.length)
+
     def sequence_of_row(self) -> Int[Tensor, "rows"]:
         """Which sequence each real row belongs to."""
         index = torch.arange(self.batch * self.length) if self.index is None else self.index
         return index // self.length
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Padded sequences that read rows of another set: `places[s, t]` is the row at position t of sequence s.
+
+    A row may be read by several sequences. What stands at padding is any row: whoever reads it must not look there.
+    """
+
+    places: Int[Tensor, "batch length"]
+
+    def pad(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "batch length width"]:
+        """The rows of each sequence."""
+        return rows[self.places]

@@ -156,8 +156,7 @@ def _modulated_grounding(
     modulated = step.model.to_grounding(plain, clip.feature)
     weights = grounding.log_weights(output.proposals.at(output.best_index))[:, 0]
     every = torch.arange(len(modulated), device=modulated.device)
-    encoded = grounding.encode_under(modulated, every, weights)
-    (nll,) = grounding.sentence_nll(batch.queries, encoded, weights)
+    (nll,) = grounding.sentence_nll(batch.queries, grounding.encode_under(modulated, every, weights))
     return {
         "modulated_nll": better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin),
         "match_grounding": match(plain.mean(dim=1), modulated.mean(dim=1)),
@@ -172,7 +171,7 @@ def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Op
         selection = step.model.grounding.select(grounded)
     if "joint" in optimizers:
         return _joint_step(step, batch, grounded, selection, places, optimizers["joint"])
-    values = _retrieval_step(step, batch, selection, places, optimizers["retrieval"])
+    values = _retrieval_step(step, batch, grounded, selection, places, optimizers["retrieval"])
     return values | _grounding_step(step, grounded, selection, optimizers["grounding"])
 
 
@@ -186,11 +185,19 @@ def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
 
 
 def _retrieval_step(
-    step: Step, batch: Batch, selection: Selection, places: Tensor | None, optimizer: torch.optim.Optimizer
+    step: Step,
+    batch: Batch,
+    grounded: Batch,
+    selection: Selection,
+    places: Tensor | None,
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
-        condition = selection.best_feature() if step.wants(*MODULATED_RETRIEVAL) else None
+        condition = None
+        if step.wants(*MODULATED_RETRIEVAL):
+            with as_teacher(step.model.grounding):
+                condition = proposal_feature(step.model.grounding, grounded, selection.best())
         terms = retrieval_terms(step, batch, selection, condition, places)
     return _apply(step, batch, terms, optimizer)
 
