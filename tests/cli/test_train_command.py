@@ -18,6 +18,7 @@ from dciml.cli.app import app
 from dciml.config import RunConfig, dump_config, load_config
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
+from dciml.training.stopping import Stopped
 
 RUNNER = CliRunner()
 
@@ -109,6 +110,20 @@ def test_mistake_is_explained_and_leaves_no_folder(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stopped_run_says_so_and_how_to_go_on(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "stopped in epoch 1 after 2 steps; saved in out, go on with --resume"
+
+    def stopped(*arguments: object, **more: object) -> None:
+        raise Stopped(said)
+
+    monkeypatch.setattr("dciml.recipes.train.train", stopped)
+    result = RUNNER.invoke(app, ["train", str(config), "--out", str(tmp_path / "out")])
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", f"dciml: {said}\n")
+
+
+@pytest.mark.slow
 def test_process_asked_to_stop_saves_says_so_and_goes_on_later(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "dciml", "train", str(config), "--out", str(out), "--quiet"]

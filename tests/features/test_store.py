@@ -84,8 +84,8 @@ def test_kill_at_any_point_leaves_committed_videos_whole(tmp_path: Path, commit_
     row_done = line_done = 0
     for first in range(0, len(names), commit_every):
         last = min(first + commit_every, len(names)) - 1
-        states += [(size, line_done) for size in range(row_done, row_ends[last] + 1, 3)]
-        states += [(row_ends[last], size) for size in range(line_done, line_ends[last] + 1, 3)]
+        states += [(size, line_done) for size in range(row_done, row_ends[last] + 1, 5)]
+        states += [(row_ends[last], size) for size in range(line_done, line_ends[last] + 1, 5)]
         states.append((row_ends[last], line_ends[last]))
         row_done, line_done = row_ends[last], line_ends[last]
     for row_size, index_size in states:

@@ -145,11 +145,12 @@ def test_stated_confidence_is_what_search_says_with_the_video_taken_out(
     index = index_corpus(engine, task, task.fused_clips(engine), tmp_path / "index")
     assert len(index) == 30 if windows is None else 60
     searcher = Searcher(engine, index, task.store, answer, calibration)
-    wrongly = missed = 0
-    for query in task.queries:
-        others = [video_id for video_id in task.video_ids if video_id != query.video_id]
-        wrongly += not searcher.answer(query.sentence, 1).found
-        missed += searcher.answer(query.sentence, 1, within=others).found
+    with_it = searcher.answer_batch([query.sentence for query in task.queries], 1)
+    wrongly, missed = sum(not answer.found for answer in with_it), 0
+    for video_id in task.video_ids:
+        others = [other for other in task.video_ids if other != video_id]
+        asked = [query.sentence for query in task.queries if query.video_id == video_id]
+        missed += sum(answer.found for answer in searcher.answer_batch(asked, 1, within=others))
     row = found.table.rows["model"]
     num = len(task.queries)
     assert row["wrongly"].value == pytest.approx(100 * wrongly / num)
