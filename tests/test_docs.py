@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,15 @@ def shell_commands(text: str) -> Iterator[list[str]]:
                 yield words[programs[0] + 1 :]
 
 
+@cache
+def program() -> Any:
+    """All commands; making them takes a while."""
+    return typer.main.get_command(app)
+
+
 def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, and the other words."""
-    command: Any = typer.main.get_command(app)
+    command = program()
     rest = list(words)
     while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
         assert rest[0] in command.commands, f"there is no command {rest[0]!r} in: dciml {' '.join(words)}"
