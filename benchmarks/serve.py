@@ -5,7 +5,8 @@
 
 Each client is a thread with one connection that asks one sentence after another. Printed are errors, answers a second,
 latencies, and how evenly the clients were served: the least and the most answers of a client, and Jain's index of
-fairness, (Σx)² / (n·Σx²), which is 1 when all got the same. One client alone is measured first, for comparison.
+fairness, (Σx)² / (n·Σx²), which is 1 when all got the same. One client alone is measured first, for comparison. On a
+busy machine only the server's processor time an answer says much.
 
 With --videos, the index is first filled up to so many videos with copies of its own: their vectors are turned a little,
 their features are the same, so that grounding works as hard as it would.
@@ -78,8 +79,8 @@ def fill(source: Path, folder: Path, num_videos: int) -> Path:
 
 
 @contextmanager
-def served(index: Path, threads: int) -> Iterator[int]:
-    """A server process; yields its port."""
+def served(index: Path, threads: int) -> Iterator[tuple[int, int]]:
+    """A server process; yields its port and its id."""
     command = [
         sys.executable,
         "-m",
@@ -98,9 +99,15 @@ def served(index: Path, threads: int) -> Iterator[int]:
             greeting = process.stdout.readline()
             if "http://127.0.0.1:" not in greeting:
                 raise SystemExit(f"the server did not start: {greeting}")
-            yield int(greeting.partition("http://127.0.0.1:")[2].partition("/")[0])
+            yield int(greeting.partition("http://127.0.0.1:")[2].partition("/")[0]), process.pid
         finally:
             process.terminate()
+
+
+def processor_seconds(process_id: int) -> float:
+    """What a process has used so far, all its threads together."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ask(port: int, sentences: Sequence[str], start: int, until: float, client: Client) -> None:
@@ -142,8 +149,8 @@ def measure(port: int, sentences: Sequence[str], num_clients: int, seconds: floa
     return clients
 
 
-def report(name: str, clients: Sequence[Client], seconds: float) -> None:
-    """Print one block of figures."""
+def report(name: str, clients: Sequence[Client], seconds: float, used_seconds: float) -> None:
+    """Print one block of figures; `used_seconds` is the server's processor time."""
     all_seconds = np.array([value for client in clients for value in client.seconds])
     inside = np.array([value for client in clients for value in client.inside])
     errors = [error for client in clients for error in client.errors]
@@ -160,6 +167,7 @@ def report(name: str, clients: Sequence[Client], seconds: float) -> None:
         f"{label} {value:.0f}" for label, value in zip(("p50", "p90", "p95", "p99", "max"), at, strict=True)
     ))  # fmt: skip
     print(f"  of this inside the search itself: p50 {np.median(inside) * 1000:.0f} ms")
+    print(f"  processor time an answer: {used_seconds / len(all_seconds) * 1000:.0f} ms")
     if len(clients) > 1:
         medians = [np.median(client.seconds) * 1000 for client in clients if client.seconds]
         jain = counts.sum() ** 2 / (len(counts) * (counts**2).sum())
@@ -190,12 +198,14 @@ def main() -> None:
     options = parser.parse_args()
     index = fill(options.index, options.folder, options.videos) if options.videos else options.index
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with served(index, options.search_threads) as port:
+    with served(index, options.search_threads) as (port, server):
         sentences = options.sentences.read_text().splitlines() if options.sentences else sentences_of(port)
         measure(port, sentences, 1, WARM_UP)
-        report("1 client", measure(port, sentences, 1, options.seconds / 2), options.seconds / 2)
-        name = f"{options.clients} clients"
-        report(name, measure(port, sentences, options.clients, options.seconds), options.seconds)
+        for clients, seconds in ((1, options.seconds / 2), (options.clients, options.seconds)):
+            before = processor_seconds(server)
+            seen = measure(port, sentences, clients, seconds)
+            name = f"{clients} client{'s' * (clients > 1)}"
+            report(name, seen, seconds, processor_seconds(server) - before)
     print(f"load of the machine after: {os.getloadavg()[0]:.1f}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,8 @@ def serve(
 ) -> None:
     """Search an index in the browser and over HTTP."""
     check_installed()
+    # Read when NumPy is loaded, which is below: searches run beside each other, and one is too small to share out.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dciml.service.server import run_server
     from dciml.service.settings import Limits, ServiceSettings
 
