@@ -128,13 +128,15 @@ class Bench:
         grounding, batch = self.model.grounding, self.batch
         with torch.no_grad():
             selection = grounding.select(batch)
-            frames = grounding.project_frames(batch)
-            sampled = grounding.sampled_frames(batch, frames)
+            watched = grounding.watch(batch.videos)
+            sampled = watched.sampled
             weights = grounding.log_weights(selection.proposals)[:, 0]
             memory = grounding.encode_under(sampled, batch.video_of_query, weights)
             for name, part in {
                 "select, all of it": lambda: grounding.select(batch),
-                "propose": lambda: grounding.propose(batch, frames),
+                "propose": lambda: grounding.propose(
+                    grounding.watch(batch.videos), batch.queries, batch.video_of_query
+                ),
                 "frames, one proposal": lambda: grounding.encode_under(
                     sampled, batch.video_of_query, weights
                 ),

@@ -33,7 +33,7 @@ def grounding() -> GroundingBranch:
 
 def logits(grounding: GroundingBranch, batch: Batch) -> torch.Tensor:
     """(queries, words, vocabulary); 0 where a sentence has no word."""
-    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
+    sampled = grounding.sampled_frames(batch.videos)
     even = torch.zeros(len(batch.video_of_query), sampled.shape[1])
     memory = grounding.encode_under(sampled, batch.video_of_query, even)
     rows = grounding.vocabulary_head(grounding.reconstruct(batch.queries, memory))
@@ -144,10 +144,12 @@ def test_sampled_frames_use_only_valid_rows(
     grounding: GroundingBranch, batch_of: Callable[..., Batch]
 ) -> None:
     batch = batch_of((1, 1, 1, 1))
-    positions = torch.arange(batch.videos.frames.shape[1]).float()
-    counts = batch.videos.frame_mask.sum(dim=1)
-    marked = positions[None, :, None].expand(len(counts), -1, 16)
-    sampled = grounding.sampled_frames(batch, marked)[..., 0]
+    counts, frames = batch.videos.frame_mask.sum(dim=1), torch.zeros_like(batch.videos.frames)
+    frames[..., 0] = torch.arange(frames.shape[1])
+    with torch.no_grad():  # the first of the projected numbers is the place
+        grounding.frame_project.weight.zero_()[0, 0] = 1
+        grounding.frame_project.bias.zero_()
+    sampled = grounding.sampled_frames(replace(batch.videos, frames=frames))[..., 0]
     assert (sampled[:, 0] == 0).all()
     assert (sampled[:, -1] == counts - 1).all()
 

@@ -41,7 +41,7 @@ def test_likelihoods_and_gradients_are_those_of_all_positions(
     center, width = places.T.contiguous().requires_grad_(True)
     sets, queries = len(places), len(batch.video_of_query)
     weights = log_gaussian(center, width / grounding.gaussian_sigma, POSITIONS)
-    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
+    sampled = grounding.sampled_frames(batch.videos)
     found = []
     for support in (Support.of, Support.whole):
         flat = support(weights.repeat_interleave(queries, dim=0))

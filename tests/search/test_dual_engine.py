@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.batching import collate_videos
+from dciml.batching import Batch, collate_videos
 from dciml.build import ModelCard, build_dual, make_text_encoder
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
@@ -94,8 +94,8 @@ def test_spans_come_best_first_and_lie_in_the_video(engine: DualEngine, store: F
     assert (found.spans_unit >= 0).all()
     assert (found.spans_unit <= 1).all()
     assert (found.spans_unit[..., 0] <= found.spans_unit[..., 1]).all()
-    batch = engine._batch(store, SENTENCES, videos)
-    selection = engine.dual.grounding.select(batch)
+    rows = collate_videos(store, videos, num_clips=0, max_frames=16)
+    selection = engine.dual.grounding.select(Batch(rows, engine._queries(SENTENCES), torch.arange(5)))
     best = selection.proposals.at(selection.best_index)
     expected = torch.stack([best.starts(), best.ends()], dim=-1)[:, 0]
     np.testing.assert_allclose(found.spans_unit[:, 0], expected, atol=1e-6)
@@ -106,7 +106,7 @@ def test_spans_do_not_depend_on_batch_mates(engine: DualEngine, store: FeatureSt
     videos = ["train3", "train3", "test30", "train1", "test30"]
     together = engine.ground(store, SENTENCES, videos)
     for row, (sentence, video_id) in enumerate(zip(SENTENCES, videos, strict=True)):
-        alone = engine.ground(store, [sentence], [video_id])
+        alone = replace(engine).ground(store, [sentence], [video_id])  # nothing kept of `together`
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
         np.testing.assert_allclose(
             np.sort(alone.spans_unit[0], axis=0), np.sort(together.spans_unit[row], axis=0), atol=1e-5

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dciml.batching import Batch, QueryBatch
+from dciml.batching import Batch, QueryBatch, VideoBatch
 from dciml.masks import padding_bias
 from dciml.models.dropout import Dropout
 from dciml.models.packing import Packing
 from dciml.models.stack import Stack
 from dciml.models.support import Memory, Support
+from dciml.models.watched import Watched
 from dciml.models.word_loss import word_nll
 from dciml.outputs import GroundingOutput, Proposals, Selection
 
@@ -82,37 +83,49 @@ class GroundingBranch(nn.Module):
         self.vocabulary_head = nn.Linear(hidden, vocabulary_size)
         self.dropout = Dropout(dropout)
 
-    def project_frames(self, batch: Batch) -> Float[Tensor, "videos frames hidden"]:
-        """Frame rows in the branch's width: what is seen, and nothing of when.
+    def watch(self, videos: VideoBatch) -> Watched:
+        """All that can be computed of videos before a sentence is known."""
+        frames, sampled = self._frames(videos)
+        at = videos.frame_mask.sum(dim=1, keepdim=True)
+        rows = nn.functional.pad(self._with_time(frames, at), (0, 0, 0, 1))
+        place = torch.arange(rows.shape[1], device=rows.device)[None]
+        rows = torch.where((place == at)[..., None], self.prediction_row.to(rows.dtype), rows)
+        return Watched(sampled, self.frame_stack.begin(rows, place <= at), place <= at)
 
-        The reconstruction must not know when its frames are. Proposals are made from the sentence, so a place that can
-        be read off the frames tells the words that it was made from, wherever the moment is
-        (docs/decisions/0019-reconstruction-does-not-know-the-time.md).
+    def sampled_frames(self, videos: VideoBatch) -> Float[Tensor, "videos positions hidden"]:
+        """The frames nearest to `num_positions` points spread evenly over the valid rows, in the branch's width.
+
+        They say what is seen, and nothing of when. The reconstruction must not know when its frames are: proposals are
+        made from the sentence, so a place that can be read off the frames tells the words that it was made from,
+        wherever the moment is (docs/decisions/0019-reconstruction-does-not-know-the-time.md).
         """
-        out: Tensor = self.dropout(self.frame_project(batch.videos.frames))
-        return out
+        return self._frames(videos)[1]
+
+    def _frames(
+        self, videos: VideoBatch
+    ) -> tuple[Float[Tensor, "videos frames hidden"], Float[Tensor, "videos positions hidden"]]:
+        """All frames and the sampled ones."""
+        frames: Tensor = self.dropout(self.frame_project(videos.frames))
+        counts = videos.frame_mask.sum(dim=1)
+        unit = torch.linspace(0, 1, self.num_positions, device=counts.device)
+        index = (unit[None] * (counts - 1)[:, None]).round().long()
+        return frames, frames.gather(1, index[..., None].expand(-1, -1, frames.shape[-1]))
 
     def _with_time(
-        self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]
+        self, frames: Float[Tensor, "videos frames hidden"], counts: Int[Tensor, "videos 1"]
     ) -> Float[Tensor, "videos frames hidden"]:
         """Adds the sinusoidal code of each frame's unit time."""
-        counts = batch.videos.frame_mask.sum(dim=1, keepdim=True)
         steps = torch.arange(frames.shape[1], device=counts.device)
         unit = steps[None] / (counts - 1).clamp(min=1)
         return frames + sinusoids(unit * 100, self.hidden)
 
-    def propose(self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]) -> Proposals:
+    def propose(
+        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
+    ) -> Proposals:
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
         (centre, width) pairs."""
-        frame_mask = batch.videos.frame_mask
-        rows, at = nn.functional.pad(self._with_time(batch, frames), (0, 0, 0, 1)), frame_mask.sum(dim=1)
-        place = torch.arange(rows.shape[1], device=rows.device)[None]
-        rows = torch.where(
-            (place == at[:, None])[..., None], self.prediction_row.to(rows.dtype), rows
-        )  # (videos, frames + 1, hidden)
-        mask = place <= at[:, None]
-        words = self._encoded_words(batch.queries)
-        last = self.frame_stack.last_row(rows, mask, batch.video_of_query, words)
+        words = self._encoded_words(queries)
+        last = self.frame_stack.last_row(watched.rows, watched.mask, video_of_query, words)
         centers, widths = torch.sigmoid(self.span_head(last).float()).chunk(2, dim=-1)
         return Proposals(centers, widths.clamp(min=self.min_width))
 
@@ -129,15 +142,6 @@ class GroundingBranch(nn.Module):
         start = self.start_word.to(words.dtype).expand(len(words), 1, -1)
         rows = torch.cat([start, words], dim=1)
         return rows + sinusoids(torch.arange(rows.shape[1], device=rows.device).float(), self.hidden)
-
-    def sampled_frames(
-        self, batch: Batch, frames: Float[Tensor, "videos frames hidden"]
-    ) -> Float[Tensor, "videos positions hidden"]:
-        """The frames nearest to `num_positions` points spread evenly over the valid rows."""
-        counts = batch.videos.frame_mask.sum(dim=1)
-        unit = torch.linspace(0, 1, self.num_positions, device=counts.device)
-        index = (unit[None] * (counts - 1)[:, None]).round().long()
-        return frames.gather(1, index[..., None].expand(-1, -1, frames.shape[-1]))
 
     def encode_under(
         self,
@@ -216,27 +220,24 @@ class GroundingBranch(nn.Module):
     def select(self, batch: Batch) -> Selection:
         """Judge every proposal, without gradients and without dropout."""
         was_training = self.training
-        if was_training:  # to set every module each time would take a twentieth of an answer
-            self.eval()
+        self.eval()
         try:
-            frames = self.project_frames(batch)
-            proposals = self.propose(batch, frames)
-            nll = self._judge(batch, self.sampled_frames(batch, frames), proposals)
+            return self.choose(self.watch(batch.videos), batch.queries, batch.video_of_query)
         finally:
-            if was_training:
-                self.train()
-        return Selection(proposals, nll, nll.argmin(dim=1))
+            self.train(was_training)
 
-    def _judge(
-        self, batch: Batch, sampled: Float[Tensor, "videos positions hidden"], proposals: Proposals
-    ) -> Float[Tensor, "queries proposals"]:
-        """NLL of each proposal."""
-        owner, by_proposal = batch.video_of_query, self.log_weights(proposals).transpose(0, 1)
-        nll = []
-        for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(owner))):
-            memory = self.encode_under(sampled, owner.repeat(len(weights)), weights.flatten(0, 1))
-            nll.append(self.sentence_nll(batch.queries, memory))
-        return torch.cat(nll).t()
+    def choose(
+        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
+    ) -> Selection:
+        """Judge every proposal, given what is known of the videos."""
+        proposals = self.propose(watched, queries, video_of_query)
+        nll, by_proposal = [], self.log_weights(proposals).transpose(0, 1)
+        for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(video_of_query))):
+            owner = video_of_query.repeat(len(weights))
+            memory = self.encode_under(watched.sampled, owner, weights.flatten(0, 1))
+            nll.append(self.sentence_nll(queries, memory))
+        judged = torch.cat(nll).t()
+        return Selection(proposals, judged, judged.argmin(dim=1))
 
     def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:
         """Proposals and the four NLLs that the losses need, with gradients.
@@ -245,10 +246,9 @@ class GroundingBranch(nn.Module):
             best_index: of each query's best proposal, from `select` with the same weights.
             easiness: see `negative_log_weights`.
         """
-        frames = self.project_frames(batch)
-        proposals = self.propose(batch, frames)
+        watched, owner = self.watch(batch.videos), batch.video_of_query
+        proposals, sampled = self.propose(watched, batch.queries, owner), watched.sampled
         best = proposals.at(best_index)
-        sampled, owner = self.sampled_frames(batch, frames), batch.video_of_query
         weights = torch.cat([self.log_weights(best)[:, 0], *self.negative_log_weights(best, easiness)])
         even = weights.new_zeros(len(sampled), self.num_positions)
         every = torch.arange(len(sampled), device=owner.device)

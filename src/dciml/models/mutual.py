@@ -92,5 +92,5 @@ def proposal_feature(
     grounding: GroundingBranch, batch: Batch, best: Proposals
 ) -> Float[Tensor, "queries hidden"]:
     """The frame stack's output under the best proposal, averaged over time."""
-    sampled = grounding.sampled_frames(batch, grounding.project_frames(batch))
+    sampled = grounding.sampled_frames(batch.videos)
     return grounding.mean_under(sampled, batch.video_of_query, grounding.log_weights(best)[:, 0])

@@ -62,31 +62,36 @@ class Stack(nn.Module):
             x = layer.feed(x)
         return x
 
+    def begin(
+        self, x: Float[Tensor, "videos length width"], mask: Bool[Tensor, "videos length"]
+    ) -> Float[Tensor, "videos length width"]:
+        """What `last_row` needs of a video, whatever the sentence: the first self-attention."""
+        first, *others = self._each()
+        packing = Packing.of(mask)
+        return packing.pad(first.self_attend(packing.pack(x), packing)) if others else x
+
     def last_row(
         self,
-        x: Float[Tensor, "videos length width"],
+        begun: Float[Tensor, "videos length width"],
         mask: Bool[Tensor, "videos length"],
         video_of_query: Int[Tensor, "queries"],
         memory: Memory,
     ) -> Float[Tensor, "queries width"]:
         """What stands at the last real row of each query's video, without the work that no one reads.
 
-        The first self-attention does not know the sentence and runs once a video; the last layer runs for one row.
+        The last layer runs for one row.
+
+        Args:
+            begun: as `begin` gives it.
         """
         *others, last = self._each()
-        videos, packing = Packing.of(mask), Packing.of(mask[video_of_query])
-        ends = mask[video_of_query].sum(dim=1)
-        rows = None  # of each query's video, packed
-        for layer in others:
-            if rows is None:
-                shared = layer.self_attend(videos.pack(x), videos)
-                rows = packing.pack(videos.pad(shared)[video_of_query])
-            else:
+        packing = Packing.of(mask[video_of_query])
+        rows = packing.pack(begun[video_of_query])
+        for index, layer in enumerate(others):
+            if index > 0:
                 rows = layer.self_attend(rows, packing)
             rows = layer.feed(layer.attend_memory(rows, packing, memory))
-        if rows is None:  # a single layer
-            rows = packing.pack(x[video_of_query])
-        end_rows = rows[ends.cumsum(dim=0) - 1]
+        end_rows = rows[mask[video_of_query].sum(dim=1).cumsum(dim=0) - 1]
         update = last.self_attention.attend_one(
             end_rows, packing.pad(rows), padding_bias(mask[video_of_query])
         )

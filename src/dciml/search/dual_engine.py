@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.batching import Batch, QueryBatch, collate_queries, collate_videos, hidden_positions
+from dciml.batching import QueryBatch, collate_queries, collate_videos, hidden_positions
 from dciml.config import RunConfig
 from dciml.features.base import TextEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.models.dual import DualBranch
+from dciml.models.watched import Watched
+from dciml.outputs import Selection
 from dciml.search.engine import Grounding
+from dciml.search.seen_videos import SeenVideos
 
 
 @dataclass(frozen=True)
 class DualEngine:
-    """Both branches with their text encoder, ready to answer. `dual` is in evaluation mode on `device`."""
+    """Both branches with their text encoder, ready to answer.
+
+    `dual` is in evaluation mode on `device`, and its weights stay as they are: `seen` keeps what they gave.
+    """
 
     dual: DualBranch
     config: RunConfig
@@ -29,6 +35,7 @@ class DualEngine:
     vocabulary: Vocabulary
     fingerprint: str
     device: torch.device
+    seen: SeenVideos = field(default_factory=SeenVideos, init=False)
 
     @property
     def num_clips(self) -> int:
@@ -76,8 +83,7 @@ class DualEngine:
         spans, scores = [], []
         for start in range(0, len(sentences), 64):
             part = slice(start, start + 64)
-            batch = self._batch(store, sentences[part], video_ids[part]).to(self.device)
-            selection = self.dual.grounding.select(batch)
+            selection = self._select(store, sentences[part], video_ids[part])
             order = selection.nll.argsort(dim=1, stable=True)
             unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
             spans.append(unit.gather(1, order[..., None].expand(-1, -1, 2)).cpu())
@@ -87,15 +93,20 @@ class DualEngine:
             return Grounding(np.zeros((0, count, 2)), np.zeros((0, count)))
         return Grounding(torch.cat(spans).double().numpy(), torch.cat(scores).double().numpy())
 
-    def _batch(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Batch:
-        """What grounding reads: frames, no clips. A sentence is encoded once, in however many videos it is asked."""
-        unique = list(dict.fromkeys(video_ids))
-        videos = collate_videos(store, unique, num_clips=0, max_frames=self.config.retrieval.max_frames)
-        row = {video_id: index for index, video_id in enumerate(unique)}
-        distinct = list(dict.fromkeys(sentences))
-        place = {sentence: index for index, sentence in enumerate(distinct)}
-        queries = self._queries(distinct).at(torch.tensor([place[sentence] for sentence in sentences]))
-        return Batch(videos, queries, torch.tensor([row[v] for v in video_ids]))
+    def _select(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Selection:
+        """A sentence is encoded once, in however many videos it is asked, and a video watched once."""
+        videos = {video_id: index for index, video_id in enumerate(dict.fromkeys(video_ids))}
+        distinct = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
+        watched = self.seen.watch(store, list(videos), self._watch)
+        place = torch.tensor([distinct[sentence] for sentence in sentences])
+        queries = self._queries(list(distinct)).at(place).to(self.device)
+        owner = torch.tensor([videos[video_id] for video_id in video_ids], device=self.device)
+        return self.dual.grounding.choose(watched, queries, owner)
+
+    def _watch(self, store: FeatureStore, video_ids: Sequence[str]) -> Watched:
+        most = self.config.retrieval.max_frames
+        videos = collate_videos(store, video_ids, num_clips=0, max_frames=most)
+        return self.dual.grounding.watch(videos.to(self.device))
 
     def _queries(self, sentences: Sequence[str]) -> QueryBatch:
         encoded = self.text_encoder.encode(sentences)
