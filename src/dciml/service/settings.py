@@ -48,7 +48,8 @@ class ServiceSettings:
         allow_roots: folders from which videos may be added by path.
         allow_hosts: further names by which clients may call the server, such as a reverse proxy's.
         cors_origins: origins of other sites whose pages may call the API; none by default.
-        encoders: how videos that are added are encoded, as for `create_video_encoder`; none: as the index's features say.
+        encoders: how videos that are added are encoded, as for `create_video_encoder`; none: as the index's features
+            say.
         added: where added videos and their features are kept; None: `INDEX.added` beside the index.
         cache: where thumbnails are kept; None: the user's cache folder.
         poll_seconds: how often the index is looked at for changes made by others; 0: never.
