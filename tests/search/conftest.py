@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from dciml.config import AnswerConfig
+from dciml.build import ModelCard, build_dual, make_text_encoder
+from dciml.config import AnswerConfig, RunConfig
+from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features.vocabulary import Vocabulary
 from dciml.index import ClipIndex
+from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Grounding
 from dciml.search.searcher import Searcher
 
@@ -105,3 +110,16 @@ def corpus(tmp_path: Path) -> Corpus:
     ids = store.video_ids
     index.add(ids, engine.fused_clips(store, ids), [store.duration_seconds(video_id) for video_id in ids])
     return Corpus(engine, store, index)
+
+
+@pytest.fixture
+def engine(tiny_config: Callable[..., RunConfig], tiny_data: Path) -> DualEngine:
+    """The real engine with its first, random weights, for the features of `tiny_data`."""
+    config = tiny_config()
+    vocabulary = Vocabulary.build([pair.sentence for pair in DataFolder.open(tiny_data).pairs("train")])
+    encoder = make_text_encoder(config, vocabulary)
+    torch.manual_seed(0)
+    card = ModelCard("dciml", 1, "test-encoder", encoder.name, 16, 16, 16, len(vocabulary))
+    return DualEngine(
+        build_dual(config, card).eval(), config, encoder, vocabulary, "fingerprint", torch.device("cpu")
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import pytest
 import torch
 
 from dciml.batching import Batch, collate_videos
-from dciml.build import ModelCard, build_dual, make_text_encoder
-from dciml.config import RunConfig
+from dciml.build import ModelCard, build_dual
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
-from dciml.features.vocabulary import Vocabulary
 from dciml.models.retrieval import score_matrix
 from dciml.search.dual_engine import DualEngine
 
@@ -32,18 +29,6 @@ SENTENCES = [
 @pytest.fixture
 def store(tiny_data: Path) -> FeatureStore:
     return DataFolder.open(tiny_data).store
-
-
-@pytest.fixture
-def engine(tiny_config: Callable[..., RunConfig], tiny_data: Path) -> DualEngine:
-    config = tiny_config()
-    vocabulary = Vocabulary.build([pair.sentence for pair in DataFolder.open(tiny_data).pairs("train")])
-    encoder = make_text_encoder(config, vocabulary)
-    torch.manual_seed(0)
-    card = ModelCard("dciml", 1, "test-encoder", encoder.name, 16, 16, 16, len(vocabulary))
-    return DualEngine(
-        build_dual(config, card).eval(), config, encoder, vocabulary, "fingerprint", torch.device("cpu")
-    )
 
 
 def test_queries_in_a_batch_equal_queries_one_by_one(engine: DualEngine) -> None:

@@ -1,13 +1,9 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from dciml.build import load_model
-from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.features.base import EncodedSentence
-from dciml.recipes.train import train
 from dciml.search.baseline_engine import BaselineEngine
 from dciml.search.dual_engine import DualEngine
 from dciml.search.residual_engine import ResidualEngine
@@ -26,18 +22,14 @@ class RandomSpace:
 
 
 def test_score_is_the_learned_one_plus_the_weighted_untrained_one(
-    tiny_config: Callable[..., RunConfig], tiny_data: Path, tmp_path: Path
+    engine: DualEngine, tiny_data: Path
 ) -> None:
-    learned = load_model(train(tiny_config(), tmp_path / "model", quiet=True)).engine
-    assert isinstance(learned, DualEngine)
-    untrained = BaselineEngine(
-        RandomSpace(), learned.text_encoder, learned.num_clips, "random", "test-encoder"
-    )
-    engine = ResidualEngine(learned, untrained, weight=0.5)
+    untrained = BaselineEngine(RandomSpace(), engine.text_encoder, engine.num_clips, "random", "test-encoder")
+    both = ResidualEngine(engine, untrained, weight=0.5)
     store, ids, sentences = DataFolder.open(tiny_data).store, ["test24", "test25"], ["red dog runs"]
 
     def products(part: ResidualEngine | DualEngine | BaselineEngine) -> np.ndarray:
         return part.fused_clips(store, ids) @ part.embed_queries(sentences)[0]
 
-    np.testing.assert_allclose(products(engine), products(learned) + 0.5 * products(untrained), atol=1e-5)
-    assert engine.vector_width == learned.vector_width + 4
+    np.testing.assert_allclose(products(both), products(engine) + 0.5 * products(untrained), atol=1e-5)
+    assert both.vector_width == engine.vector_width + 4
