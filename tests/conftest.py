@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,21 @@ VIDEO_WIDTH, TEXT_WIDTH, STATIC_WIDTH, VOCABULARY = 12, 10, 8, 20
 def one_thread() -> None:
     """Small tensors on a busy machine are much faster on one thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shapes_unchecked() -> Callable[[], AbstractContextManager[None]]:
+    """Leaves out the check of shapes where the same work runs again and again: it takes half of a small step."""
+
+    @contextmanager
+    def unchecked() -> Iterator[None]:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            yield
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    return unchecked
 
 
 def make_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -168,7 +169,9 @@ def test_best_clip_is_in_the_paired_video(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("mode", ["alternating", pytest.param("joint", marks=pytest.mark.slow)])
-def test_one_batch_can_be_overfitted(batch_of: Callable[..., Batch], mode: str) -> None:
+def test_one_batch_can_be_overfitted(
+    batch_of: Callable[..., Batch], shapes_unchecked: Callable[[], AbstractContextManager[None]], mode: str
+) -> None:
     model = make_model()
     config = settings(
         training={"mode": mode}, retrieval={"margin": 0.2},
@@ -180,8 +183,9 @@ def test_one_batch_can_be_overfitted(batch_of: Callable[..., Batch], mode: str) 
     if mode == "joint":
         both = {"joint": torch.optim.AdamW(model.parameters(), lr=1e-2)}
     first = training_step(make_step(model, config), batch, both)
-    for _ in range(40):
-        last = training_step(make_step(model, config), batch, both)
+    with shapes_unchecked():
+        for _ in range(40):
+            last = training_step(make_step(model, config), batch, both)
     assert last["triplet_clip"] < 0.05 < first["triplet_clip"]
     assert last["nce_clip"] < 0.3 * first["nce_clip"]
     assert last["reconstruct"] < 0.6 * first["reconstruct"]
@@ -240,13 +244,17 @@ def test_lessons_of_single_sentences_average_to_the_lesson_of_all(batch: Batch) 
         assert mean == pytest.approx(whole[name].item(), rel=1e-4), name
 
 
-def test_grounding_looks_at_drawn_sentences_when_asked(batch: Batch) -> None:
+def test_grounding_looks_at_drawn_sentences_when_asked(
+    batch: Batch, shapes_unchecked: Callable[[], AbstractContextManager[None]]
+) -> None:
     model, seen = make_model(), set()
     still = optimizers(model, lr=0.0)
     step = make_step(model, settings(training={"grounding_queries": 1}))
-    for seed in range(20):
-        step.generator.manual_seed(seed)
-        values = training_step(step, batch, still)
-        assert values.keys() == set(RETRIEVAL_TERMS + GROUNDING_TERMS)
-        seen.add(round(values["reconstruct"], 5))
+    training_step(step, batch, still)
+    with shapes_unchecked():
+        for seed in range(20):
+            step.generator.manual_seed(seed)
+            values = training_step(step, batch, still)
+            assert values.keys() == set(RETRIEVAL_TERMS + GROUNDING_TERMS)
+            seen.add(round(values["reconstruct"], 5))
     assert len(seen) == len(batch.queries.query_ids)

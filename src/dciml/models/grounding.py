@@ -231,12 +231,13 @@ class GroundingBranch(nn.Module):
     ) -> Selection:
         """Judge every proposal, given what is known of the videos."""
         proposals = self.propose(watched, queries, video_of_query)
-        nll, by_proposal = [], self.log_weights(proposals).transpose(0, 1)
+        order = proposals.widths.mean(dim=0).argsort()  # those beside each other let through about as much
+        nll, by_proposal = [], self.log_weights(proposals).transpose(0, 1)[order]
         for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(video_of_query))):
             owner = video_of_query.repeat(len(weights))
             memory = self.encode_under(watched.sampled, owner, weights.flatten(0, 1))
             nll.append(self.sentence_nll(queries, memory))
-        judged = torch.cat(nll).t()
+        judged = torch.cat(nll)[order.argsort()].t()
         return Selection(proposals, judged, judged.argmin(dim=1))
 
     def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:

@@ -42,7 +42,7 @@ class Packing:
         """The inverse of `pack`; padding is 0."""
         if self.index is not None:
             room = rows.new_zeros(self.batch * self.length, rows.shape[1])
-            rows = room.index_copy(0, self.index, rows)
+            rows = room.index_copy_(0, self.index, rows)
         return rows.reshape(self.batch, self.length, rows.shape[1])
 
     def repeat(self, times: int) -> Packing:
