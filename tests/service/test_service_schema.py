@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis import Case, GenerationMode
 
 LIMITS = settings(
     max_examples=20,
@@ -27,12 +25,14 @@ LIMITS = settings(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_request_makes_the_server_fail(own: Path, running: Callable[..., Any]) -> None:
+    import schemathesis  # loads for seconds
+
     server = running(own, allow_roots=(own / "videos",))
     document = json.loads(server.ask("GET", "/openapi.json")[1])
     schema = schemathesis.openapi.from_dict(document)
     seen: dict[str, set[int]] = {}
 
-    def check(case: Case) -> None:
+    def check(case: schemathesis.Case) -> None:
         response = case.call(base_url=f"http://127.0.0.1:{server.port}")
         seen.setdefault(case.operation.label, set()).add(response.status_code)
         # 503: the generator asks for more jobs than may wait.
@@ -45,7 +45,7 @@ def test_no_request_makes_the_server_fail(own: Path, running: Callable[..., Any]
             assert response.json()["detail"].endswith((".", "…"))
 
     for found in schema.get_all_operations():
-        for mode in GenerationMode:
+        for mode in schemathesis.GenerationMode:
             with suppress(Unsatisfiable):  # a route that takes nothing cannot be asked wrongly
                 LIMITS(given(case=found.ok().as_strategy(mode))(check))()
     assert len(seen) == sum(len(methods) for methods in document["paths"].values())

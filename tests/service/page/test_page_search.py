@@ -182,7 +182,7 @@ def test_names_and_sentences_are_text_and_never_html(visit: Callable[..., Any], 
     visitor.page.click(
         f"#results a.hit >> nth={next(i for i, hit in enumerate(hits) if hit['video_id'] == name)}"
     )
-    visitor.until("window.played !== undefined")
+    visitor.page.wait_for_selector("#player", state="visible")
     assert visitor.page.text_content("#player-title") == name
     assert visitor.page.title().startswith(name)
     visitor.page.click("text=Search in this video")
