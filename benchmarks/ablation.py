@@ -36,12 +36,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "all": PATHWAYS,
     "all, joint": PATHWAYS,
 }
-KNOW_LESS = (
-    "retrieval only + blind spans",
-    "blind spans",
-    "chance",
-    "oracle retrieval",
-)  # rows of any report
+# Rows of any report.
+KNOW_LESS = ("retrieval only + blind spans", "blind spans", "chance", "oracle retrieval")
 COLUMNS = (
     ("VR", "model", "R@1"),
     ("VR", "model", "R@10"),
@@ -69,29 +65,23 @@ def one_run(arguments: argparse.Namespace, variant: str, seed: int) -> Report:
     begin = time.monotonic()
     train(config, folder, resume=folder.exists(), quiet=True)
     trained = time.monotonic()
-    report = measured(folder, folder / "report.json", variant, arguments)
+    report = measured(folder, folder, variant, arguments)
     print(
         f"{folder.name}: {trained - begin:.0f} s, evaluated in {time.monotonic() - trained:.0f} s", flush=True
     )
     return report
 
 
-def measured(model_folder: Path, file: Path, name: str, arguments: argparse.Namespace) -> Report:
-    """Evaluate a model and write its report."""
+def measured(model_folder: Path, folder: Path, name: str, arguments: argparse.Namespace) -> Report:
+    """Evaluate a model and write its report into a folder, or read the report of an earlier call."""
+    if (folder / "report.json").exists():
+        return read_report(folder)
     model = load_model(model_folder)
     options = EvaluateOptions(run=name, num_queries=arguments.queries, windows=model.windows)
     report = evaluate(model.engine, DataFolder.open(arguments.data), "test", model.answer, options=options)
-    report.write(file)
-    return report
-
-
-def beside(arguments: argparse.Namespace, name: str, model_folder: Path) -> Report:
-    """Evaluate a model that was made elsewhere, or read the report of an earlier call."""
-    folder: Path = arguments.out / f"beside-{name.replace(' ', '-')}"
-    if (folder / "report.json").exists():
-        return read_report(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return measured(model_folder, folder / "report.json", name, arguments)
+    report.write(folder / "report.json")
+    return report
 
 
 def print_table(reports: dict[str, list[Report]]) -> None:
@@ -103,19 +93,20 @@ def print_table(reports: dict[str, list[Report]]) -> None:
     )
     print("|---" * (len(COLUMNS) + 1) + "|")
     for variant, runs in reports.items():
-        print_row(variant, runs, {})
+        print_row(variant, runs)
     first = next(iter(reports.values()))[:1]
     for row in KNOW_LESS:
-        print_row(row, first, {"model": row})
+        print_row(row, first, model_row=row)
 
 
-def print_row(name: str, runs: list[Report], instead: dict[str, str]) -> None:
-    """One line; `instead` names the row of the reports to read in place of another."""
+def print_row(name: str, runs: list[Report], model_row: str = "model") -> None:
+    """One line; `model_row` is read where a column asks for the model, and only there when it is another one."""
     cells = []
     for table, row, metric in COLUMNS:
-        rows = [report.table(table).rows.get(instead.get(row, row), {}) for report in runs]
+        wanted = model_row if row == "model" else row if model_row == "model" else None
+        rows = [report.table(table).rows.get(wanted or "", {}) for report in runs]
         intervals = [values[metric] for values in rows if metric in values]
-        if not intervals or (instead and row not in instead):
+        if not intervals:
             cells.append("–")
         elif len(intervals) > 1:
             values = [interval.value for interval in intervals]
@@ -145,7 +136,8 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = {v: [one_run(arguments, v, seed) for seed in arguments.seeds] for v in arguments.variants}
     for name, _, folder in (item.partition("=") for item in arguments.beside):
-        reports[name] = [beside(arguments, name, Path(folder))]
+        kept = arguments.out / f"beside-{name.replace(' ', '-')}"
+        reports[name] = [measured(Path(folder), kept, name, arguments)]
     print_table(reports)
 
 

@@ -46,7 +46,6 @@ class Segment:
 
     def videos(self, rows: NDArray[np.int64]) -> FloatArray:
         """Vectors of videos: (n,) rows → (n, S, D), a copy."""
-        self._map.madvise(mmap.MADV_NORMAL)
         copied: FloatArray = self.array[rows].astype(np.float32, copy=False)
         return copied
 
@@ -55,6 +54,8 @@ class Segment:
         # Without this each clip that is not cached reads 128 KB of its surroundings from the disk.
         self._map.madvise(mmap.MADV_RANDOM)
         copied: FloatArray = self.array[rows, clips].astype(np.float32, copy=False)
+        # All else reads whole stretches, some of it straight from `array`.
+        self._map.madvise(mmap.MADV_NORMAL)
         return copied
 
     def release(self) -> None:

@@ -163,20 +163,34 @@ def _modulated_grounding(
     }
 
 
+@dataclass(frozen=True)
+class Grounded:
+    """The sentences that grounding looks at in a step, and what it chose there.
+
+    Attributes:
+        batch: these sentences with their own videos.
+        places: where they stand in the whole batch, ascending; None: they are all of it.
+        selection: made with the present grounding weights.
+    """
+
+    batch: Batch
+    places: Tensor | None
+    selection: Selection
+
+
 def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
     """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name."""
     places = _grounded_places(step, batch)
-    grounded = batch if places is None else batch.at(places)
+    part = batch if places is None else batch.at(places)
     with step.fabric.autocast():
-        selection = step.model.grounding.select(grounded)
+        grounded = Grounded(part, places, step.model.grounding.select(part))
     if "joint" in optimizers:
-        return _joint_step(step, batch, grounded, selection, places, optimizers["joint"])
-    values = _retrieval_step(step, batch, grounded, selection, places, optimizers["retrieval"])
-    return values | _grounding_step(step, grounded, selection, optimizers["grounding"])
+        return _joint_step(step, batch, grounded, optimizers["joint"])
+    values = _retrieval_step(step, batch, grounded, optimizers["retrieval"])
+    return values | _grounding_step(step, grounded, optimizers["grounding"])
 
 
 def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
-    """The sentences that grounding looks at in this step, ascending; None: all."""
     wanted, there = step.config.training.grounding_queries, len(batch.queries.query_ids)
     if wanted is None or wanted >= there:
         return None
@@ -185,50 +199,41 @@ def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
 
 
 def _retrieval_step(
-    step: Step,
-    batch: Batch,
-    grounded: Batch,
-    selection: Selection,
-    places: Tensor | None,
-    optimizer: torch.optim.Optimizer,
+    step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
-        condition = None
-        if step.wants(*MODULATED_RETRIEVAL):
-            with as_teacher(step.model.grounding):
-                condition = proposal_feature(step.model.grounding, grounded, selection.best())
-        terms = retrieval_terms(step, batch, selection, condition, places)
+        with as_teacher(step.model.grounding):
+            condition = _condition(step, grounded)
+        terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
     return _apply(step, batch, terms, optimizer)
 
 
-def _grounding_step(
-    step: Step, batch: Batch, selection: Selection, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
+def _grounding_step(step: Step, grounded: Grounded, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Update grounding; retrieval is a fixed teacher that says which clip of the video is most like the query."""
     with step.fabric.autocast():
         with as_teacher(step.model.retrieval):
-            clip = _clip(step, batch)
-        terms = grounding_terms(step, batch, selection, clip)
-    return _apply(step, batch, terms, optimizer)
+            clip = _clip(step, grounded.batch)
+        terms = grounding_terms(step, grounded.batch, grounded.selection, clip)
+    return _apply(step, grounded.batch, terms, optimizer)
 
 
 def _joint_step(
-    step: Step,
-    batch: Batch,
-    grounded: Batch,
-    selection: Selection,
-    places: Tensor | None,
-    optimizer: torch.optim.Optimizer,
+    step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update both at once; the modulating features carry gradients into the branch that they come from."""
     with step.fabric.autocast():
-        condition = None
-        if step.wants(*MODULATED_RETRIEVAL):
-            condition = proposal_feature(step.model.grounding, grounded, selection.best())
-        terms = retrieval_terms(step, batch, selection, condition, places)
-        terms |= grounding_terms(step, grounded, selection, _clip(step, grounded))
+        condition = _condition(step, grounded)
+        terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
+        clip = _clip(step, grounded.batch)
+        terms |= grounding_terms(step, grounded.batch, grounded.selection, clip)
     return _apply(step, batch, terms, optimizer)
+
+
+def _condition(step: Step, grounded: Grounded) -> Tensor | None:
+    if not step.wants(*MODULATED_RETRIEVAL):
+        return None
+    return proposal_feature(step.model.grounding, grounded.batch, grounded.selection.best())
 
 
 def _clip(step: Step, batch: Batch) -> BestClip | None:
