@@ -23,13 +23,13 @@ from lightning_fabric import Fabric
 from shapes import SHAPES, Shape, make_batch, make_config, make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from dciml.batching import Batch
 from dciml.models.mutual import best_clip
 from dciml.training.steps import Step, training_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
+from multiply_adds import multiply_adds
 from plain_step import plain_training_step
 
 TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[str, float]]
@@ -119,9 +119,7 @@ class Bench:
 
     def operations(self, path: TrainingStep) -> float:
         """Multiply–adds of the matrix products of a step."""
-        with FlopCounterMode(display=False) as counter:
-            self.run(path)
-        return counter.get_total_flops() / 2
+        return multiply_adds(lambda: self.run(path))
 
     def parts(self) -> Iterator[tuple[str, float, float, float]]:
         """Name, seconds, multiply–adds and bytes of each part's forward pass."""
@@ -151,11 +149,9 @@ class Bench:
                 part()
                 self._wait()
                 seconds = perf_counter() - start
-                with FlopCounterMode(display=False) as counter:
-                    part()
                 with BytesMoved() as moved:
                     part()
-                yield name, seconds, counter.get_total_flops() / 2, moved.total
+                yield name, seconds, multiply_adds(part), moved.total
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

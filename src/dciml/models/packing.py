@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Packing:
     def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows width"]:
         """The real rows, one sequence after the other."""
         rows = padded.flatten(0, 1)
-        return rows if self.index is None else rows[self.index]
+        return rows if self.index is None else rows.index_select(0, self.index)
 
     def pad(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "batch length width"]:
         """The inverse of `pack`; padding is 0."""
@@ -78,4 +79,4 @@ class Picks:
 
     def pad(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "batch length width"]:
         """The rows of each sequence."""
-        return rows[self.places]
+        return F.embedding(self.places, rows)
