@@ -79,3 +79,19 @@ def test_one_row_that_asks_gets_what_attention_gives_it() -> None:
     single = Packing.full(3, 1)
     expected = attention.attend(attention.project_queries(asking, single), keys, bias[:, None], single)
     torch.testing.assert_close(attention.attend_one(asking, x, bias), expected, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [None, (1, 5, 5), (3, 1, 5), (3, 5, 5)])
+def test_attention_is_the_same_with_and_without_gradients(shape: tuple[int, int, int] | None) -> None:
+    """One of them runs the fused kernel, the other is written out; without a bias both are causal."""
+    torch.manual_seed(0)
+    attention, packing = Attention(8, 2), Packing.full(3, 5)
+    rows, bias = torch.randn(15, 8), None if shape is None else torch.randn(shape)
+
+    def attended() -> torch.Tensor:
+        q, keys = attention.project_queries(rows, packing), attention.project_keys(rows, packing)
+        return attention.attend(q, keys, bias, packing)
+
+    with torch.no_grad():
+        written_out = attended()
+    torch.testing.assert_close(attended(), written_out)

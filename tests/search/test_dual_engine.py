@@ -16,6 +16,7 @@ from dciml.errors import DataError
 from dciml.features.store import FeatureStore
 from dciml.models.retrieval import score_matrix
 from dciml.search.dual_engine import DualEngine
+from dciml.threads import set_num_shares
 
 SENTENCES = [
     "red dog runs left",
@@ -98,6 +99,22 @@ def test_spans_do_not_depend_on_batch_mates(engine: DualEngine, store: FeatureSt
         )
     many = engine.ground(store, SENTENCES * 14, videos * 14)  # 70 > 64
     np.testing.assert_allclose(many.scores, np.tile(together.scores, (14, 1)), atol=1e-5)
+
+
+def test_spans_do_not_depend_on_how_the_work_is_shared_out(engine: DualEngine, store: FeatureStore) -> None:
+    sentences, videos = SENTENCES * 14, ["train3", "train3", "test30", "train1", "test30"] * 14
+    alone = engine.ground(store, sentences, videos)
+    set_num_shares(3)
+    try:
+        shared = replace(engine).ground(store, sentences, videos)
+        with pytest.raises(DataError, match="nowhere"):
+            engine.ground(store, SENTENCES[:3], ["test30", "nowhere", "train1"])
+    finally:
+        set_num_shares(None)
+    np.testing.assert_allclose(shared.scores, alone.scores, atol=1e-5)
+    np.testing.assert_allclose(
+        np.sort(shared.spans_unit, axis=1), np.sort(alone.spans_unit, axis=1), atol=1e-5
+    )
 
 
 def test_answers_are_the_same_each_time(engine: DualEngine, store: FeatureStore) -> None:

@@ -20,6 +20,7 @@ from dciml.models.watched import Watched
 from dciml.outputs import Selection
 from dciml.search.engine import Grounding
 from dciml.search.seen_videos import SeenVideos
+from dciml.threads import num_shares, share_out
 
 
 @dataclass(frozen=True)
@@ -75,33 +76,39 @@ class DualEngine:
             return np.zeros((0, self.vector_width), dtype=np.float32)
         return torch.cat(parts).float().numpy()
 
-    @torch.inference_mode()
     def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
         """Proposals of sentence i in video i, lowest negative log-likelihood first; scores are its negative."""
         if len(sentences) != len(video_ids):
             raise ValueError(f"{len(sentences)} sentences, but {len(video_ids)} videos")
-        spans, scores = [], []
+        count = self.config.grounding.num_proposals
+        spans, scores = [np.zeros((0, count, 2))], [np.zeros((0, count))]
         for start in range(0, len(sentences), 64):
             part = slice(start, start + 64)
-            selection = self._select(store, sentences[part], video_ids[part])
-            order = selection.nll.argsort(dim=1, stable=True)
-            unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
-            spans.append(unit.gather(1, order[..., None].expand(-1, -1, 2)).cpu())
-            scores.append(-selection.nll.gather(1, order).cpu())
-        if not spans:
-            count = self.config.grounding.num_proposals
-            return Grounding(np.zeros((0, count, 2)), np.zeros((0, count)))
-        return Grounding(torch.cat(spans).double().numpy(), torch.cat(scores).double().numpy())
+            for found in self._ground(store, sentences[part], video_ids[part]):
+                spans.append(found.spans_unit)
+                scores.append(found.scores)
+        return Grounding(np.concatenate(spans), np.concatenate(scores))
 
-    def _select(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Selection:
-        """A sentence is encoded once, in however many videos it is asked, and a video watched once."""
-        videos = {video_id: index for index, video_id in enumerate(dict.fromkeys(video_ids))}
+    def _ground(
+        self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]
+    ) -> list[Grounding]:
+        """A sentence is encoded once, in however many videos it is asked; on a CPU the pairs are shared out."""
         distinct = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
-        watched = self.seen.watch(store, list(videos), self._watch)
-        place = torch.tensor([distinct[sentence] for sentence in sentences])
-        queries = self._queries(list(distinct)).at(place).to(self.device)
-        owner = torch.tensor([videos[video_id] for video_id in video_ids], device=self.device)
-        return self.dual.grounding.choose(watched, queries, owner)
+        with torch.inference_mode():
+            queries = self._queries(list(distinct)).to(self.device)
+        places = torch.tensor([distinct[sentence] for sentence in sentences], device=self.device)
+
+        @torch.inference_mode()
+        def ground(pairs: NDArray[np.int64]) -> Grounding:
+            asked = [video_ids[pair] for pair in pairs]
+            videos = {video_id: index for index, video_id in enumerate(dict.fromkeys(asked))}
+            watched = self.seen.watch(store, list(videos), self._watch)
+            owner = torch.tensor([videos[video_id] for video_id in asked], device=self.device)
+            own = queries.at(places[torch.from_numpy(pairs).to(self.device)])
+            return _best_first(self.dual.grounding.choose(watched, own, owner))
+
+        shares = min(num_shares(), len(sentences)) if self.device.type == "cpu" else 1
+        return share_out(ground, np.array_split(np.arange(len(sentences)), shares))
 
     def _watch(self, store: FeatureStore, video_ids: Sequence[str]) -> Watched:
         most = self.config.retrieval.max_frames
@@ -122,3 +129,10 @@ class DualEngine:
         return collate_queries(
             [str(i) for i in range(len(encoded))], encoded, self.vocabulary, max_words=most, hidden=hidden
         )
+
+
+def _best_first(selection: Selection) -> Grounding:
+    order = selection.nll.argsort(dim=1, stable=True)
+    unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
+    spans, nll = unit.gather(1, order[..., None].expand(-1, -1, 2)), selection.nll.gather(1, order)
+    return Grounding(spans.cpu().double().numpy(), -nll.cpu().double().numpy())

@@ -24,6 +24,7 @@ from dciml.service.metrics import CONTENT_TYPE, Measured
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import Health
 from dciml.service.settings import ServiceSettings
+from dciml.threads import set_num_shares
 from dciml.version import __version__
 
 _log = logging.getLogger("dciml.service")
@@ -39,7 +40,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     Raises:
         ModelError, DataError: the index, its model or its features cannot be opened.
     """
-    torch.set_num_threads(1)  # a single query is too small to share out, and searches run beside each other
+    # Searches run beside each other. What one of them shares out is whole videos, not single operations.
+    torch.set_num_threads(1)
+    set_num_shares(settings.limits.search_threads)
     runtime = Runtime(settings)
     app = FastAPI(
         title="dciml",
