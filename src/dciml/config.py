@@ -217,6 +217,12 @@ class AnswerConfig(Settings):
         description="a span's contrast as a correlation in [-1, 1], alike for all videos, or as it is, in "
         "similarity, so that it counts less where all clips fit alike",
     )
+    contrast_floor: float = Field(
+        0.4,
+        ge=0,
+        lt=1,
+        description="share of a video's clips, those that fit least, that count alike in the contrast; 0: none",
+    )
     contrast_weight: float = Field(1.0, ge=0, description="span score per unit of contrast")
     reconstruction_weight: float = Field(
         0.1, ge=0, description="span score per nat by which a proposal is below the best one of its video"

@@ -8,7 +8,7 @@ import pytest
 from dciml.config import AnswerConfig
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.engine import Grounding
-from dciml.search.windows import similarity_spread, span_contrast
+from dciml.search.windows import similarity_spread, span_contrast, with_floor
 from dciml.spans import temporal_iou
 
 
@@ -107,9 +107,10 @@ def test_proposal_score_is_the_documented_sum(scale: str) -> None:
         candidates="proposals", contrast_weight=2.0, reconstruction_weight=3.0, contrast_scale=scale
     )
     clips = known.clip_scores[0]
-    contrast = span_contrast(clips, known.grounding.spans_unit)
+    lifted = with_floor(clips, settings.contrast_floor)
+    contrast = span_contrast(lifted, known.grounding.spans_unit)
     if scale == "correlation":
-        contrast = contrast / similarity_spread(clips)[:, None]
+        contrast = contrast / similarity_spread(lifted)[:, None]
     below = known.grounding.scores - known.grounding.scores.max()
     expected = -np.sort(-(2.0 * contrast + 3.0 * below), axis=1)
     np.testing.assert_allclose(rank_spans(clips, known.grounding, settings).scores, expected, rtol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.search.windows import contrast_windows, similarity_spread, span_contrast
+from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
 
 
 def slow_contrast(row: np.ndarray, start: int, end: int) -> float:
@@ -48,6 +48,26 @@ def test_windows_equal_the_slow_loop(seed: int, size: int, num_windows: int, max
         assert found.sum() == len(expected)
         np.testing.assert_allclose(row_contrast[found], [score for *_, score in expected], atol=1e-5)
         np.testing.assert_allclose(row_spans[found] * size, [(s, e) for s, e, _ in expected], atol=1e-4)
+
+
+def test_a_dark_opening_does_not_hide_the_event() -> None:
+    """Three clips of eighteen fit far worse than all others; the event is six clips later."""
+    similarities = np.full((1, 18), 0.2)
+    similarities[0, :3], similarities[0, 8:12] = -0.6, 0.5
+    plain, _ = contrast_windows(similarities, 1)
+    lifted, _ = contrast_windows(with_floor(similarities, 0.4), 1)
+    assert (plain[0, 0] * 18).round().tolist() == [3, 18]
+    assert (lifted[0, 0] * 18).round().tolist() == [8, 12]
+
+
+def test_a_floor_keeps_the_order_of_clips_and_all_that_is_above_it() -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    lifted = with_floor(rows, 0.4)
+    np.testing.assert_array_equal(lifted.argsort(axis=1), rows.argsort(axis=1))
+    above = rows >= np.quantile(rows, 0.4, axis=1, keepdims=True)
+    np.testing.assert_array_equal(lifted[above], rows[above])
+    assert (lifted[~above] > rows[~above]).all()
+    np.testing.assert_array_equal(with_floor(rows, 0.0), rows)
 
 
 def test_windows_find_the_planted_events() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.search.engine import Grounding
-from dciml.search.windows import contrast_windows, similarity_spread, span_contrast
+from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
 
 FloatArray = NDArray[np.float64]
 
@@ -65,6 +65,7 @@ def rank_spans(
         clip_scores: (N, S), similarity of the query to each clip.
         grounding: the model's proposals for the N pairs; None: windows are the only candidates.
     """
+    clip_scores = with_floor(clip_scores, config.contrast_floor)
     candidates = []
     typical = np.zeros(len(clip_scores))  # what a window lacks: a reconstruction score
     if grounding is not None and config.candidates != "windows":

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dciml.spans import temporal_iou
 
+BELOW_FLOOR = np.float32(0.1)
+"""The share of its distance to the floor that a similarity below it keeps."""
 BLOCK_ROWS = 256  # the scores of all windows of a block stay in the processor's cache
 
 Float32 = NDArray[np.float32]
@@ -79,6 +81,23 @@ def span_contrast(similarities: ArrayLike, spans_unit: ArrayLike) -> Float32:
     length = borders[..., 1] - borders[..., 0]
     contrast: Float32 = (reached[..., 1] - reached[..., 0]) * _length_factor(length, num_clips)
     return contrast
+
+
+def with_floor(similarities: ArrayLike, share: float) -> Float32:
+    """Similarities of which the lowest `share` of each row are drawn near their best: (N, S) → (N, S).
+
+    How far a clip is from fitting says little of the moment, but a few clips that fit much worse than all others, a
+    dark opening say, make "all but these" the span of the best contrast. What is below the quantile keeps a tenth of
+    its distance, so that spans do not tie.
+
+    >>> with_floor([[-8.0, 1.0, 2.0, 5.0, 3.0]], 0.5).round(3).tolist()
+    [[1.0, 1.9, 2.0, 5.0, 3.0]]
+    """
+    rows = np.asarray(similarities, dtype=np.float32)
+    if not share:
+        return rows
+    floor = np.quantile(rows, share, axis=1, keepdims=True).astype(np.float32)
+    return np.where(rows < floor, floor + BELOW_FLOOR * (rows - floor), rows)
 
 
 def similarity_spread(similarities: ArrayLike) -> Float32:
