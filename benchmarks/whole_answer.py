@@ -30,11 +30,12 @@ def measure_whole(arguments: argparse.Namespace) -> dict[str, object]:
     """Build what is not there yet, ask the sentences one by one, and return medians in milliseconds."""
     torch.set_num_threads(arguments.threads)
     data = DataFolder.open(arguments.data)
+    model = load_model(arguments.model)
     folder = arguments.folder / f"whole-{arguments.data.name}-{arguments.videos}"
     if not (folder / "index").exists():
         shutil.rmtree(folder, ignore_errors=True)
         repeat_store(data.store, folder / "features", arguments.videos)
-        build_index(load_model(arguments.model), folder / "features", folder / "index")
+        build_index(model, folder / "features", folder / "index")
     searcher = open_searcher(folder / "index", model_folder=arguments.model)
     sentences = [query.sentence for query in data.queries(arguments.split)][: arguments.queries]
     for sentence in sentences[:3]:  # whatever is done once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -86,6 +87,25 @@ def test_a_client_that_does_not_read_is_dropped_and_its_file_closed(
         while open_media_files(own) > before and time.monotonic() < end:
             time.sleep(0.05)
         assert open_media_files(own) == before
+
+
+def test_an_answer_is_sent_without_waiting_for_its_head_to_be_confirmed() -> None:
+    async def no_delay() -> int:
+        option = asyncio.get_running_loop().create_future()
+
+        def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            option.set_result(
+                writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            )
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accepted, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return int(await option)
+
+    assert asyncio.run(no_delay())
 
 
 def open_media_files(folder: Path) -> int:
