@@ -18,17 +18,29 @@ def two_shares() -> Iterator[None]:
     set_num_shares(None)
 
 
-@pytest.mark.usefixtures("two_shares")
-def test_parts_are_worked_on_at_the_same_time_and_come_back_in_order() -> None:
-    both = Barrier(2, timeout=20)
+@pytest.fixture
+def two_torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_torch_threads")
+@pytest.mark.parametrize("shares", [2, 3])  # 3: a team of threads that no other test has started yet
+def test_parts_are_worked_on_at_the_same_time_by_threads_that_compute_alone(shares: int) -> None:
+    all_at_once = Barrier(shares, timeout=20)
 
     def work(part: int) -> tuple[int, int, bool]:
-        both.wait()  # nobody passes alone
+        all_at_once.wait()  # nobody passes alone
         return part, torch.get_num_threads(), current_thread() is main_thread()
 
-    before = torch.get_num_threads()
-    assert share_out(work, [3, 1]) == [(3, 1, False), (1, 1, False)]
-    assert torch.get_num_threads() == before
+    set_num_shares(shares)
+    try:
+        assert share_out(work, range(shares)) == [(part, 1, False) for part in range(shares)]
+    finally:
+        set_num_shares(None)
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_shares")

@@ -60,10 +60,15 @@ def _team(size: int) -> ThreadPoolExecutor:
     with _lock:
         if size not in _teams:
             before, started = torch.get_num_threads(), Barrier(size)
-            team = ThreadPoolExecutor(size, "share", initializer=torch.set_num_threads, initargs=(1,))
+            team = ThreadPoolExecutor(size, "share", initializer=_compute_alone)
             # torch keeps a number for each thread, and the last one said for threads to come: say it for all of the
             # team first, and then again what it was.
             list(team.map(lambda _: started.wait(), range(size)))
             torch.set_num_threads(before)
             _teams[size] = team
         return _teams[size]
+
+
+def _compute_alone() -> None:
+    torch.get_num_threads()  # the first call in a thread takes over torch's number, and would undo the next line
+    torch.set_num_threads(1)
