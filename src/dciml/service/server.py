@@ -76,7 +76,8 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ConfigError: the port is taken, or there is no such address here."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves TCP_NODELAY off and each answer's body waits 40 ms for its head to be confirmed.
+    # Named as TCP, or asyncio leaves TCP_NODELAY off: each answer's body then waits 40 ms for
+    # the client to confirm its head.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
