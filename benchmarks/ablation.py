@@ -33,6 +33,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "implicit": ("implicit_to_retrieval", "implicit_to_grounding"),
     "grounding→retrieval": ("explicit_to_retrieval", "implicit_to_retrieval"),
     "retrieval→grounding": ("explicit_to_grounding", "implicit_to_grounding"),
+    "all but explicit retrieval→grounding": tuple(p for p in PATHWAYS if p != "explicit_to_grounding"),
     "all": PATHWAYS,
     "all, joint": PATHWAYS,
 }
@@ -54,7 +55,7 @@ COLUMNS = (
 
 def one_run(arguments: argparse.Namespace, variant: str, seed: int) -> Report:
     """Train and evaluate one variant with one seed, or read the report of an earlier call."""
-    folder = arguments.out / f"{variant.replace('→', '-to-').replace(', ', '-')}-{seed}"
+    folder = arguments.out / f"{variant.replace('→', '-to-').replace(', ', '-').replace(' ', '-')}-{seed}"
     if (folder / "report.json").exists():
         return read_report(folder)
     overrides = [f"seed={seed}", f"data.folder={arguments.data}", f"name={folder.name}"]

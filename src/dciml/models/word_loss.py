@@ -17,7 +17,7 @@ LOGITS_AT_ONCE = 1 << 22
 
 CLASSES_AT_ONCE = 1000
 ROWS_AT_ONCE = {"cpu": 1000, "cuda": 16_000}
-"""The tile that is worked on where none are: 4 MB on a CPU, which its cache holds; larger where each call costs more."""
+"""The tile that is worked on where none are: 4 MB on a CPU, which its cache holds; more where each call costs more."""
 
 
 def word_nll(
