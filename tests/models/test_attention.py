@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dciml.models.attention import Attention, GaussianAttentionBlock, gaussian_window
+from dciml.models.attention import Attention, GaussianAttentionBlock, attention_written_out, gaussian_window
 from dciml.models.grounding import log_gaussian
 from dciml.models.packing import Packing
 
@@ -82,9 +82,19 @@ def test_one_row_that_asks_gets_what_attention_gives_it() -> None:
 
 
 @pytest.mark.parametrize("shape", [None, (1, 5, 5), (3, 1, 5), (3, 5, 5)])
-def test_attention_is_the_same_with_and_without_gradients(shape: tuple[int, int, int] | None) -> None:
-    """One of them runs the fused kernel, the other is written out; without a bias both are causal."""
+def test_attention_is_the_same_written_out(
+    shape: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients it runs the fused kernel, with two threads and without them it is written out."""
     torch.manual_seed(0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    calls: list[torch.Tensor] = []
+
+    def watched(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(attention_written_out(*arguments))
+        return calls[-1]
+
+    monkeypatch.setattr("dciml.models.attention.attention_written_out", watched)
     attention, packing = Attention(8, 2), Packing.full(3, 5)
     rows, bias = torch.randn(15, 8), None if shape is None else torch.randn(shape)
 
@@ -94,4 +104,6 @@ def test_attention_is_the_same_with_and_without_gradients(shape: tuple[int, int,
 
     with torch.no_grad():
         written_out = attended()
+    assert len(calls) == 1
     torch.testing.assert_close(attended(), written_out)
+    assert len(calls) == 1

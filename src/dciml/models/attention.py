@@ -35,8 +35,8 @@ def attention_written_out(
 ) -> Asking:
     """What the fused kernel gives, as two batched products with a softmax between them.
 
-    On a CPU the fused kernel does short sequences no faster with two threads than with one. This takes half its time
-    there without gradients, and twice its time with them.
+    On a CPU the fused kernel does short sequences no faster with two threads than with one. With two threads this takes
+    half its time there without gradients, and twice its time with them; with one thread the kernel is the faster.
     """
     heads = q.shape[1]
     asking, asked, values = (part.flatten(0, 1) for part in (q, k, v))
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         packing: Packing,
     ) -> Float[Tensor, "rows width"]:
         """Attention of projected rows; without a bias it is causal: position i sees positions ≤ i."""
-        if q.device.type == "cpu" and not torch.is_grad_enabled():
+        if q.device.type == "cpu" and torch.get_num_threads() > 1 and not torch.is_grad_enabled():
             mixed = attention_written_out(
                 q, *keys, causal_bias(q.shape[2], q.device)[None] if bias is None else bias
             )
