@@ -55,7 +55,7 @@ COLUMNS = (
 
 def one_run(arguments: argparse.Namespace, variant: str, seed: int) -> Report:
     """Train and evaluate one variant with one seed, or read the report of an earlier call."""
-    folder = arguments.out / f"{variant.replace('→', '-to-').replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder = arguments.out / f"{variant.replace('→', '-to-').replace(',', '').replace(' ', '-')}-{seed}"
     if (folder / "report.json").exists():
         return read_report(folder)
     overrides = [f"seed={seed}", f"data.folder={arguments.data}", f"name={folder.name}"]
