@@ -140,6 +140,21 @@ def test_filters_limit_the_search(visit: Callable[..., Any]) -> None:
     visitor.until("new Set([...document.querySelectorAll('a.hit')].map(a => a.dataset.video)).size > 1")
 
 
+def test_an_answer_that_comes_leaves_what_is_being_typed(visit: Callable[..., Any]) -> None:
+    visitor = visit()
+    visitor.page.click("summary")
+    held: list[Any] = []
+    visitor.page.route("**/api/search", lambda route: held.append(route))
+    visitor.page.fill("#sentence", SENTENCE)
+    visitor.page.press("#sentence", "Enter")
+    visitor.page.fill("[name=tag]", "kit")
+    while not held:
+        visitor.page.wait_for_timeout(20)
+    held[0].continue_()
+    visitor.until("document.querySelector('#status').textContent.includes('found in')")
+    assert visitor.page.input_value("[name=tag]") == "kit"
+
+
 @pytest.mark.slow
 def test_a_sentence_without_words_is_a_plain_error(visit: Callable[..., Any]) -> None:
     visitor = visit("?q=%3F%21")

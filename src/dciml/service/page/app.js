@@ -122,7 +122,7 @@ class App {
       const isLimited = questionKey(place) !== questionKey({ ...place, filters: emptyFilters() });
       if (asks(place)) this.results.show(answer, place, isLimited);
       else this.results.showHome(answer.sentences, answer.collection);
-      this.filters.show(place.filters, (id) => this.titles.get(id) ?? id, place.question.like);
+      this.filters.name((id) => this.titles.get(id) ?? id, place.question.like);
       this.results.mark(this.place.moment);
       this.#learn();
     } catch (error) {

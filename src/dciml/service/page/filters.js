@@ -23,6 +23,12 @@ export class Filters {
   show(values, titleOf, like) {
     this.values = values;
     for (const field of this.fields) field.value = values[field.name];
+    this.name(titleOf, like);
+  }
+
+  /** Draw the chips anew, when titles have become known; what the reader is typing into the fields stays. */
+  name(titleOf, like) {
+    const { values } = this;
     const set = FILTERS.filter((name) => values[name] !== "");
     const shown = set.filter((name) => name !== "inside").length;
     byId("filter-count").textContent = shown ? ` (${shown})` : "";
