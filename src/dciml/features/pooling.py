@@ -59,10 +59,12 @@ def l2_normalize(rows: NDArray[np.floating]) -> FloatRows:
     floats = np.asarray(rows, dtype=np.float32)
     # Scaling by the largest entry first keeps the squares of very small and very large rows inside float32.
     largest = np.abs(floats).max(axis=-1, keepdims=True, initial=0.0)
-    scaled = np.divide(floats, largest, out=np.zeros_like(floats), where=largest > 0)
+    largest[largest == 0] = 1
+    scaled: FloatRows = floats / largest
     norms = np.sqrt(np.einsum("...d,...d->...", scaled, scaled))[..., None]
-    normalized: FloatRows = np.divide(scaled, norms, out=scaled, where=norms > 0)
-    return normalized
+    norms[norms == 0] = 1
+    scaled /= norms
+    return scaled
 
 
 def _check(rows: NDArray[np.floating], count: int) -> None:
