@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dciml.models.attention import Attention, GaussianAttentionBlock, attention_written_out, gaussian_window
+from dciml.models.attention import Attention, GaussianAttentionBlock, gaussian_window
 from dciml.models.grounding import log_gaussian
 from dciml.models.packing import Packing
 
@@ -22,8 +22,7 @@ def test_gaussian_bias_equals_reweighted_softmax() -> None:
         heads.append(weights / weights.sum(dim=-1, keepdim=True) @ v[..., part])
     expected = attention.out(torch.cat(heads, dim=-1))
     packing, rows = Packing.full(3, 5), x.flatten(0, 1)
-    asked = attention.project_keys(rows, packing)
-    found = attention.attend(attention.project_queries(rows, packing), asked, g.log()[:, None], packing)
+    found = attention((rows, packing), (rows, packing), g.log()[:, None], packing)
     torch.testing.assert_close(packing.pad(found), expected)
 
 
@@ -74,36 +73,7 @@ def test_one_row_that_asks_gets_what_attention_gives_it() -> None:
     attention, packing = Attention(8, 2).double(), Packing.full(3, 5)
     x = torch.randn(3, 5, 8, dtype=torch.float64)
     bias = torch.tensor([[0.0] * 5, [0.0, 0.0, -1e9, -1e9, -1e9], [-0.5, 0.0, 1.0, 0.0, -1e9]])
-    keys = attention.project_keys(x.flatten(0, 1), packing)
     asking = x[:, 1]
     single = Packing.full(3, 1)
-    expected = attention.attend(attention.project_queries(asking, single), keys, bias[:, None], single)
+    expected = attention((asking, single), (x.flatten(0, 1), packing), bias[:, None], single)
     torch.testing.assert_close(attention.attend_one(asking, x, bias), expected, atol=1e-7, rtol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [None, (1, 5, 5), (3, 1, 5), (3, 5, 5)])
-def test_attention_is_the_same_written_out(
-    shape: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With gradients it runs the fused kernel, with two threads and without them it is written out."""
-    torch.manual_seed(0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    calls: list[torch.Tensor] = []
-
-    def watched(*arguments: torch.Tensor) -> torch.Tensor:
-        calls.append(attention_written_out(*arguments))
-        return calls[-1]
-
-    monkeypatch.setattr("dciml.models.attention.attention_written_out", watched)
-    attention, packing = Attention(8, 2), Packing.full(3, 5)
-    rows, bias = torch.randn(15, 8), None if shape is None else torch.randn(shape)
-
-    def attended() -> torch.Tensor:
-        q, keys = attention.project_queries(rows, packing), attention.project_keys(rows, packing)
-        return attention.attend(q, keys, bias, packing)
-
-    with torch.no_grad():
-        written_out = attended()
-    assert len(calls) == 1
-    torch.testing.assert_close(attended(), written_out)
-    assert len(calls) == 1

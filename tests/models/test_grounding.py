@@ -36,7 +36,8 @@ def logits(grounding: GroundingBranch, batch: Batch) -> torch.Tensor:
     sampled = grounding.sampled_frames(batch.videos)
     even = torch.zeros(len(batch.video_of_query), sampled.shape[1])
     memory = grounding.encode_under(sampled, batch.video_of_query, even)
-    rows = grounding.vocabulary_head(grounding.reconstruct(batch.queries, memory))
+    every = torch.arange(len(even))
+    rows = grounding.vocabulary_head(grounding.reconstruct(batch.queries, memory, every))
     return Packing.of(batch.queries.word_mask).pad(rows)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing
+from dciml.models.packing import Packing, Picks, Run
 
 MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
 
@@ -24,14 +24,28 @@ def test_pack_and_pad_are_inverse_with_gradients() -> None:
     assert packing.places(x.device).tolist() == [[0, 1, 0], [2, 0, 0], [3, 4, 5]]
 
 
-def test_repeated_packing_holds_repeated_rows() -> None:
-    packing, x = Packing.of(MASK), torch.randn(3, 3, 4)
-    twice = packing.repeat(2)
-    rows = packing.pack(x).repeat(2, 1)
-    torch.testing.assert_close(twice.pad(rows), (x * MASK[..., None]).repeat(2, 1, 1))
-    assert twice.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 5]
-    assert Packing.full(3, 3).repeat(2) == Packing.full(6, 3)
+def test_sequences_are_read_in_any_order_and_more_than_once() -> None:
+    packing, x, chosen = Packing.of(MASK), torch.randn(3, 3, 4), torch.tensor([2, 0, 2, 1])
+    read = packing.at(chosen)
+    expected = (x * MASK[..., None])[chosen]
+    rows = Picks(packing.places(x.device)[chosen]).pack(packing.pack(x), read)
+    torch.testing.assert_close(read.pad(rows), expected)
+    assert read.sequence_of_row().tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    assert Packing.full(3, 3).at(chosen) == Packing.full(4, 3)
     assert Packing.of(torch.ones(3, 3, dtype=torch.bool)) == Packing.full(3, 3)
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 2, 3], [3, 1, 1, 2], [2, 2, 2], [3], []])
+def test_runs_are_all_sequences_without_padding(lengths: list[int]) -> None:
+    runs = Run.all_of(lengths)
+    mask = torch.arange(3) < torch.tensor(lengths, dtype=torch.int64)[:, None]
+    packing, x = Packing.of(mask, runs), torch.randn(len(lengths), 3, 4)
+    rows, picks = packing.pack(x), Picks(torch.arange(3 * len(lengths)).reshape(-1, 3), runs)
+    assert [run.length for run in runs for _ in range(*run.sequences.indices(len(lengths)))] == lengths
+    for run in runs:
+        expected = x[run.sequences, : run.length]
+        assert torch.equal(packing.take(rows, run), expected)
+        assert torch.equal(picks.take(x.flatten(0, 1), run), expected)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.2, 0.5])

@@ -41,12 +41,12 @@ def test_likelihoods_and_gradients_are_those_of_all_positions(
     center, width = places.T.contiguous().requires_grad_(True)
     sets, queries = len(places), len(batch.video_of_query)
     weights = log_gaussian(center, width / grounding.gaussian_sigma, POSITIONS)
-    sampled = grounding.sampled_frames(batch.videos)
+    sampled, every = grounding.sampled_frames(batch.videos), torch.arange(queries).repeat(sets)
     found = []
     for support in (Support.of, Support.whole):
         flat = support(weights.repeat_interleave(queries, dim=0))
         memory = grounding.frame_stack.encode_under(sampled, batch.video_of_query.repeat(sets), flat)
-        nll = grounding.sentence_nll(batch.queries, memory)
+        nll = grounding.sentence_nll(batch.queries, memory, every)
         found.append(
             (nll, torch.autograd.grad(nll.sum(), [center, width], retain_graph=True), len(memory.rows))
         )
@@ -56,9 +56,34 @@ def test_likelihoods_and_gradients_are_those_of_all_positions(
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
     assert all_rows == sets * queries * POSITIONS
     assert cut_rows < 0.6 * all_rows
-    assert float(whole.detach().std(dim=0).min()) > 0.01, (
+    assert float(whole.detach().reshape(sets, queries).std(dim=0).min()) > 0.01, (
         "what is seen must matter, or the likelihoods say nothing"
     )
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_likelihoods_in_runs_are_those_of_padded_sequences(
+    grounding: GroundingBranch, batch_of: Callable[..., Batch], in_order: bool
+) -> None:
+    """Two sentences of different length, each under every Gaussian, mixed."""
+    batch = batch_of((2,))
+    center, width = torch.tensor(list(itertools.product(CENTERS, WIDTHS))).repeat_interleave(2, dim=0).T
+    weights = log_gaussian(center, width / grounding.gaussian_sigma, POSITIONS)
+    beside = torch.arange(2).repeat(len(weights) // 2)
+    if in_order:
+        order = Support.num_seen(weights).argsort()
+        weights, beside = weights[order], beside[order]
+    sampled, owner = grounding.sampled_frames(batch.videos), batch.video_of_query[beside]
+    assert batch.queries.word_mask.sum(dim=1).unique().numel() == 2
+    padded = grounding.sentence_nll(
+        batch.queries, grounding.encode_under(sampled, owner, weights), beside
+    ).detach()
+    with torch.no_grad():
+        memory = grounding.encode_under(sampled, owner, weights)
+        assert memory.layout.runs is not None
+        assert (len(memory.layout.runs) < POSITIONS) == in_order
+        found = grounding.sentence_nll(batch.queries, memory, beside)
+    torch.testing.assert_close(found, padded, rtol=1e-5, atol=1e-6)
 
 
 def test_a_support_is_a_run_around_the_heaviest_position() -> None:

@@ -9,13 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.masks import causal_bias, padding_bias
+from dciml.masks import padding_bias
 from dciml.models.dropout import Dropout
 from dciml.models.packing import Packing, Picks
 from dciml.models.support import Memory
-
-Asking = Float[Tensor, "batch heads queries head"]
-Asked = Float[Tensor, "batch heads keys head"]
 
 
 def split_heads(
@@ -28,23 +25,6 @@ def split_heads(
 def merge_heads(x: Float[Tensor, "batch heads length head"]) -> Float[Tensor, "batch length width"]:
     """The inverse of `split_heads`."""
     return x.transpose(1, 2).flatten(-2)
-
-
-def attention_written_out(
-    q: Asking, k: Asked, v: Asked, bias: Float[Tensor, "#batch #queries keys"]
-) -> Asking:
-    """What the fused kernel gives, as two batched products with a softmax between them.
-
-    On a CPU the fused kernel does short sequences no faster with two threads than with one. With two threads this takes
-    half its time there without gradients, and twice its time with them; with one thread the kernel is the faster.
-    """
-    heads = q.shape[1]
-    asking, asked, values = (part.flatten(0, 1) for part in (q, k, v))
-    by_head = bias.repeat_interleave(heads, dim=0) if len(bias) > 1 else bias
-    scores = torch.baddbmm(
-        by_head.to(q.dtype), asking, asked.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1])
-    )
-    return torch.bmm(torch.softmax(scores, dim=-1), values).reshape(q.shape)
 
 
 class Attention(nn.Module):
@@ -65,32 +45,59 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def project_queries(self, rows: Float[Tensor, "rows width"], layout: Packing | Picks) -> Asking:
-        """What asks, by head."""
-        return split_heads(layout.pad(self.query(rows)), self.heads)
-
-    def project_keys(self, rows: Float[Tensor, "rows width"], layout: Packing | Picks) -> tuple[Asked, Asked]:
-        """What is asked, keys and values, by head."""
-        keys, values = layout.pad(self.key_value(rows)).chunk(2, dim=-1)
-        return split_heads(keys, self.heads), split_heads(values, self.heads)
-
-    def attend(
+    def forward(
         self,
-        q: Asking,
-        keys: tuple[Asked, Asked],
+        asking: tuple[Float[Tensor, "rows width"], Packing | Picks],
+        asked: tuple[Float[Tensor, "others width"], Packing | Picks],
         bias: Float[Tensor, "#batch #queries keys"] | None,
         packing: Packing,
-    ) -> Float[Tensor, "rows width"]:
-        """Attention of projected rows; without a bias it is causal: position i sees positions ≤ i."""
-        if q.device.type == "cpu" and torch.get_num_threads() > 1 and not torch.is_grad_enabled():
-            mixed = attention_written_out(
-                q, *keys, causal_bias(q.shape[2], q.device)[None] if bias is None else bias
-            )
+    ) -> Float[Tensor, "out width"]:
+        """Attention between sequences of rows.
+
+        Args:
+            asking, asked: rows, and how they stand in sequences.
+            bias: what is added to the scores; None: it is causal, position i sees positions ≤ i.
+            packing: how the sequences that ask are packed when they have got their answer.
+        """
+        (rows, asks), (others, holds) = asking, asked
+        q, kv = self.query(rows), self.key_value(others)
+        if holds.runs is not None and bias is not None:
+            mixed = self._attend_in_runs(q, asks, kv, holds, bias, packing)
         else:
-            mask = None if bias is None else bias[:, None].to(q.dtype)
-            mixed = F.scaled_dot_product_attention(q, *keys, mask, is_causal=bias is None)
-        out: Tensor = self.out(packing.pack(merge_heads(mixed)))
+            mixed = packing.pack(self._attend(asks.pad(q), holds.pad(kv), bias))
+        out: Tensor = self.out(mixed)
         return out
+
+    def _attend_in_runs(
+        self,
+        q: Tensor,
+        asks: Packing | Picks,
+        kv: Tensor,
+        holds: Packing | Picks,
+        bias: Tensor,
+        packing: Packing,
+    ) -> Float[Tensor, "rows width"]:
+        """Sequences of one length need no padding. Those that ask are of the same lengths, or have no runs."""
+        padded = asks.pad(q) if asks.runs is None else None
+        found = []
+        for run in holds.runs or ():
+            own = asks.take(q, run) if padded is None else padded[run.sequences]
+            limits = bias[run.sequences, : run.length, : run.length]
+            found.append(self._attend(own, holds.take(kv, run), limits))
+        if padded is not None:
+            return packing.pack(torch.cat(found))
+        return torch.cat([part.flatten(0, 1) for part in found])
+
+    def _attend(
+        self,
+        q: Float[Tensor, "batch queries width"],
+        kv: Float[Tensor, "batch keys both"],
+        bias: Float[Tensor, "#batch #queries keys"] | None,
+    ) -> Float[Tensor, "batch queries width"]:
+        keys, values = kv.chunk(2, dim=-1)
+        by_head = split_heads(q, self.heads), split_heads(keys, self.heads), split_heads(values, self.heads)
+        mask = None if bias is None else bias[:, None].to(q.dtype)
+        return merge_heads(F.scaled_dot_product_attention(*by_head, mask, is_causal=bias is None))
 
     def attend_one(
         self,
@@ -135,28 +142,34 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "rows width"],
         packing: Packing,
         bias: Float[Tensor, "#batch length length"] | None = None,
-    ) -> Float[Tensor, "rows width"]:
+        picks: Picks | None = None,
+    ) -> Float[Tensor, "out width"]:
         """The first third of the layer. Padding stands at the end, so that no real row can see it.
 
         Args:
             bias: causal and more; None: causal.
+            picks: what the sequences read of `x`; None: `x` is them, packed.
         """
-        attention = self.self_attention
-        q, keys = attention.project_queries(x, packing), attention.project_keys(x, packing)
-        return self.add(0, x, attention.attend(q, keys, bias, packing))
+        own = x, picks or packing
+        return self.add(
+            0, picks.pack(x, packing) if picks else x, self.self_attention(own, own, bias, packing)
+        )
 
     def attend_memory(
-        self, x: Float[Tensor, "rows width"], packing: Packing, memory: Memory
+        self,
+        x: Float[Tensor, "rows width"],
+        packing: Packing,
+        memory: Memory,
+        picks: Picks | None = None,
     ) -> Float[Tensor, "out width"]:
-        """The second third: cross-attention, beside one or several sets of memories.
+        """The second third: cross-attention, each sequence beside its own memory.
 
-        Returns: packed as `packing.repeat(sets)`.
+        Args:
+            picks: what the sequences read of `x`; None: `x` is them, packed.
         """
-        attention, sets = self.cross_attention, len(memory.bias) // packing.batch
-        q, keys = attention.project_queries(x, packing), attention.project_keys(memory.rows, memory.layout)
-        if sets > 1:
-            q, x, packing = q.repeat(sets, 1, 1, 1), x.repeat(sets, 1), packing.repeat(sets)
-        return self.add(1, x, attention.attend(q, keys, memory.bias, packing))
+        asked = memory.rows, memory.layout
+        update = self.cross_attention((x, picks or packing), asked, memory.bias, packing)
+        return self.add(1, picks.pack(x, packing) if picks else x, update)
 
     def feed(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """The last third: feed-forward."""

@@ -165,33 +165,36 @@ class GroundingBranch(nn.Module):
         memory = self.frame_stack.encode_under(sampled, video_of_sequence, Support.whole(log_weights))
         return memory.layout.pad(memory.rows).mean(dim=1)
 
-    def reconstruct(self, queries: QueryBatch, memory: Memory) -> Float[Tensor, "rows hidden"]:
+    def reconstruct(
+        self, queries: QueryBatch, memory: Memory, beside: Int[Tensor, "memories"]
+    ) -> Float[Tensor, "rows hidden"]:
         """Pass 2, words: what stands at position i is computed from the start vector and words before i only.
 
         Hidden words are replaced by a learned vector. The rows are static, so no word carries another's meaning.
 
         Args:
-            memory: one or several sets of Q sequences, as `encode_under` gives them.
-        Returns: the real words of each sentence, packed, set after set.
+            memory: frames as `encode_under` gives them.
+            beside: which sentence is reconstructed beside each of these memories.
+        Returns: the real words of sentence `beside[i]`, packed, memory after memory.
         """
         words = self.dropout(self.word_project(queries.static_words))
         words = torch.where(queries.hidden_words[..., None], self.hidden_word.to(words.dtype), words)
         packing = Packing.of(queries.word_mask)
         rows = packing.pack(self._with_start(words[:, :-1]))
-        return self.word_stack.decode(rows, packing, memory)
+        return self.word_stack.decode(rows, packing, memory, beside)
 
-    def sentence_nll(self, queries: QueryBatch, memory: Memory) -> Float[Tensor, "sets queries"]:
-        """Mean negative log-likelihood of each sentence's words, nats, given sets of frames encoded under Gaussians."""
-        states = self.reconstruct(queries, memory)
-        sets = len(memory.bias) // len(queries.word_ids)
-        nll = word_nll(
-            states,
-            queries.word_ids[queries.word_mask].repeat(sets),
-            Packing.of(queries.word_mask).repeat(sets),
+    def sentence_nll(
+        self, queries: QueryBatch, memory: Memory, beside: Int[Tensor, "memories"]
+    ) -> Float[Tensor, "memories"]:
+        """Mean negative log-likelihood of the words of sentence `beside[i]`, nats, given the frames of memory i."""
+        packing = Packing.of(queries.word_mask[beside])
+        return word_nll(
+            self.reconstruct(queries, memory, beside),
+            packing.pack(queries.word_ids[beside]),
+            packing,
             (self.vocabulary_head.weight, self.vocabulary_head.bias),
             self.label_smoothing,
         )
-        return nll.reshape(sets, -1)
 
     def log_weights(self, proposals: Proposals) -> Float[Tensor, "queries proposals positions"]:
         """log g_p of each proposal, σ = width / 9."""
@@ -231,13 +234,15 @@ class GroundingBranch(nn.Module):
     ) -> Selection:
         """Judge every proposal, given what is known of the videos."""
         proposals = self.propose(watched, queries, video_of_query)
-        order = proposals.widths.mean(dim=0).argsort()  # those beside each other let through about as much
-        nll, by_proposal = [], self.log_weights(proposals).transpose(0, 1)[order]
-        for weights in torch.split(by_proposal, max(1, SEQUENCES_AT_ONCE // len(video_of_query))):
-            owner = video_of_query.repeat(len(weights))
-            memory = self.encode_under(watched.sampled, owner, weights.flatten(0, 1))
-            nll.append(self.sentence_nll(queries, memory))
-        judged = torch.cat(nll)[order.argsort()].t()
+        distinct, reads = queries.distinct()
+        weights, count = self.log_weights(proposals).flatten(0, 1), proposals.centers.shape[1]
+        order = Support.num_seen(weights).argsort(stable=True)  # those beside each other let through as much
+        nll = []
+        for part in torch.split(order, SEQUENCES_AT_ONCE):
+            query = part // count
+            memory = self.encode_under(watched.sampled, video_of_query[query], weights[part])
+            nll.append(self.sentence_nll(distinct, memory, query if reads is None else reads[query]))
+        judged = torch.cat(nll)[order.argsort()].reshape(-1, count)
         return Selection(proposals, judged, judged.argmin(dim=1))
 
     def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:
@@ -258,5 +263,6 @@ class GroundingBranch(nn.Module):
         memory = memory.read_by(
             torch.cat([three, len(weights) + owner])
         )  # the whole video, encoded once, last
-        best_nll, left, right, reference = self.sentence_nll(batch.queries, memory)
+        sentence = torch.arange(len(owner), device=owner.device).repeat(4)
+        best_nll, left, right, reference = self.sentence_nll(batch.queries, memory, sentence).chunk(4)
         return GroundingOutput(proposals, best_index, best_nll, left, right, reference, sampled)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dciml.masks import causal_bias, padding_bias
 from dciml.models.attention import DecoderLayer
-from dciml.models.packing import Packing
+from dciml.models.packing import Packing, Picks
 from dciml.models.support import Memory, Support
 
 
@@ -41,25 +41,27 @@ class Stack(nn.Module):
         first, *others = self._each()
         packing, picks = support.packing, support.picks(video_of_sequence, x.shape[1])
         bias = causal_bias(packing.length, x.device)[None] + support.log_weights[:, None]
-        rows, attention = x.flatten(0, 1), first.self_attention
-        q, keys = attention.project_queries(rows, picks), attention.project_keys(rows, picks)
-        rows = first.add(0, packing.pack(picks.pad(rows)), attention.attend(q, keys, bias, packing))
-        rows = first.feed(rows)
+        rows = first.feed(first.self_attend(x.flatten(0, 1), packing, bias, picks))
         for layer in others:
             rows = layer.feed(layer.self_attend(rows, packing, bias))
         return Memory(rows, packing, support.log_weights[:, None])
 
     def decode(
-        self, x: Float[Tensor, "rows width"], packing: Packing, memory: Memory
+        self,
+        x: Float[Tensor, "rows width"],
+        packing: Packing,
+        memory: Memory,
+        beside: Int[Tensor, "memories"],
     ) -> Float[Tensor, "out width"]:
-        """Decode the same sequences beside one or several sets of memories, `len(memory.bias)` / `packing.batch` sets.
+        """Decode sequence `beside[i]` beside memory i; the first self-attention knows no memory and runs once for each.
 
-        Returns: packed as `packing.repeat(sets)`. The first self-attention does not know the memory and runs once.
+        Returns: packed as `packing.at(beside)`.
         """
-        for layer in self._each():
-            x = layer.attend_memory(layer.self_attend(x, packing), packing, memory)
-            packing = packing.repeat(len(memory.bias) // packing.batch)
-            x = layer.feed(x)
+        first, *others = self._each()
+        picks, decoded = Picks(packing.places(x.device)[beside]), packing.at(beside)
+        x = first.feed(first.attend_memory(first.self_attend(x, packing), decoded, memory, picks))
+        for layer in others:
+            x = layer.feed(layer.attend_memory(layer.self_attend(x, decoded), decoded, memory))
         return x
 
     def begin(

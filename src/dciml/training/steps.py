@@ -156,7 +156,7 @@ def _modulated_grounding(
     modulated = step.model.to_grounding(plain, clip.feature)
     weights = grounding.log_weights(output.proposals.at(output.best_index))[:, 0]
     every = torch.arange(len(modulated), device=modulated.device)
-    (nll,) = grounding.sentence_nll(batch.queries, grounding.encode_under(modulated, every, weights))
+    nll = grounding.sentence_nll(batch.queries, grounding.encode_under(modulated, every, weights), every)
     return {
         "modulated_nll": better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin),
         "match_grounding": match(plain.mean(dim=1), modulated.mean(dim=1)),
