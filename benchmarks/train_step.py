@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from dciml.batching import Batch
 from dciml.models.mutual import best_clip
+from dciml.recipes.train import make_optimizers
 from dciml.training.steps import Step, training_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
@@ -91,10 +92,7 @@ class Bench:
         self.model = make_model(shape, config).to(device)
         self.batch = make_batch(shape).to(device)
         self.step = Step(fabric, self.model, config, 0, torch.Generator().manual_seed(0))
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            side: torch.optim.AdamW([p for _, p in self.model.side(side)], lr=1e-5)
-            for side in ("retrieval", "grounding")
-        }
+        self.optimizers = make_optimizers(config, self.model)
 
     def run(self, path: TrainingStep) -> None:
         path(self.step, self.batch, self.optimizers)
@@ -130,6 +128,7 @@ class Bench:
             sampled = watched.sampled
             weights = grounding.log_weights(selection.proposals)[:, 0]
             memory = grounding.encode_under(sampled, batch.video_of_query, weights)
+            every = torch.arange(len(weights), device=self.device)
             for name, part in {
                 "select, all of it": lambda: grounding.select(batch),
                 "propose": lambda: grounding.propose(
@@ -138,7 +137,7 @@ class Bench:
                 "frames, one proposal": lambda: grounding.encode_under(
                     sampled, batch.video_of_query, weights
                 ),
-                "words, one proposal": lambda: grounding.sentence_nll(batch.queries, memory),
+                "words, one proposal": lambda: grounding.sentence_nll(batch.queries, memory, every),
                 "grounding, all of it": lambda: grounding(batch, selection.best_index, 1.0),
                 "retrieval, all of it": lambda: self.model.retrieval(batch),
                 "best clip": lambda: best_clip(self.model.retrieval, batch),

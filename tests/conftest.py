@@ -27,6 +27,16 @@ def one_thread() -> None:
 
 
 @pytest.fixture
+def two_shares() -> Iterator[None]:
+    """Work is shared out over two threads."""
+    from dciml.threads import set_num_shares
+
+    set_num_shares(2)
+    yield
+    set_num_shares(None)
+
+
+@pytest.fixture
 def shapes_unchecked() -> Callable[[], AbstractContextManager[None]]:
     """Leaves out the check of shapes where the same work runs again and again: it takes half of a small step."""
 

@@ -12,13 +12,6 @@ from dciml.threads import num_shares, set_num_shares, share_out
 
 
 @pytest.fixture
-def two_shares() -> Iterator[None]:
-    set_num_shares(2)
-    yield
-    set_num_shares(None)
-
-
-@pytest.fixture
 def two_torch_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -59,6 +52,13 @@ def test_the_first_error_reaches_the_caller_when_all_have_ended() -> None:
 
 def test_a_single_part_stays_in_the_calling_thread() -> None:
     assert share_out(lambda part: (part, current_thread()), ["a"]) == [("a", current_thread())]
+
+
+def test_parts_stay_in_the_calling_thread_where_work_is_not_shared_out() -> None:
+    assert num_shares() == 1
+    assert share_out(lambda part: (part, current_thread()), ["a", "b"]) == [
+        (part, current_thread()) for part in "ab"
+    ]
 
 
 def test_work_is_shared_out_as_widely_as_torch_computes_unless_told_otherwise() -> None:

@@ -169,6 +169,12 @@ class TrainingConfig(Settings):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1, description="processes on this machine; torchrun overrides")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; null: as torch chooses")
+    parts: int = Field(
+        4,
+        ge=1,
+        description="parts of a batch, each computed by one CPU thread alone; the draws of dropout depend on it, not "
+        "on `threads`; on a GPU, in joint mode and for few sentences there is one part",
+    )
     validate_every: int = Field(1, ge=1, description="epochs")
     keep: Literal["best", "last"] = Field(
         "best",

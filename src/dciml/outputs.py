@@ -76,7 +76,8 @@ class Selection:
 class GroundingOutput:
     """Proposals, and the NLL of the sentence under the best one, beside it, and under the whole video.
 
-    `sampled` are the frames that the reconstruction read, for each video.
+    `sampled` are the frames that the reconstruction read, for each video. Where they were modulated, `modulated` are
+    each query's own, and `nll_modulated` is the NLL under the best proposal of these.
     """
 
     proposals: Proposals
@@ -86,3 +87,5 @@ class GroundingOutput:
     nll_right: Float[Tensor, "queries"]
     nll_reference: Float[Tensor, "queries"]
     sampled: Float[Tensor, "videos positions hidden"]
+    modulated: Float[Tensor, "queries positions hidden"] | None = None
+    nll_modulated: Float[Tensor, "queries"] | None = None

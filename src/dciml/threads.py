@@ -43,12 +43,12 @@ def share_out(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Res
     """`work` of each part, in order; several at a time, each in a thread for which torch has one thread.
 
     Grad mode is a thread's own: `work` sets what it needs. It must not share out work itself. A single part runs in
-    the calling thread.
+    the calling thread, and so do all of them, one after the other, where work is not shared out.
 
     Raises:
         Whatever `work` raised for the first part that failed, when all have ended.
     """
-    if len(parts) < 2:
+    if len(parts) < 2 or num_shares() < 2:
         return [work(part) for part in parts]
     futures = [_team(num_shares()).submit(work, part) for part in parts]
     for future in futures:

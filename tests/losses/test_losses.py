@@ -8,7 +8,7 @@ from dciml.losses.grounding import proposal_diversity
 from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match, span_on_clips
 from dciml.losses.retrieval import info_nce, query_diversity, retrieval_losses, triplet
 from dciml.models.packing import Packing
-from dciml.models.word_loss import linear_logsumexp, word_nll
+from dciml.models.word_loss import linear_cross_entropy, word_nll
 from dciml.outputs import Proposals, RetrievalOutput
 
 OWNER = torch.tensor([0, 0, 1, 2])
@@ -134,38 +134,46 @@ def test_word_nll_equals_the_slow_definition() -> None:
         assert out[q].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
 
 
+CLASSES = torch.tensor([6, 0, 3, 3, 1])
+
+
 @pytest.mark.parametrize("at_once", [1 << 22, 14])
-def test_linear_logsumexp_and_its_gradients_equal_autograd_in_one_piece_and_in_many(
+def test_linear_cross_entropy_and_its_gradients_equal_autograd_in_one_piece_and_in_many(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dciml.models.word_loss.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
+    monkeypatch.setattr("dciml.models.word_loss.CLASSES_AT_ONCE", 3)
     torch.manual_seed(0)
-    inputs = [
+    rows, weight, bias = inputs = [
         torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 4), (7, 4), (7,))
     ]
     own = torch.rand(5, dtype=torch.float64)  # each row has its own share of the loss; one has none
     own[2] = 0
-    found, expected = linear_logsumexp(*inputs), torch.logsumexp(F.linear(*inputs), dim=1)
+    found = linear_cross_entropy(rows, CLASSES, weight, bias, 0.1)
+    expected = F.cross_entropy(F.linear(*inputs), CLASSES, reduction="none", label_smoothing=0.1)
     torch.testing.assert_close(found, expected)
     for a, b in zip(
         torch.autograd.grad(found, inputs, own), torch.autograd.grad(expected, inputs, own), strict=True
     ):
         torch.testing.assert_close(a, b)
-    assert torch.autograd.gradcheck(linear_logsumexp, inputs)
+    assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy(x[0], CLASSES, *x[1:], 0.1), inputs)
     with torch.no_grad():
-        torch.testing.assert_close(linear_logsumexp(*inputs), expected)
+        torch.testing.assert_close(linear_cross_entropy(rows, CLASSES, weight, bias, 0.1), expected)
 
 
-def test_linear_logsumexp_under_autocast_is_near_and_gives_every_input_its_own_kind_of_gradient() -> None:
+def test_linear_cross_entropy_under_autocast_is_near_and_gives_every_input_its_own_kind_of_gradient() -> None:
     torch.manual_seed(0)
-    inputs = [torch.randn(*shape, requires_grad=True) for shape in ((5, 4), (7, 4), (7,))]
-    expected = torch.logsumexp(F.linear(*inputs), dim=1)
+    rows, weight, bias = inputs = [
+        torch.randn(*shape, requires_grad=True) for shape in ((5, 4), (7, 4), (7,))
+    ]
+    expected = F.cross_entropy(F.linear(*inputs), CLASSES, reduction="none", label_smoothing=0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = linear_logsumexp(*inputs)
+        found = linear_cross_entropy(rows, CLASSES, weight, bias, 0.1)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
     gradients = torch.autograd.grad(found.sum(), inputs)
     for a, b in zip(gradients, torch.autograd.grad(expected.sum(), inputs), strict=True):
+        assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
 
 

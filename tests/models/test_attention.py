@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from dciml.models.attention import Attention, GaussianAttentionBlock, gaussian_window
+from dciml.models.attention import Attention, GaussianAttentionBlock, attend_written_out, gaussian_window
 from dciml.models.grounding import log_gaussian
 from dciml.models.packing import Packing
 
@@ -26,13 +27,42 @@ def test_gaussian_bias_equals_reweighted_softmax() -> None:
     torch.testing.assert_close(packing.pad(found), expected)
 
 
+def test_attention_written_out_equals_the_fused_kernel_with_gradients() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 4, dtype=torch.float64, requires_grad=True) for n in (5, 6, 6))
+    bias = torch.randn(3, 1, 6, dtype=torch.float64, requires_grad=True)
+    found = attend_written_out(q, k, v, bias)
+    expected = F.scaled_dot_product_attention(q, k, v, bias[:, None])
+    torch.testing.assert_close(found, expected)
+    inputs, weights = (q, k, v, bias), torch.randn_like(found)
+    for a, b in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_in_half_precision_is_near_that_in_float32(causal: bool) -> None:
+    torch.manual_seed(0)
+    attention, packing = Attention(8, 2), Packing.full(3, 5)
+    rows, bias = torch.randn(15, 8), None if causal else torch.randn(3, 1, 5)
+    expected = attention((rows, packing), (rows, packing), bias, packing)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attention((rows, packing), (rows, packing), bias, packing)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize("width", [0.5, 1.0, 5.0])
 def test_gaussian_block_equals_slow_definition(width: float) -> None:
     torch.manual_seed(0)
     block = GaussianAttentionBlock(8, 2, width, dropout=0.0).eval()
     x, lengths = torch.randn(2, 6, 8), [6, 4]
     mask = torch.tensor([[j < n for j in range(6)] for n in lengths])
-    out = block(x, mask)
+    packing = Packing.of(mask)
+    out = packing.pad(block(packing.pack(x), packing))
     for b, n in enumerate(lengths):
         q, k, v = block.query_key_value(x[b, :n]).chunk(3, dim=-1)
         rows = torch.zeros(n, 8)

@@ -20,7 +20,11 @@ def test_pack_and_pad_are_inverse_with_gradients() -> None:
     torch.testing.assert_close(padded, x * MASK[..., None])
     padded.square().sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach() * MASK[..., None])
-    assert packing.sequence_of_row().tolist() == [0, 0, 1, 2, 2, 2]
+    assert packing.sequence_of_row(x.device).tolist() == [0, 0, 1, 2, 2, 2]
+    assert packing.position_of_row(x.device).tolist() == [0, 1, 0, 0, 1, 2]
+    assert torch.equal(packing.mask(x.device), MASK)
+    assert Packing.full(2, 3).mask(x.device).tolist() == [[True] * 3] * 2
+    assert Packing.full(2, 2).position_of_row(x.device).tolist() == [0, 1, 0, 1]
     assert packing.places(x.device).tolist() == [[0, 1, 0], [2, 0, 0], [3, 4, 5]]
 
 
@@ -30,7 +34,7 @@ def test_sequences_are_read_in_any_order_and_more_than_once() -> None:
     expected = (x * MASK[..., None])[chosen]
     rows = Picks(packing.places(x.device)[chosen]).pack(packing.pack(x), read)
     torch.testing.assert_close(read.pad(rows), expected)
-    assert read.sequence_of_row().tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    assert read.sequence_of_row(x.device).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
     assert Packing.full(3, 3).at(chosen) == Packing.full(4, 3)
     assert Packing.of(torch.ones(3, 3, dtype=torch.bool)) == Packing.full(3, 3)
 

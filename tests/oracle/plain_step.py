@@ -3,8 +3,9 @@
 What the published code computes is computed here: every query has its own copy of its video, sentences are padded to
 the longest that is allowed, all P proposals and both negatives of each are reconstructed with gradients, once in the
 step of either branch; attention is softmax · g / Σ by its definition; the vocabulary loss makes all its logits and
-label smoothing is a target distribution. It reads the parameters of the fast modules, so that the two can be
-compared, and calls nothing else of theirs but what has no fast form (the retrieval branch, FiLM, the hinge losses).
+label smoothing is a target distribution; the retrieval branch computes the padding of sentences and videos too; all
+threads share each operation. It reads the parameters of the fast modules, so that the two can be compared, and calls
+nothing else of theirs but what has no fast form (FiLM, the hinge losses).
 
 Tests use it as the oracle; `benchmarks/train_step.py --reference` times it.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +24,12 @@ from torch.nn import functional as F
 from dciml.batching import Batch, QueryBatch
 from dciml.losses.grounding import grounding_losses
 from dciml.losses.mutual import better_by, explicit_to_grounding, match
-from dciml.models.attention import Attention, DecoderLayer
+from dciml.models.attention import Attention, AttentionPooling, DecoderLayer, GaussianAttentionBlock
 from dciml.models.grounding import GroundingBranch, sinusoids
 from dciml.models.mutual import BestClip
+from dciml.models.retrieval import InputLayer, RetrievalBranch
 from dciml.models.stack import Stack
-from dciml.outputs import GroundingOutput, Proposals, Selection
+from dciml.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
 from dciml.training.schedule import easiness
 from dciml.training.steps import Step, retrieval_terms
 
@@ -220,12 +224,78 @@ def plain_grounding_terms(
     return {name: loss.mean() for name, loss in losses.items()}
 
 
+def plain_input(layer: InputLayer, rows: Tensor) -> Tensor:
+    """(batch, length, width) → (batch, length, hidden)."""
+    out: Tensor = layer.dropout(layer.norm(layer.project(rows) + layer.positions[: rows.shape[1]]))
+    return out
+
+
+def plain_window_block(block: GaussianAttentionBlock, x: Tensor, mask: Tensor) -> Tensor:
+    """Self-attention of all rows, its scores multiplied by the Gaussian of their distance in unit time."""
+    split = lambda t: t.reshape(*t.shape[:-1], block.heads, -1).transpose(1, 2)  # noqa: E731
+    q, k, v = (split(part) for part in block.query_key_value(x).chunk(3, dim=-1))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if block.width is not None:
+        place = torch.arange(x.shape[1], device=x.device)
+        unit = place / (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)  # (batch, length)
+        distance = unit[:, :, None] - unit[:, None, :]
+        scores = scores * torch.exp(-0.5 * (distance / (block.width / 9)) ** 2)[:, None].to(scores.dtype)
+    attention = torch.softmax(scores.masked_fill(~mask[:, None, None], -1e9), dim=-1)
+    update = block.out((block.dropout(attention) @ v).transpose(1, 2).flatten(-2))
+    out: Tensor = block.norm(x + block.dropout(update))
+    return out
+
+
+def plain_pool(pool: AttentionPooling, x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the real rows, weighted by a softmax."""
+    weights = torch.softmax(pool.score(x)[..., 0].masked_fill(~mask, -1e9), dim=1)
+    return (weights[..., None] * x).sum(dim=1)
+
+
+def plain_retrieval(branch: RetrievalBranch, batch: Batch) -> RetrievalOutput:
+    """The retrieval branch with all padding computed."""
+    queries, videos = batch.queries, batch.videos
+    words = plain_window_block(
+        branch.query_block, plain_input(branch.query_input, queries.words), queries.word_mask
+    )
+    scales = []
+    every_clip = torch.ones(videos.clips.shape[:2], dtype=torch.bool, device=words.device)
+    for layer, mixtures, rows, mask in (
+        (branch.clip_input, branch.clip_blocks, videos.clips, every_clip),
+        (branch.frame_input, branch.frame_blocks, videos.frames, videos.frame_mask),
+    ):
+        x = plain_input(layer, rows)
+        for mixture in mixtures:
+            x = torch.stack([plain_window_block(block, x, mask) for block in mixture.blocks]).mean(dim=0)
+        scales.append(x)
+    clips, frames = scales
+    query = plain_pool(branch.query_pool, words, queries.word_mask)
+    return RetrievalOutput(
+        query, clips, plain_pool(branch.frame_pool, frames, videos.frame_mask), batch.video_of_query
+    )
+
+
+def with_plain_retrieval(step: Step) -> Step:
+    """The same step, for `retrieval_terms`: the branch as above, and the batch in one part."""
+    branch = step.model.retrieval
+
+    class Plain:
+        parameters = branch.parameters
+
+        def __call__(self, batch: Batch) -> RetrievalOutput:
+            return plain_retrieval(branch, batch)
+
+    whole = step.config.training.model_copy(update={"parts": 1})
+    model: Any = SimpleNamespace(retrieval=Plain(), to_retrieval=step.model.to_retrieval)
+    return replace(step, model=model, config=step.config.model_copy(update={"training": whole}))
+
+
 def plain_best_clip(step: Step, batch: Batch) -> BestClip:
     """The clip of a query's own video with the largest cosine, from the whole retrieval branch."""
     retrieval = step.model.retrieval
     was_training = retrieval.training
     retrieval.eval()
-    output = retrieval(batch)
+    output = plain_retrieval(retrieval, batch)
     retrieval.train(was_training)
     own = output.clips[output.video_of_query].detach()
     cosine = F.cosine_similarity(own, output.query[:, None].detach(), dim=-1)
@@ -246,7 +316,7 @@ def plain_terms(step: Step, batch: Batch, side: str) -> dict[str, Tensor]:
         selection = teacher.selection()
         every = torch.arange(len(selection.best_index), device=selection.best_index.device)
         condition = teacher.features.detach()[every, selection.best_index]
-        return retrieval_terms(step, batch, selection, condition)
+        return retrieval_terms(with_plain_retrieval(step), batch, selection, condition)
     clip = plain_best_clip(step, batch)
     plain = plain_grounding(branch, batch, easiness(step.config, step.epoch))
     return plain_grounding_terms(step, batch, plain, clip)

@@ -18,6 +18,7 @@ from dciml.models.dual import DualBranch
 from dciml.models.grounding import GroundingBranch
 from dciml.models.mutual import best_clip, proposal_feature
 from dciml.models.retrieval import RetrievalBranch
+from dciml.training.parts import split
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 
 RETRIEVAL_TERMS = (
@@ -86,13 +87,20 @@ def gradients(step: Step, loss: torch.Tensor) -> Iterator[tuple[str, torch.Tenso
         yield name, gradient.double()
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("side", ["retrieval", "grounding"])
+@pytest.mark.parametrize(
+    ("layers", "sentences"),
+    [(1, (2, 1, 3, 1)), (2, (2, 1, 3, 1)), (3, (2, 1, 3, 1)), (2, (3, 7, 4, 2, 9, 8))],
+)
 def test_every_term_and_gradient_equals_the_plain_path(
-    batch_of: Callable[..., Batch], side: str, layers: int
+    batch_of: Callable[..., Batch], side: str, layers: int, sentences: tuple[int, ...], two_shares: None
 ) -> None:
-    """Float32 against the plain path in float64: 1e-4 of the largest gradient of each parameter."""
-    batch = batch_of((2, 1, 3, 1))
+    """Float32 against the plain path in float64: 1e-4 of the largest gradient of each parameter.
+
+    The larger batch is computed in four parts, by two threads.
+    """
+    batch = batch_of(sentences)
+    assert len(split(batch, 4)) == (4 if len(batch.video_of_query) > 30 else 1)
     fast, plain = make_step(layers, torch.float32), make_step(layers, torch.float64)
     values, expected = fast_terms(fast, batch, side), plain_terms(plain, in_double(batch), side)
     assert set(values) == set(expected) == set(SIDES[side])
@@ -136,8 +144,11 @@ def test_short_run_without_dropout_has_the_curve_of_the_plain_path(
 def test_short_runs_with_dropout_have_the_curve_of_the_plain_path_within_noise(
     batch_of: Callable[..., Batch], shapes_unchecked: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    """Three seeds each; the paths draw different dropout. Means of the last steps, against what seeds differ by."""
-    batch, seeds, steps = batch_of((2, 1, 3, 1)), (1, 2, 3), 30
+    """Five seeds each; the paths draw different dropout. Means of the last steps, against what seeds differ by.
+
+    With eighteen losses and so few seeds, one is off by four standard errors now and then; six is a difference.
+    """
+    batch, seeds, steps = batch_of((2, 1, 3, 1)), (1, 2, 3, 4, 5), 30
     with shapes_unchecked():
         fast, plain = (
             [curve(path, batch, seed, 0.2, steps) for seed in seeds]
@@ -145,8 +156,8 @@ def test_short_runs_with_dropout_have_the_curve_of_the_plain_path_within_noise(
         )
     for name in fast[0]:
         left, right = (torch.stack([run[name][-10:].mean() for run in runs]) for runs in (fast, plain))
-        noise = float((left.var() / 3 + right.var() / 3).sqrt())
-        assert abs(float(left.mean() - right.mean())) < 4 * noise + 0.03 * float(right.mean().abs()), name
+        noise = float(((left.var() + right.var()) / len(seeds)).sqrt())
+        assert abs(float(left.mean() - right.mean())) < 6 * noise + 0.03 * float(right.mean().abs()), name
         begin = torch.stack([run[name][0] for run in plain]).mean()
         if name in ("contrast_reference", "contrast_left"):
             assert float(right.mean()) < 0.9 * float(begin), (

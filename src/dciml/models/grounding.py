@@ -7,6 +7,7 @@ METHOD §3; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +40,10 @@ def log_gaussian(
     """log g(t) = −(t − c)²/(2σ²) at `length` positions spread evenly over [0, 1]; 0 at the peak."""
     t = torch.linspace(0, 1, length, device=center.device)
     return -0.5 * ((t - center[..., None]) / sigma[..., None]) ** 2
+
+
+def _at(rows: Float[Tensor, "videos rows width"], index: Int[Tensor, "videos positions"]) -> Tensor:
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
 
 
 class GroundingBranch(nn.Module):
@@ -85,7 +90,8 @@ class GroundingBranch(nn.Module):
 
     def watch(self, videos: VideoBatch) -> Watched:
         """All that can be computed of videos before a sentence is known."""
-        frames, sampled = self._frames(videos)
+        frames = self.dropout(self.frame_project(videos.frames))
+        sampled = _at(frames, self._sampled_index(videos))
         at = videos.frame_mask.sum(dim=1, keepdim=True)
         rows = nn.functional.pad(self._with_time(frames, at), (0, 0, 0, 1))
         place = torch.arange(rows.shape[1], device=rows.device)[None]
@@ -99,17 +105,14 @@ class GroundingBranch(nn.Module):
         made from the sentence, so a place that can be read off the frames tells the words that it was made from,
         wherever the moment is (docs/decisions/0019-reconstruction-does-not-know-the-time.md).
         """
-        return self._frames(videos)[1]
+        rows = _at(videos.frames, self._sampled_index(videos))
+        frames: Tensor = self.dropout(self.frame_project(rows))
+        return frames
 
-    def _frames(
-        self, videos: VideoBatch
-    ) -> tuple[Float[Tensor, "videos frames hidden"], Float[Tensor, "videos positions hidden"]]:
-        """All frames and the sampled ones."""
-        frames: Tensor = self.dropout(self.frame_project(videos.frames))
+    def _sampled_index(self, videos: VideoBatch) -> Int[Tensor, "videos positions"]:
         counts = videos.frame_mask.sum(dim=1)
         unit = torch.linspace(0, 1, self.num_positions, device=counts.device)
-        index = (unit[None] * (counts - 1)[:, None]).round().long()
-        return frames, frames.gather(1, index[..., None].expand(-1, -1, frames.shape[-1]))
+        return (unit[None] * (counts - 1)[:, None]).round().long()
 
     def _with_time(
         self, frames: Float[Tensor, "videos frames hidden"], counts: Int[Tensor, "videos 1"]
@@ -245,24 +248,39 @@ class GroundingBranch(nn.Module):
         judged = torch.cat(nll)[order.argsort()].reshape(-1, count)
         return Selection(proposals, judged, judged.argmin(dim=1))
 
-    def forward(self, batch: Batch, best_index: Int[Tensor, "queries"], easiness: float) -> GroundingOutput:
-        """Proposals and the four NLLs that the losses need, with gradients.
+    def forward(
+        self,
+        batch: Batch,
+        best_index: Int[Tensor, "queries"],
+        easiness: float,
+        modulate: Callable[[Tensor], Tensor] | None = None,
+    ) -> GroundingOutput:
+        """Proposals and the NLLs that the losses need, with gradients.
 
         Args:
             best_index: of each query's best proposal, from `select` with the same weights.
             easiness: see `negative_log_weights`.
+            modulate: changes each query's own frames, (queries, positions, hidden); its best proposal is then judged
+                on these frames too.
         """
         watched, owner = self.watch(batch.videos), batch.video_of_query
         proposals, sampled = self.propose(watched, batch.queries, owner), watched.sampled
         best = proposals.at(best_index)
-        weights = torch.cat([self.log_weights(best)[:, 0], *self.negative_log_weights(best, easiness)])
-        even = weights.new_zeros(len(sampled), self.num_positions)
-        every = torch.arange(len(sampled), device=owner.device)
-        memory = self.encode_under(sampled, torch.cat([owner.repeat(3), every]), torch.cat([weights, even]))
-        three = torch.arange(len(weights), device=owner.device)
-        memory = memory.read_by(
-            torch.cat([three, len(weights) + owner])
-        )  # the whole video, encoded once, last
-        sentence = torch.arange(len(owner), device=owner.device).repeat(4)
-        best_nll, left, right, reference = self.sentence_nll(batch.queries, memory, sentence).chunk(4)
-        return GroundingOutput(proposals, best_index, best_nll, left, right, reference, sampled)
+        own = self.log_weights(best)[:, 0]
+        seen = [own, *self.negative_log_weights(best, easiness), own.new_zeros(len(sampled), own.shape[1])]
+        query, video = (torch.arange(len(x), device=owner.device) for x in (owner, sampled))
+        watching = [owner, owner, owner, video]  # the whole video is encoded once for all its queries, and
+        reads = [query, len(query) + query, 2 * len(query) + query, 3 * len(query) + owner]  # read by each
+        frames, modulated = sampled, None
+        if modulate is not None:
+            modulated = modulate(sampled[owner])
+            frames = torch.cat([sampled, modulated])  # one more video a query
+            seen.append(own)
+            watching.append(len(video) + query)
+            reads.append(3 * len(query) + len(video) + query)
+        memory = self.encode_under(frames, torch.cat(watching), torch.cat(seen)).read_by(torch.cat(reads))
+        nll = self.sentence_nll(batch.queries, memory, query.repeat(len(reads)))
+        nll_best, left, right, reference, *others = nll.chunk(len(reads))
+        return GroundingOutput(
+            proposals, best_index, nll_best, left, right, reference, sampled, modulated, *others
+        )

@@ -79,9 +79,7 @@ class Packing:
         """Some of the sequences, in the order of `chosen`; one may be there several times."""
         if self.index is None:
             return Packing.full(len(chosen), self.length)
-        real = torch.zeros(self.batch * self.length, dtype=torch.bool, device=self.index.device)
-        real[self.index] = True
-        return Packing.of(real.reshape(self.batch, self.length)[chosen])
+        return Packing.of(self.mask(self.index.device)[chosen])
 
     def places(self, device: torch.device) -> Int[Tensor, "batch length"]:
         """Where each position stands among the packed rows; 0 at padding."""
@@ -92,10 +90,23 @@ class Packing:
             places[self.index] = torch.arange(len(self.index), device=device)
         return places.reshape(self.batch, self.length)
 
-    def sequence_of_row(self) -> Int[Tensor, "rows"]:
+    def mask(self, device: torch.device) -> Bool[Tensor, "batch length"]:
+        """True where a row is real."""
+        mask = torch.full((self.batch * self.length,), self.index is None, device=device)
+        if self.index is not None:
+            mask[self.index] = True
+        return mask.reshape(self.batch, self.length)
+
+    def sequence_of_row(self, device: torch.device) -> Int[Tensor, "rows"]:
         """Which sequence each real row belongs to."""
-        index = torch.arange(self.batch * self.length) if self.index is None else self.index
-        return index // self.length
+        return self._index(device) // self.length
+
+    def position_of_row(self, device: torch.device) -> Int[Tensor, "rows"]:
+        """Where each real row stands in its sequence."""
+        return self._index(device) % self.length
+
+    def _index(self, device: torch.device) -> Int[Tensor, "rows"]:
+        return torch.arange(self.batch * self.length, device=device) if self.index is None else self.index
 
 
 @dataclass(frozen=True)

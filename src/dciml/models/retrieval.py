@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dciml.batching import Batch, QueryBatch, VideoBatch
 from dciml.models.attention import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
 from dciml.models.dropout import Dropout
+from dciml.models.packing import Packing
 from dciml.outputs import RetrievalOutput
 
 
@@ -25,14 +26,17 @@ class InputLayer(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.dropout = Dropout(dropout)
 
-    def forward(self, rows: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length hidden"]:
-        x = self.project(rows) + self.positions[: rows.shape[1]]
+    def forward(self, rows: Float[Tensor, "rows width"], packing: Packing) -> Float[Tensor, "rows hidden"]:
+        """Packed rows in, packed rows out."""
+        x = self.project(rows) + F.embedding(packing.position_of_row(rows.device), self.positions)
         out: Tensor = self.dropout(self.norm(x))
         return out
 
 
 class RetrievalBranch(nn.Module):
     """Sentence → one vector; video → S clip vectors and one frame vector.
+
+    Padding is left out of all but the attention itself.
 
     Args:
         video_width, text_width: widths of the features.
@@ -79,22 +83,24 @@ class RetrievalBranch(nn.Module):
 
     def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries hidden"]:
         """One vector a sentence, not normalised."""
-        x = self.query_block(self.query_input(queries.words), queries.word_mask)
-        pooled: Tensor = self.query_pool(x, queries.word_mask)
+        packing = Packing.of(queries.word_mask)
+        x = self.query_block(self.query_input(packing.pack(queries.words), packing), packing)
+        pooled: Tensor = self.query_pool(packing.pad(x), queries.word_mask)
         return pooled
 
     def encode_videos(
         self, videos: VideoBatch
     ) -> tuple[Float[Tensor, "videos clips hidden"], Float[Tensor, "videos hidden"]]:
         """Clip vectors and the frame vector of each video, not normalised."""
-        clips = self.encode_clips(videos)
-        frames = _through(self.frame_blocks, self.frame_input(videos.frames), videos.frame_mask)
-        return clips, self.frame_pool(frames, videos.frame_mask)
+        packing = Packing.of(videos.frame_mask)
+        frames = _through(self.frame_blocks, self.frame_input(packing.pack(videos.frames), packing), packing)
+        return self.encode_clips(videos), self.frame_pool(packing.pad(frames), videos.frame_mask)
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         """Clip vectors alone, not normalised."""
-        all_clips = torch.ones(videos.clips.shape[:2], dtype=torch.bool, device=videos.clips.device)
-        return _through(self.clip_blocks, self.clip_input(videos.clips), all_clips)
+        packing = Packing.full(*videos.clips.shape[:2])
+        rows = self.clip_input(packing.pack(videos.clips), packing)
+        return packing.pad(_through(self.clip_blocks, rows, packing))
 
     def fused_clips(
         self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]
@@ -105,10 +111,10 @@ class RetrievalBranch(nn.Module):
 
 
 def _through(
-    blocks: nn.ModuleList, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
-) -> Float[Tensor, "batch length hidden"]:
+    blocks: nn.ModuleList, x: Float[Tensor, "rows hidden"], packing: Packing
+) -> Float[Tensor, "rows hidden"]:
     for block in blocks:
-        x = block(x, mask)
+        x = block(x, packing)
     return x
 
 

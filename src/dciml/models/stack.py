@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -81,18 +82,25 @@ class Stack(nn.Module):
     ) -> Float[Tensor, "queries width"]:
         """What stands at the last real row of each query's video, without the work that no one reads.
 
-        The last layer runs for one row.
+        The last layer runs for one row, and the first one turns a video's rows into questions once for its queries.
 
         Args:
             begun: as `begin` gives it.
         """
         *others, last = self._each()
         packing = Packing.of(mask[video_of_query])
-        rows = packing.pack(begun[video_of_query])
+        everywhere = torch.arange(begun.shape[0] * begun.shape[1], device=begun.device).reshape(
+            begun.shape[:2]
+        )
+        rows, picks = begun.flatten(0, 1), Picks(everywhere[video_of_query])
         for index, layer in enumerate(others):
-            if index > 0:
-                rows = layer.self_attend(rows, packing)
-            rows = layer.feed(layer.attend_memory(rows, packing, memory))
+            if index == 0:
+                rows = layer.attend_memory(rows, packing, memory, picks)
+            else:
+                rows = layer.attend_memory(layer.self_attend(rows, packing), packing, memory)
+            rows = layer.feed(rows)
+        if not others:
+            rows = picks.pack(rows, packing)
         end_rows = rows[mask[video_of_query].sum(dim=1).cumsum(dim=0) - 1]
         update = last.self_attention.attend_one(
             end_rows, packing.pad(rows), padding_bias(mask[video_of_query])

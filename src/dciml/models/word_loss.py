@@ -29,42 +29,49 @@ def word_nll(
 ) -> Float[Tensor, "sentences"]:
     """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
 
-    Only real words are here; padding never meets the vocabulary. With smoothing ε the loss of a word is
-    logsumexp(z) − (1 − ε)·z_y − ε·mean(z), as in `torch.nn.functional.cross_entropy`. Both z_y and mean(z) are had
-    from the state directly, so that the logits are read for their sum alone.
+    Only real words are here; padding never meets the vocabulary.
 
     Args:
         states, word_ids: the packed words of the sentences.
         head: weight and bias that turn a state into logits.
     """
-    weight, bias = head
-    rows = states.to(weight.dtype)
-    z_word = (rows * F.embedding(word_ids, weight)).sum(dim=1) + bias[word_ids]
-    z_mean = rows @ weight.mean(dim=0) + bias.mean()
-    per_word = (
-        linear_logsumexp(states, weight, bias) - (1 - label_smoothing) * z_word - label_smoothing * z_mean
-    )
-    sentence = packing.sequence_of_row().to(per_word.device)
+    per_word = linear_cross_entropy(states, word_ids, *head, label_smoothing)
+    sentence = packing.sequence_of_row(per_word.device)
     zeros = per_word.new_zeros(packing.batch)
     counts = zeros.index_add(0, sentence, torch.ones_like(per_word))
     return zeros.index_add(0, sentence, per_word) / counts.clamp(min=1)
 
 
-def linear_logsumexp(
-    rows: Float[Tensor, "rows width"], weight: Float[Tensor, "classes width"], bias: Float[Tensor, "classes"]
+def linear_cross_entropy(
+    rows: Float[Tensor, "rows width"],
+    classes: Int[Tensor, "rows"],
+    weight: Float[Tensor, "classes width"],
+    bias: Float[Tensor, "classes"],
+    label_smoothing: float,
 ) -> Float[Tensor, "rows"]:
-    """logsumexp(rows · weightᵀ + bias) of each row, with gradients to all three.
+    """Cross-entropy of logits z = row · weightᵀ + bias, with gradients to rows, weight and bias.
 
-    Only the log-probabilities are kept for the backward pass. PyTorch's own `linear_cross_entropy` works in pieces
-    too, but gives sums over rows alone; here each sentence has its own weight.
+    With smoothing ε the loss of a row is logsumexp(z) − (1 − ε)·z_class − ε·mean(z), as in
+    `torch.nn.functional.cross_entropy`. The last two are had from the row directly, so that the logits are read for
+    their sum alone, and only the gradient of the logits is kept for the backward pass. PyTorch's own
+    `linear_cross_entropy` works in pieces too, but gives sums over rows alone; here each sentence has its own weight.
     """
     device = rows.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
-    operands = rows.to(dtype), weight.to(dtype), bias.to(dtype)
-    if not torch.is_grad_enabled():
-        return _logsumexp_in_tiles(*operands)
-    total: Tensor = _LinearLogSumExp.apply(*operands)  # type: ignore[no-untyped-call]
-    return total
+    rows, weight, bias = rows.to(dtype), weight.to(dtype), bias.to(dtype)
+    loss: Tensor
+    if torch.is_grad_enabled():
+        loss = _LinearCrossEntropy.apply(rows, classes, weight, bias, label_smoothing)  # type: ignore[no-untyped-call]
+    else:
+        loss = _logsumexp_in_tiles(rows, weight, bias) - _aims(rows, classes, weight, bias, label_smoothing)
+    return loss
+
+
+def _aims(rows: Tensor, classes: Tensor, weight: Tensor, bias: Tensor, label_smoothing: float) -> Tensor:
+    """(1 − ε)·z_class + ε·mean(z) of each row."""
+    z_class: Tensor = torch.linalg.vecdot(rows, F.embedding(classes, weight)) + bias[classes]
+    z_mean = rows @ weight.mean(dim=0) + bias.mean()
+    return (1 - label_smoothing) * z_class + label_smoothing * z_mean
 
 
 def _logsumexp_in_tiles(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -84,35 +91,41 @@ def _logsumexp_in_tiles(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return sums.logsumexp(dim=1)
 
 
-class _LinearLogSumExp(torch.autograd.Function):
+class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, classes: Tensor, weight: Tensor, bias: Tensor, label_smoothing: float
+    ) -> Tensor:
         exact = torch.promote_types(rows.dtype, torch.float32)
-        pieces = list(_pieces(len(rows), max(1, LOGITS_AT_ONCE // len(weight))))
-        logits = rows.new_empty(pieces[0].stop if pieces else 0, len(weight))
-        log_p = rows.new_empty(len(rows), len(weight), dtype=exact)
+        shares = rows.new_empty(len(rows), len(weight))  # of each class in its row's sum
         total = rows.new_empty(len(rows), dtype=exact)
-        for piece in pieces:
-            part = rows[piece]
-            z = torch.addmm(bias, part, weight.t(), out=logits[: len(part)])
-            torch.log_softmax(z, dim=1, dtype=exact, out=log_p[piece])
-            total[piece] = z[:, 0] - log_p[piece, 0]
-        ctx.save_for_backward(rows, weight, log_p)
-        return total
+        for piece in _pieces(len(rows), max(1, LOGITS_AT_ONCE // len(weight))):
+            z = torch.addmm(bias, rows[piece], weight.t(), out=shares[piece])
+            terms = z.to(exact)  # in place where z is exact
+            top = terms.amax(dim=1, keepdim=True)
+            sums = terms.sub_(top).exp_().sum(dim=1, keepdim=True)
+            total[piece] = (top + sums.log())[:, 0]
+            torch.div(terms, sums, out=z)
+        loss = total - _aims(rows, classes, weight, bias, label_smoothing)
+        each = torch.arange(len(rows), device=rows.device)
+        shares[each, classes] -= 1 - label_smoothing
+        ctx.save_for_backward(rows, weight, shares)
+        ctx.label_smoothing = label_smoothing
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, weight, log_p = ctx.saved_tensors
-        to_rows = torch.empty_like(rows)
-        to_weight = torch.zeros_like(weight, dtype=log_p.dtype)  # sums over pieces are not rounded in between
-        to_bias = to_weight.new_zeros(len(weight))
-        for piece in _pieces(len(rows), max(1, LOGITS_AT_ONCE // len(weight))):
-            z_grad = log_p[piece].exp().mul_(grad[piece, None])
-            to_bias += z_grad.sum(dim=0)
-            z_grad = z_grad.to(rows.dtype)
-            torch.mm(z_grad, weight, out=to_rows[piece])
-            to_weight += z_grad.t() @ rows[piece]
-        return to_rows, to_weight.to(weight.dtype), to_bias.to(weight.dtype)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the logits is grad · (shares − ε / classes).
+
+        The factor is put on the narrow side of each product, and what is the same for all classes is added after it.
+        """
+        rows, weight, shares = ctx.saved_tensors
+        each, even = grad.to(rows.dtype)[:, None], ctx.label_smoothing / len(weight)
+        own = rows * each
+        to_rows = (shares @ weight).sub_(even * weight.sum(dim=0)).mul_(each)
+        to_weight = (shares.t() @ own).sub_(even * own.sum(dim=0))
+        to_bias = (each.t() @ shares)[0].sub_(even * each.sum())
+        return to_rows, None, to_weight, to_bias, None
 
 
 def _pieces(length: int, most: int) -> Iterator[slice]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from lightning_fabric import Fabric
@@ -20,8 +20,9 @@ from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_re
 from dciml.losses.retrieval import query_diversity, retrieval_losses
 from dciml.models.dual import DualBranch
 from dciml.models.mutual import BestClip, best_clip, proposal_feature
-from dciml.outputs import GroundingOutput, RetrievalOutput, Selection
+from dciml.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
 from dciml.training.distributed import gather_output, mean_over_all, sum_gradients
+from dciml.training.parts import Part, in_parts, split
 from dciml.training.schedule import PATHWAY_TERMS, easiness, hard_pool_size, loss_weights
 
 MODULATED_RETRIEVAL = PATHWAY_TERMS["implicit_to_retrieval"]
@@ -44,6 +45,12 @@ class Step:
     def weights(self) -> dict[str, float]:
         """Weight of each loss term in this epoch."""
         return loss_weights(self.config, self.epoch)
+
+    @property
+    def num_parts(self) -> int:
+        """In how many parts a batch is computed at most; in joint mode gradients go from branch to branch: one."""
+        training = self.config.training
+        return training.parts if training.mode == "alternating" else 1
 
     def wants(self, *terms: str) -> bool:
         """Is one of these terms part of the loss?"""
@@ -76,7 +83,11 @@ def retrieval_terms(
         condition: (queries, grounding hidden): the grounding feature that modulates; None when no term wants it.
         places: of the sentences that selection and condition speak of; None: all, in order.
     """
-    output = step.model.retrieval(batch)
+    retrieval = step.model.retrieval
+    encoded = in_parts(
+        lambda part: retrieval(part.batch), split(batch, step.num_parts), retrieval.parameters()
+    )
+    output = replace(encoded, video_of_query=batch.video_of_query)
     everyone = gather_output(step.fabric, output)
     taught = output if places is None else output.at(places)
     settings = step.config.retrieval
@@ -133,7 +144,19 @@ def grounding_terms(
         clip: each query's best clip in its own video, from the retrieval branch; None when no term wants it.
     """
     grounding, settings = step.model.grounding, step.config.grounding
-    output = grounding(batch, selection.best_index, easiness(step.config, step.epoch))
+    condition = None
+    if clip is not None and step.wants("modulated_nll", "match_grounding"):
+        condition = clip.feature
+
+    def reconstruct(part: Part) -> GroundingOutput:
+        modulate = None
+        if condition is not None:
+            modulate = partial(step.model.to_grounding, condition=condition[part.queries])
+        index = selection.best_index[part.queries]
+        return grounding(part.batch, index, easiness(step.config, step.epoch), modulate)  # type: ignore[no-any-return]
+
+    parameters = (parameter for _, parameter in step.model.side("grounding"))
+    output = in_parts(reconstruct, split(batch, step.num_parts), parameters)
     losses = grounding_losses(
         output,
         grounding.log_weights(output.proposals),
@@ -143,23 +166,18 @@ def grounding_terms(
     )
     if clip is not None and step.wants("explicit_to_grounding"):
         losses["explicit_to_grounding"] = explicit_to_grounding(output.proposals, clip.center_unit)
-    if clip is not None and step.wants("modulated_nll", "match_grounding"):
-        losses |= _modulated_grounding(step, batch, output, clip)
+    if condition is not None:
+        losses |= _modulated_grounding(output, batch.video_of_query, step.config.mutual.grounding_margin)
     return {name: mean_over_all(step.fabric, loss) for name, loss in losses.items()}
 
 
-def _modulated_grounding(
-    step: Step, batch: Batch, output: GroundingOutput, clip: BestClip
-) -> dict[str, Tensor]:
-    grounding = step.model.grounding
-    plain = output.sampled[batch.video_of_query]
-    modulated = step.model.to_grounding(plain, clip.feature)
-    weights = grounding.log_weights(output.proposals.at(output.best_index))[:, 0]
-    every = torch.arange(len(modulated), device=modulated.device)
-    nll = grounding.sentence_nll(batch.queries, grounding.encode_under(modulated, every, weights), every)
+def _modulated_grounding(output: GroundingOutput, video_of_query: Tensor, margin: float) -> dict[str, Tensor]:
+    assert output.modulated is not None
+    assert output.nll_modulated is not None
+    plain = output.sampled.mean(dim=1)[video_of_query]
     return {
-        "modulated_nll": better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin),
-        "match_grounding": match(plain.mean(dim=1), modulated.mean(dim=1)),
+        "modulated_nll": better_by(-output.nll_modulated, -output.nll_best, margin),
+        "match_grounding": match(plain, output.modulated.mean(dim=1)),
     }
 
 
@@ -183,11 +201,17 @@ def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Op
     places = _grounded_places(step, batch)
     part = batch if places is None else batch.at(places)
     with step.fabric.autocast():
-        grounded = Grounded(part, places, step.model.grounding.select(part))
+        grounded = Grounded(part, places, _select(step, part))
     if "joint" in optimizers:
         return _joint_step(step, batch, grounded, optimizers["joint"])
     values = _retrieval_step(step, batch, grounded, optimizers["retrieval"])
     return values | _grounding_step(step, grounded, optimizers["grounding"])
+
+
+def _select(step: Step, batch: Batch) -> Selection:
+    grounding = step.model.grounding
+    with as_teacher(grounding):
+        return in_parts(lambda part: grounding.select(part.batch), split(batch, step.num_parts))
 
 
 def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
@@ -233,13 +257,20 @@ def _joint_step(
 def _condition(step: Step, grounded: Grounded) -> Tensor | None:
     if not step.wants(*MODULATED_RETRIEVAL):
         return None
-    return proposal_feature(step.model.grounding, grounded.batch, grounded.selection.best())
+    grounding, best = step.model.grounding, grounded.selection.best()
+
+    def feature(part: Part) -> Tensor:
+        own = Proposals(best.centers[part.queries], best.widths[part.queries])
+        return proposal_feature(grounding, part.batch, own)
+
+    return in_parts(feature, split(grounded.batch, step.num_parts))
 
 
 def _clip(step: Step, batch: Batch) -> BestClip | None:
     if not step.wants("explicit_to_grounding", "modulated_nll", "match_grounding"):
         return None
-    return best_clip(step.model.retrieval, batch)
+    retrieval = step.model.retrieval
+    return in_parts(lambda part: best_clip(retrieval, part.batch), split(batch, step.num_parts))
 
 
 def _apply(
