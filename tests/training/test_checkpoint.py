@@ -100,7 +100,8 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (f".{CHECKPOINT_FILE}.x1", f".{WEIGHTS_FILE}.x2", CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"):
+    halves = (f".{CHECKPOINT_FILE}.x1", f".{WEIGHTS_FILE}.x2", ".tmpIa3a5Y")
+    for name in (*halves, CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"}

@@ -106,9 +106,9 @@ def _refuse_other_settings(folder: Path, before: Settings, now: Settings) -> Non
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files of a run that was killed."""
-    for name in (CHECKPOINT_FILE, WEIGHTS_FILE):
-        for path in folder.glob(f".{name}.*"):
+    """Remove the half-written files of a run that was killed; safetensors writes into a `.tmp…` of its own first."""
+    for pattern in (f".{CHECKPOINT_FILE}.*", f".{WEIGHTS_FILE}.*", ".tmp??????"):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
