@@ -19,8 +19,9 @@ from time import perf_counter
 import numpy as np
 import torch
 from corpora import make_engine, make_sentences, make_store
+from machine import peak_gflops
 from shapes import SHAPES
-from train_step import multiply_adds, peak_gflops
+from train_step import multiply_adds
 
 from dciml.search.dual_engine import DualEngine
 from dciml.threads import set_num_shares

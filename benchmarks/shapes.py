@@ -33,8 +33,9 @@ SHAPES = {
     "activitynet": Shape(16, 59, (128, 128), 1024, 1024, (13.5, 6.3), 30, 8000, 10),
     "charades": Shape(16, 37, (32, 64), 1024, 1024, (6.2, 1.9), 30, 1111, 8),
     "tvr": Shape(16, 80, (40, 64), 3072, 768, (13.4, 5.0), 30, 8000, 10),
+    "tiny": Shape(4, 10, (4, 8), 8, 8, (4.0, 1.0), 6, 20, 2),
 }
-"""TVR's numbers are those of its paper; there are no features or sentences of it here."""
+"""TVR's numbers are those of its paper; there are no features or sentences of it here. `tiny` is for tests."""
 
 
 def make_config(shape: Shape, **training: Any) -> RunConfig:
