@@ -1,10 +1,10 @@
 """How long one sentence takes to be grounded in ten videos: words, rows from disk, proposals, reconstruction.
 
-python benchmarks/ground.py --shape activitynet
+python benchmarks/ground.py --shape activitynet --reference
 
 Twice each: in videos that no sentence was looked for in before, and in videos whose own part of the work is kept
 (`SeenVideos`). The model is untrained; the wider its proposals, the more positions they let through, so `--widths` sets
-them to what a trained model gives.
+them to what a trained model gives. `--reference` also grounds without any shortcut, with the same scores.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import argparse
 import tempfile
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 from corpora import make_engine, make_sentences, make_store
-from machine import peak_gflops
+from machine import peak_bytes, peak_gflops
+from plain_ground import largest_difference, plain_ground
 from shapes import SHAPES
 from train_step import multiply_adds
 
+from dciml.batching import collate_videos
+from dciml.features.store import FeatureStore
 from dciml.search.dual_engine import DualEngine
 from dciml.threads import set_num_shares
 
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--widths", type=float, help="width of all proposals, in unit time; untrained: 0.45 on average"
     )
+    parser.add_argument("--reference", action="store_true", help="also ground without any shortcut")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape = SHAPES[options.shape]
@@ -47,14 +52,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(shape, 10 * options.videos, Path(folder))
         rng = np.random.default_rng(0)
-        taken, operations = [], []
+        taken, operations, plain = [], [], []
         for sentence in sentences:  # the first one warms up
             videos = [f"v{i}" for i in rng.choice(len(store), options.videos, replace=False)]
             forgetful = replace(engine)
             times, counts = [], []
             for _ in ("new", "seen"):
                 start = perf_counter()
-                forgetful.ground(store, [sentence] * options.videos, videos)
+                found = forgetful.ground(store, [sentence] * options.videos, videos)
                 times.append(perf_counter() - start)
             for counted in (replace(engine), forgetful):
                 work = partial(counted.ground, store, [sentence] * options.videos, videos)
@@ -63,6 +68,11 @@ def main() -> None:
                 set_num_shares(None)
             taken.append(times)
             operations.append(counts)
+            if options.reference:
+                start = perf_counter()
+                scores = plain_ground(engine, store, [sentence] * options.videos, videos)
+                plain.append((perf_counter() - start, largest_difference(found.scores, scores)))
+        shares = parts_of(engine, store, sentences[-1], videos)
     peak = peak_gflops(torch.device(options.device))
     print(
         f"{options.shape}, {options.threads} threads, {options.device}, {options.queries} sentences, "
@@ -75,6 +85,45 @@ def main() -> None:
             f"  videos {name:16} {middle:4.0f} ms at the median, {low:.0f} at best, {high:.0f} at the 95th percentile; "
             f"{count:.1f} G multiply-adds, at that rate {2000 * count / peak:.0f} ms"
         )
+    if plain:
+        middle = 1000 * float(np.median([seconds for seconds, _ in plain[1:]]))
+        ratio = middle / 1000 / float(np.median([row[0] for row in taken[1:]]))
+        print(
+            f"  without any shortcut     {middle:4.0f} ms at the median, {ratio:.1f} times as long; scores differ by "
+            f"{max(difference for _, difference in plain):.0e} nats at most"
+        )
+    print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + " of one thread's time")
+    print(f"  peak {peak_bytes(torch.device(options.device)) / 2**30:.2f} GiB")
+
+
+@torch.inference_mode()
+def parts_of(engine: DualEngine, store: FeatureStore, sentence: str, videos: list[str]) -> dict[str, float]:
+    """The share of each part of grounding in new videos, computed by one thread."""
+    threads, grounding = torch.get_num_threads(), engine.dual.grounding
+    torch.set_num_threads(1)
+    places = torch.zeros(len(videos), dtype=torch.int64)
+    at = [perf_counter()]
+    queries = engine._queries([sentence]).to(engine.device).at(places.to(engine.device))
+    at.append(perf_counter())
+    most = engine.config.retrieval.max_frames
+    rows = collate_videos(store, videos, num_clips=0, max_frames=most).to(engine.device)
+    at.append(perf_counter())
+    watched, owner = grounding.watch(rows), torch.arange(len(videos), device=engine.device)
+    at.append(perf_counter())
+    grounding.propose(watched, queries, owner)
+    at.append(perf_counter())
+    grounding.choose(watched, queries, owner)  # proposes again
+    at.append(perf_counter())
+    torch.set_num_threads(threads)
+    words, read, watch, propose, choose = (after - before for before, after in pairwise(at))
+    parts = {
+        "words": words,
+        "rows read": read,
+        "videos": watch,
+        "proposals": propose,
+        "reconstruction": choose - propose,
+    }
+    return {name: seconds / sum(parts.values()) for name, seconds in parts.items()}
 
 
 def set_widths(engine: DualEngine, width: float) -> None:

@@ -45,7 +45,9 @@ TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[st
 FEW_VIDEOS = (2, 4)  # enough to see how much memory the plain path takes for each
 
 
-PLAIN_SHARE = 0.65  # of the free memory, that the plain path may take; to count its operations takes half as much again
+PLAIN_SHARE = (
+    0.65  # of the free memory, that the plain path may take; to count its operations takes half as much again
+)
 PLAIN = "plain"
 
 

@@ -40,12 +40,20 @@ def test_train_step_prints_how_much_more_the_plain_path_takes() -> None:
     assert ratios == ["32-true", "bf16-mixed"]
 
 
-def test_ground_prints_times_for_new_and_for_seen_videos() -> None:
-    said = run("ground.py", "--queries", "2", "--videos", "2")
+def test_ground_prints_times_for_new_and_for_seen_videos_and_for_the_plain_path() -> None:
+    said = run("ground.py", "--queries", "2", "--videos", "2", "--reference")
     found = re.findall(r"videos (\w.*?) +\d+ ms at the median.* ([\d.]+) G multiply-adds", said)
     assert [name for name, _ in found] == ["not seen before", "seen before"]
+    plain = re.search(r"without any shortcut .* ([\d.]+) times as long; scores differ by (\S+) nats", said)
+    assert plain is not None
+    assert float(plain[2]) < 1e-4
+    assert re.search(r"reconstruction \d+% of one thread's time\n  peak [\d.]+ GiB$", said.strip())
 
 
-def test_evaluate_prints_the_time_of_each_part() -> None:
-    said = run("evaluate.py", "--queries", "6", "--videos", "3", "--corpus")
-    assert len(re.findall(r"^ +[\d.]+ s  \w", said, re.MULTILINE)) == 4
+def test_evaluate_prints_each_part_and_that_the_plain_way_finds_the_same() -> None:
+    said = run("evaluate.py", "--queries", "6", "--videos", "3", "--corpus", "--reference")
+    assert len(re.findall(r"^ +[\d.]+ s +[\d.]+ queries/s  \w", said, re.MULTILINE)) == 7
+    assert "with the same ranks" in said
+    off = re.search(r"6 queries grounded; scores differ by (\S+) nats", said)
+    assert off is not None
+    assert float(off[1]) < 1e-4
