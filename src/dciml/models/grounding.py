@@ -269,8 +269,9 @@ class GroundingBranch(nn.Module):
         own = self.log_weights(best)[:, 0]
         seen = [own, *self.negative_log_weights(best, easiness), own.new_zeros(len(sampled), own.shape[1])]
         query, video = (torch.arange(len(x), device=owner.device) for x in (owner, sampled))
-        watching = [owner, owner, owner, video]  # the whole video is encoded once for all its queries, and
-        reads = [query, len(query) + query, 2 * len(query) + query, 3 * len(query) + owner]  # read by each
+        # The whole video is encoded once, and read by each of its queries.
+        watching = [owner, owner, owner, video]
+        reads = [query, len(query) + query, 2 * len(query) + query, 3 * len(query) + owner]
         frames, modulated = sampled, None
         if modulate is not None:
             modulated = modulate(sampled[owner])

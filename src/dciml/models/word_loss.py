@@ -68,9 +68,12 @@ def linear_cross_entropy(
 
 
 def _aims(rows: Tensor, classes: Tensor, weight: Tensor, bias: Tensor, label_smoothing: float) -> Tensor:
-    """(1 − ε)·z_class + ε·mean(z) of each row."""
-    z_class: Tensor = torch.linalg.vecdot(rows, F.embedding(classes, weight)) + bias[classes]
-    z_mean = rows @ weight.mean(dim=0) + bias.mean()
+    """(1 − ε)·z_class + ε·mean(z) of each row, not rounded where the rows are of half precision."""
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    rows, bias = rows.to(exact), bias.to(exact)
+    # Written as sums: autocast would round a product of matrices.
+    z_class = (rows * F.embedding(classes, weight)).sum(dim=1) + bias[classes]
+    z_mean = (rows * weight.mean(dim=0, dtype=exact)).sum(dim=1) + bias.mean()
     return (1 - label_smoothing) * z_class + label_smoothing * z_mean
 
 
