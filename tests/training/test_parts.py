@@ -104,10 +104,8 @@ def test_parts_give_the_values_and_gradients_of_the_whole(
         for a, b in zip(_all(found), _all(expected), strict=True):
             torch.testing.assert_close(a, b)
             assert a.requires_grad == b.requires_grad
-        for read in (
-            "sums",
-            "both",
-        ):  # also: only some outputs enter the loss; and the graph may be asked twice
+        # Also: only some outputs enter the loss, and the graph may be asked twice.
+        for read in ("sums", "both"):
             gradients = []
             for output in (found, expected):
                 model.zero_grad()

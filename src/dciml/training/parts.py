@@ -46,11 +46,14 @@ def split(batch: Batch, most: int) -> tuple[Part, ...]:
 
     One part: on a GPU, or where the sentences do not stand in the order of their videos.
     """
-    owner, count = batch.video_of_query.tolist(), most
-    while count > 1 and count * FEWEST_QUERIES > len(owner):
+    whole, count = (Part(batch, slice(0, len(batch.video_of_query))),), most
+    while count > 1 and count * FEWEST_QUERIES > len(batch.video_of_query):
         count //= 2
-    if count < 2 or batch.video_of_query.device.type != "cpu" or owner != sorted(owner):
-        return (Part(batch, slice(0, len(owner))),)
+    if count < 2 or batch.video_of_query.device.type != "cpu":  # before a GPU would be waited for
+        return whole
+    owner = batch.video_of_query.tolist()
+    if owner != sorted(owner):
+        return whole
     words = np.zeros(len(batch.videos.video_ids))
     np.add.at(words, owner, batch.queries.word_mask.sum(dim=1).numpy())
     before = np.concatenate([[0.0], np.cumsum(words)])  # words before each video

@@ -210,8 +210,13 @@ def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Op
 
 def _select(step: Step, batch: Batch) -> Selection:
     grounding = step.model.grounding
-    with as_teacher(grounding):
-        return in_parts(lambda part: grounding.select(part.batch), split(batch, step.num_parts))
+
+    def choose(part: Part) -> Selection:
+        own = part.batch
+        return grounding.choose(grounding.watch(own.videos), own.queries, own.video_of_query)
+
+    with as_teacher(grounding):  # here, as threads must not switch the module that they share
+        return in_parts(choose, split(batch, step.num_parts))
 
 
 def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
