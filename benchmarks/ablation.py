@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py CONFIG --data DATA --out RUNS --seeds 1 2 3 --beside "shared space=runs/shared"
 
-The ablation is a list of settings, not code (METHOD §4). A run that has its report already is not made again. Models
+The ablation is a list of settings, not code (METHOD §5.1). A run that has its report already is not made again. Models
 named by --beside (baselines, say) answer the same queries in the same corpus; the rows that know less come last.
 """
 

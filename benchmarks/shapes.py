@@ -39,7 +39,7 @@ SHAPES = {
 
 
 def make_config(shape: Shape, **training: Any) -> RunConfig:
-    """Published sizes (METHOD §2, §3), all pathways on."""
+    """Published sizes (METHOD §6), all pathways on."""
     return parse_config(
         {
             "name": "benchmark",

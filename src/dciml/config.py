@@ -48,7 +48,7 @@ class TextConfig(Settings):
 
 
 class RetrievalConfig(Settings):
-    """Retrieval branch, METHOD §2; GMMFormer's sizes."""
+    """Retrieval branch, METHOD §3; GMMFormer's sizes."""
 
     hidden: int = Field(384, ge=4)
     heads: int = Field(4, ge=1)
@@ -87,7 +87,7 @@ class RetrievalConfig(Settings):
 
 
 class GroundingConfig(Settings):
-    """Grounding branch, METHOD §3; CPL's sizes."""
+    """Grounding branch, METHOD §4; CPL's sizes."""
 
     hidden: int = Field(256, ge=4)
     heads: int = Field(4, ge=1)
@@ -107,7 +107,7 @@ class GroundingConfig(Settings):
 
 
 class MutualConfig(Settings):
-    """The four pathways between the branches, METHOD §4: a switch each; the weights are in `weights`."""
+    """The four pathways between the branches, METHOD §5: a switch each; the weights are in `weights`."""
 
     explicit_to_retrieval: bool = True
     implicit_to_retrieval: bool = True
@@ -143,7 +143,7 @@ class LossWeights(Settings):
 
 
 class TrainingConfig(Settings):
-    """Optimisation, METHOD §4 and §5."""
+    """Optimisation, METHOD §5.1 and METHOD §6."""
 
     mode: Literal["alternating", "joint"] = Field(
         "alternating",

@@ -21,7 +21,7 @@ from dciml.files import read_json, write_json
 from dciml.types import TrainingPair
 
 UNKNOWN = "<unk>"
-CONTENT_WORD_WEIGHT = 2.0  # nouns, verbs, adjectives and adverbs; METHOD.md section 1
+CONTENT_WORD_WEIGHT = 2.0  # nouns, verbs, adjectives and adverbs; METHOD §2.2
 OTHER_WORD_WEIGHT = 1.0
 _CONTENT_TAGS = ("NN", "VB", "JJ", "RB")  # prefixes of the Penn Treebank tags
 _FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""Losses of the grounding branch (METHOD §3). All are per query; the caller takes the mean over the whole batch."""
+"""Losses of the grounding branch (METHOD §4.5). All are per query; the caller takes the mean over the whole batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grounding_losses(
     negative_margin: float,
     diversity_lambda: float,
 ) -> dict[str, Float[Tensor, "queries"]]:
-    """The losses of METHOD §3, by name."""
+    """The losses of METHOD §4.5, by name."""
     best = output.nll_best
     return {
         "reconstruct": 0.5 * (best + output.nll_reference),

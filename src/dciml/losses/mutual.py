@@ -1,4 +1,4 @@
-"""Losses by which the branches teach each other (METHOD §4). Per query, paired with the query's own video.
+"""Losses by which the branches teach each other (METHOD §5). Per query, paired with the query's own video.
 
 A hinge asks the modulated side to be better than the plain side by a margin. The plain side is a fixed value there:
 with a gradient it would be pushed to be worse, which satisfies the hinge and helps no one

@@ -1,4 +1,4 @@
-"""Losses of the retrieval branch (METHOD §2). Similarities are (queries, videos); a sentence belongs to one video."""
+"""Losses of the retrieval branch (METHOD §3.4). Similarities are (queries, videos); a sentence belongs to one video."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def retrieval_losses(
     nce_temperature: float | None = None,
     clip_pool_temperature: float | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of METHOD §2 that every batch has, by name; each at the clip scale and at the frame scale.
+    """The losses of METHOD §3.4 that every batch has, by name; each at the clip scale and at the frame scale.
 
     Args:
         nce_temperature: InfoNCE reads cosines divided by this; None: products that are not normalised, as published.

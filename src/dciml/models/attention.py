@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
     Multiplying the attention by positive weights g and normalising again is the same as adding log g to the scores:
     softmax(a)·g / Σ softmax(a)·g = softmax(a + log g). So the Gaussian re-weighting of the grounding branch
-    (METHOD §3) is a bias, and the fused kernel serves it. That kernel has no dropout on a CPU, so there is none on
+    (METHOD §4.3) is a bias, and the fused kernel serves it. That kernel has no dropout on a CPU, so there is none on
     the attention weights; the layers drop what attention gives.
     """
 
@@ -204,7 +204,7 @@ class DecoderLayer(nn.Module):
 def gaussian_window(
     num_valid: Float[Tensor, "batch"], length: int, width: float
 ) -> Float[Tensor, "batch length length"]:
-    """exp(−Δ²/(2σ²)), Δ the distance of two positions in unit time, σ = width/9 (METHOD §2; GMMFormer, AAAI 2024).
+    """exp(−Δ²/(2σ²)), Δ the distance of two positions in unit time, σ = width/9 (METHOD §3.2; GMMFormer, AAAI 2024).
 
     Unit time is counted over the video's own valid rows, so that padding and batch mates change nothing (the
     published code counts over the longest video of the batch).

@@ -16,7 +16,7 @@ Vectors = NDArray[np.float32]
 class CosineSpace:
     """Nothing learned: a clip is its mean row, mixed with the mean of the whole video.
 
-    With normalised clips c_j and video mean f, fused clip j is w·c_j + (1 − w)·f: the score of METHOD §2,
+    With normalised clips c_j and video mean f, fused clip j is w·c_j + (1 − w)·f: the score of METHOD §3.3,
     s = w·max_j cos(q, c_j) + (1 − w)·cos(q, f), as one inner product a clip.
 
     Args:

@@ -1,6 +1,6 @@
 """The grounding branch: when? Gaussian proposals, judged by how well each lets the sentence be reconstructed.
 
-METHOD §3; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So `select` finds it without gradients
+METHOD §4; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So `select` finds it without gradients
 (all proposals, no dropout), and `forward` computes that one, the two beside it and the whole video with gradients.
 """
 
@@ -206,7 +206,7 @@ class GroundingBranch(nn.Module):
     def negative_log_weights(
         self, best: Proposals, easiness: float
     ) -> tuple[Float[Tensor, "queries positions"], Float[Tensor, "queries positions"]]:
-        """Gaussians in the room left and right of the best proposal (METHOD §3, negatives).
+        """Gaussians in the room left and right of the best proposal (METHOD §4.4).
 
         Args:
             best: (queries, 1).

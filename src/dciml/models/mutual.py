@@ -1,4 +1,4 @@
-"""The implicit pathways between the branches: feature-wise modulation (FiLM), METHOD §4."""
+"""The implicit pathways between the branches: feature-wise modulation (FiLM), METHOD §5.3 and METHOD §5.5."""
 
 from __future__ import annotations
 

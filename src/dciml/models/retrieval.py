@@ -1,4 +1,4 @@
-"""The retrieval branch: which video? (METHOD §2; GMMFormer, AAAI 2024.)"""
+"""The retrieval branch: which video? (METHOD §3; GMMFormer, AAAI 2024.)"""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class RetrievalBranch(nn.Module):
     def fused_clips(
         self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]
     ) -> Float[Tensor, "videos clips hidden"]:
-        """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (DESIGN: index)."""
+        """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (METHOD §3.3)."""
         frame_part = F.normalize(frames, dim=-1)[:, None]
         return self.clip_weight * F.normalize(clips, dim=-1) + (1 - self.clip_weight) * frame_part
 

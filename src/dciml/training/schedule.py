@@ -22,7 +22,7 @@ def loss_weights(config: RunConfig, epoch: int) -> dict[str, float]:
 
 
 def easiness(config: RunConfig, epoch: int) -> float:
-    """How far negatives reach towards the proposal: min(epoch / epochs, 1)^γ (METHOD §3, easy to hard)."""
+    """How far negatives reach towards the proposal: min(epoch / epochs, 1)^γ (METHOD §4.4)."""
     share = min(epoch / config.grounding.easiness_epochs, 1.0)
     return float(share**config.grounding.easiness_exponent)
 

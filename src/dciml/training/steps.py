@@ -1,4 +1,4 @@
-"""One training step of each branch, the two mirrors of each other, and the joint step as their contrast (METHOD §4)."""
+"""One training step of each branch, the two mirrors of each other, and the joint step as contrast (METHOD §5.1)."""
 
 from __future__ import annotations
 
@@ -203,9 +203,9 @@ def training_step(step: Step, batch: Batch, optimizers: dict[str, torch.optim.Op
     with step.fabric.autocast():
         grounded = Grounded(part, places, _select(step, part))
     if "joint" in optimizers:
-        return _joint_step(step, batch, grounded, optimizers["joint"])
-    values = _retrieval_step(step, batch, grounded, optimizers["retrieval"])
-    return values | _grounding_step(step, grounded, optimizers["grounding"])
+        return joint_step(step, batch, grounded, optimizers["joint"])
+    values = retrieval_step(step, batch, grounded, optimizers["retrieval"])
+    return values | grounding_step(step, grounded, optimizers["grounding"])
 
 
 def _select(step: Step, batch: Batch) -> Selection:
@@ -227,7 +227,7 @@ def _grounded_places(step: Step, batch: Batch) -> Tensor | None:
     return drawn.to(batch.video_of_query.device)
 
 
-def _retrieval_step(
+def retrieval_step(
     step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
@@ -235,19 +235,19 @@ def _retrieval_step(
         with as_teacher(step.model.grounding):
             condition = _condition(step, grounded)
         terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
-    return _apply(step, batch, terms, optimizer)
+    return apply_losses(step, batch, terms, optimizer)
 
 
-def _grounding_step(step: Step, grounded: Grounded, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def grounding_step(step: Step, grounded: Grounded, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Update grounding; retrieval is a fixed teacher that says which clip of the video is most like the query."""
     with step.fabric.autocast():
         with as_teacher(step.model.retrieval):
             clip = _clip(step, grounded.batch)
         terms = grounding_terms(step, grounded.batch, grounded.selection, clip)
-    return _apply(step, grounded.batch, terms, optimizer)
+    return apply_losses(step, grounded.batch, terms, optimizer)
 
 
-def _joint_step(
+def joint_step(
     step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Update both at once; the modulating features carry gradients into the branch that they come from."""
@@ -256,7 +256,7 @@ def _joint_step(
         terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
         clip = _clip(step, grounded.batch)
         terms |= grounding_terms(step, grounded.batch, grounded.selection, clip)
-    return _apply(step, batch, terms, optimizer)
+    return apply_losses(step, batch, terms, optimizer)
 
 
 def _condition(step: Step, grounded: Grounded) -> Tensor | None:
@@ -278,7 +278,7 @@ def _clip(step: Step, batch: Batch) -> BestClip | None:
     return in_parts(lambda part: best_clip(retrieval, part.batch), split(batch, step.num_parts))
 
 
-def _apply(
+def apply_losses(
     step: Step, batch: Batch, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Weigh, check, differentiate, update. Refuses a term without a gradient or with a value that is not finite."""
