@@ -25,8 +25,8 @@ from plain_ground import largest_difference, plain_ground
 from shapes import SHAPES
 from train_step import multiply_adds
 
-from dciml.batching import collate_videos
 from dciml.features.store import FeatureStore
+from dciml.method.batch import collate_videos
 from dciml.search.dual_engine import DualEngine
 from dciml.threads import set_num_shares
 

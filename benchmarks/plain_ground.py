@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.batching import Batch, collate_videos
 from dciml.features.store import FeatureStore
+from dciml.method.batch import Batch, collate_videos
 from dciml.search.dual_engine import DualEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))

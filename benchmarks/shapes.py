@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from dciml.batching import Batch, QueryBatch, VideoBatch
 from dciml.build import MODEL_FORMAT, ModelCard, build_dual
 from dciml.config import RunConfig, parse_config
-from dciml.models.dual import DualBranch
+from dciml.method.batch import Batch, QueryBatch, VideoBatch
+from dciml.method.dual import DualBranch
 
 
 @dataclass(frozen=True)

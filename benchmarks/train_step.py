@@ -31,8 +31,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dciml.batching import Batch
-from dciml.models.mutual import best_clip
+from dciml.method.batch import Batch
+from dciml.method.mutual import best_clip
 from dciml.recipes.train import make_optimizers
 from dciml.threads import set_num_shares
 from dciml.training.steps import Step, training_step

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.batching import Batch, QueryBatch, VideoBatch
+from dciml.method.batch import Batch, QueryBatch, VideoBatch
 
 if TYPE_CHECKING:
     from dciml.config import RunConfig

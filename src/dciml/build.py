@@ -22,9 +22,9 @@ from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json
 from dciml.index import ClipIndex
-from dciml.models.dual import DualBranch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.retrieval import RetrievalBranch
+from dciml.method.dual import DualBranch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.retrieval import RetrievalBranch
 from dciml.search.calibration import Calibration, read_calibration
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine

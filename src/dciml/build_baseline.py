@@ -13,8 +13,8 @@ from dciml.errors import ModelError
 from dciml.features.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json, write_json
-from dciml.models.cosine import CosineSpace
-from dciml.models.shared_space import SharedSpace
+from dciml.method.baselines.cosine import CosineSpace
+from dciml.method.baselines.shared_space import SharedSpace
 from dciml.search.baseline_engine import BaselineEngine, Space
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors, save_tensors
 

@@ -1,7 +1,7 @@
 """Spans: seconds and unit time, and overlap.
 
 A span is the last axis of an array, (..., 2). All functions take and return NumPy arrays; the few that
-training needs on tensors are in `models` and `losses`.
+training needs on tensors are in `dciml.method`.
 """
 
 from __future__ import annotations

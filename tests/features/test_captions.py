@@ -17,7 +17,7 @@ from dciml.features.pooling import mean_pool
 from dciml.features.timed_text import Caption
 from dciml.features.visual import BuiltinVisualEncoder
 from dciml.media import write_video
-from dciml.models.cosine import CosineSpace
+from dciml.method.baselines.cosine import CosineSpace
 
 CAPTIONS = """{"start": 0.5, "end": 2.0, "text": "a red dog runs"}
 {"start": 1.5, "end": 2.0, "text": "a cat sits"}

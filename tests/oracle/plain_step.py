@@ -21,15 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dciml.batching import Batch, QueryBatch
-from dciml.losses.grounding import grounding_losses
-from dciml.losses.mutual import better_by, explicit_to_grounding, match
-from dciml.models.attention import Attention, AttentionPooling, DecoderLayer, GaussianAttentionBlock
-from dciml.models.grounding import GroundingBranch, sinusoids
-from dciml.models.mutual import BestClip
-from dciml.models.retrieval import InputLayer, RetrievalBranch
-from dciml.models.stack import Stack
-from dciml.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
+from dciml.method.batch import Batch, QueryBatch
+from dciml.method.grounding import GroundingBranch, sinusoids
+from dciml.method.layers import Attention, AttentionPooling, DecoderLayer, GaussianAttentionBlock
+from dciml.method.losses import better_by, explicit_to_grounding, grounding_losses, match
+from dciml.method.mutual import BestClip
+from dciml.method.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
+from dciml.method.retrieval import InputLayer, RetrievalBranch
+from dciml.method.stack import Stack
 from dciml.training.schedule import easiness
 from dciml.training.steps import Step, retrieval_terms
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.batching import Batch
 from dciml.config import RunConfig, load_config
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStoreWriter, StoreManifest
+from dciml.method.batch import Batch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
 from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
@@ -302,7 +302,7 @@ def test_bf16_trains_on_the_cpu(
 
 def test_half_precision_can_clip(tiny_config: MakeConfig) -> None:
     """A fused optimiser unscales by itself, and Fabric refuses to clip then."""
-    from dciml.models.dual import DualBranch
+    from dciml.method.dual import DualBranch
 
     model = DualBranch.__new__(DualBranch)
     torch.nn.Module.__init__(model)

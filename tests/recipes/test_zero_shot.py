@@ -8,7 +8,7 @@ import pytest
 
 from dciml.features.base import EncodedSentence
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.models.cosine import CosineSpace
+from dciml.method.baselines.cosine import CosineSpace
 from dciml.recipes.zero_shot import zero_shot_engine
 from dciml.search.baseline_engine import BaselineEngine
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.batching import Batch, collate_videos
 from dciml.build import ModelCard, build_dual
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
-from dciml.models.retrieval import score_matrix
+from dciml.method.batch import Batch, collate_videos
+from dciml.method.retrieval import score_matrix
 from dciml.search.dual_engine import DualEngine
 from dciml.threads import set_num_shares
 

@@ -15,7 +15,7 @@ import torch
 from dciml.build import ModelCard, build_dual
 from dciml.config import RunConfig, dump_config
 from dciml.errors import ModelError
-from dciml.models.dual import DualBranch
+from dciml.method.dual import DualBranch
 from dciml.recipes.train import make_optimizers, train
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,

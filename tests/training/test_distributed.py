@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 
 from dciml.config import RunConfig, dump_config
 from dciml.errors import DataError, ModelError
-from dciml.outputs import RetrievalOutput
+from dciml.method.outputs import RetrievalOutput
 from dciml.recipes.train import train
 from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
 from dciml.training.distributed import any_process, gather_output, gather_rows, mean_over_all, sum_gradients

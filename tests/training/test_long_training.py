@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from dciml.batching import Batch
 from dciml.build import ModelCard, build_dual, load_model
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
@@ -19,7 +18,8 @@ from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.long_videos import WindowedStore, WindowRule, long_windows, parse_window, whole_id
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
-from dciml.models.dual import DualBranch
+from dciml.method.batch import Batch
+from dciml.method.dual import DualBranch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import WINDOWS_FILE, train
 from dciml.training.checkpoint import CHECKPOINT_FILE, load_tensors

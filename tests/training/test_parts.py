@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dciml.batching import Batch
-from dciml.models.dropout import Dropout
+from dciml.method.batch import Batch
+from dciml.method.dropout import Dropout
 from dciml.threads import set_num_shares
 from dciml.training.parts import FEWEST_QUERIES, Part, in_parts, split
 

@@ -12,12 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from plain_step import plain_terms, plain_training_step
 
-from dciml.batching import Batch
 from dciml.config import parse_config
-from dciml.models.dual import DualBranch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.mutual import best_clip, proposal_feature
-from dciml.models.retrieval import RetrievalBranch
+from dciml.method.batch import Batch
+from dciml.method.dual import DualBranch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.mutual import best_clip, proposal_feature
+from dciml.method.retrieval import RetrievalBranch
 from dciml.training.parts import split
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 

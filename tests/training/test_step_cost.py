@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dciml.batching import Batch
 from dciml.config import parse_config
-from dciml.models.dual import DualBranch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.retrieval import RetrievalBranch
+from dciml.method.batch import Batch
+from dciml.method.dual import DualBranch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.retrieval import RetrievalBranch
 from dciml.training.steps import Step, training_step
 
 COSTS = {  # by the sentences of each video: multiply–adds of a step, those of the choice among proposals, peak bytes

@@ -12,13 +12,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dciml.batching import Batch
 from dciml.config import RunConfig, parse_config
 from dciml.errors import TrainingError
-from dciml.models.dual import DualBranch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.mutual import best_clip, proposal_feature
-from dciml.models.retrieval import RetrievalBranch
+from dciml.method.batch import Batch
+from dciml.method.dual import DualBranch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.mutual import best_clip, proposal_feature
+from dciml.method.retrieval import RetrievalBranch
 from dciml.training.schedule import PATHWAY_TERMS, loss_weights
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 

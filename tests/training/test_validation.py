@@ -14,8 +14,8 @@ from dciml.datasets.folder import DataFolder
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
-from dciml.losses.grounding import grounding_losses
-from dciml.models.dual import DualBranch
+from dciml.method.dual import DualBranch
+from dciml.method.losses import grounding_losses
 from dciml.training.loader import PairData
 from dciml.training.validation import validate
 

@@ -19,9 +19,8 @@ from dciml.features.spaces import same_space
 from dciml.features.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import write_json
-from dciml.losses.retrieval import info_nce
-from dciml.losses.soft_max_pool import soft_max_pool
-from dciml.models.shared_space import SharedSpace, pad_words
+from dciml.method.baselines.shared_space import SharedSpace, pad_words
+from dciml.method.losses import info_nce, soft_max_pool
 from dciml.recipes.run_record import lengths, made_with
 from dciml.search.baseline_engine import pooled_clips
 from dciml.types import TrainingPair

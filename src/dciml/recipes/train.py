@@ -31,7 +31,7 @@ from dciml.features.store import StoreManifest
 from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json, write_json, write_text
-from dciml.models.dual import DualBranch
+from dciml.method.dual import DualBranch
 from dciml.recipes.calibrate import calibrate_run
 from dciml.recipes.run_record import describe_run
 from dciml.search.calibration import CALIBRATION_FILE

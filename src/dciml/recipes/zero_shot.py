@@ -5,7 +5,7 @@ from __future__ import annotations
 from dciml.features.query_features import QueryFeatureEncoder
 from dciml.features.spaces import same_space
 from dciml.features.store import FeatureStore
-from dciml.models.cosine import CosineSpace
+from dciml.method.baselines.cosine import CosineSpace
 from dciml.search.baseline_engine import BaselineEngine
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.batching import QueryBatch, collate_queries, collate_videos, hidden_positions
 from dciml.config import RunConfig
 from dciml.features.base import TextEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
-from dciml.models.dual import DualBranch
-from dciml.models.watched import Watched
-from dciml.outputs import Selection
+from dciml.method.batch import QueryBatch, collate_queries, collate_videos, hidden_positions
+from dciml.method.dual import DualBranch
+from dciml.method.outputs import Selection
+from dciml.method.watched import Watched
 from dciml.search.engine import Grounding
 from dciml.search.seen_videos import SeenVideos
 from dciml.threads import num_shares, share_out

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.features.store import FeatureStore
-from dciml.models.cosine import CosineSpace
+from dciml.method.baselines.cosine import CosineSpace
 from dciml.search.baseline_engine import BaselineEngine
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Grounding

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dciml.errors import ModelError
 from dciml.files import atomic_path
-from dciml.models.dual import DualBranch
+from dciml.method.dual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "model.safetensors"

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from dciml.outputs import RetrievalOutput
+from dciml.method.outputs import RetrievalOutput
 
 
 def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:

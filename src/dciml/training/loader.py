@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.batching import Batch, collate_queries, collate_videos, hidden_positions
 from dciml.config import RunConfig
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
+from dciml.method.batch import Batch, collate_queries, collate_videos, hidden_positions
 from dciml.types import TrainingPair
 
 Item = TypeVar("Item")

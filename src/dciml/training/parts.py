@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dciml.batching import Batch, QueryBatch, VideoBatch
-from dciml.models.dropout import drawing_from
+from dciml.method.batch import Batch, QueryBatch, VideoBatch
+from dciml.method.dropout import drawing_from
 from dciml.threads import share_out
 
 FEWEST_QUERIES = 8

@@ -12,15 +12,21 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.batching import Batch
 from dciml.config import RunConfig
 from dciml.errors import TrainingError
-from dciml.losses.grounding import grounding_losses
-from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match
-from dciml.losses.retrieval import query_diversity, retrieval_losses
-from dciml.models.dual import DualBranch
-from dciml.models.mutual import BestClip, best_clip, proposal_feature
-from dciml.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
+from dciml.method.batch import Batch
+from dciml.method.dual import DualBranch
+from dciml.method.losses import (
+    better_by,
+    explicit_to_grounding,
+    explicit_to_retrieval,
+    grounding_losses,
+    match,
+    query_diversity,
+    retrieval_losses,
+)
+from dciml.method.mutual import BestClip, best_clip, proposal_feature
+from dciml.method.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
 from dciml.training.distributed import gather_output, mean_over_all, sum_gradients
 from dciml.training.parts import Part, in_parts, split
 from dciml.training.schedule import PATHWAY_TERMS, easiness, hard_pool_size, loss_weights

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from dciml.features.long_videos import parse_window
-from dciml.losses.grounding import grounding_losses
-from dciml.models.dual import DualBranch
-from dciml.models.retrieval import score_matrix
+from dciml.method.dual import DualBranch
+from dciml.method.losses import grounding_losses
+from dciml.method.retrieval import score_matrix
 from dciml.spans import temporal_iou
 from dciml.training.loader import Chosen, Group, PairData
 from dciml.training.windows import best_windows, window_scores

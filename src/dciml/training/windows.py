@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dciml.batching import collate_queries, collate_videos
-from dciml.models.dual import DualBranch
-from dciml.models.retrieval import score_matrix
+from dciml.method.batch import collate_queries, collate_videos
+from dciml.method.dual import DualBranch
+from dciml.method.retrieval import score_matrix
 from dciml.training.loader import Chosen, PairData
 
 WINDOWS_AT_ONCE = 64

@@ -1,4 +1,12 @@
-"""Losses of the retrieval branch (METHOD §3.4). Similarities are (queries, videos); a sentence belongs to one video."""
+"""Every loss of both branches, by name: METHOD §3.4 (retrieval), METHOD §4.5 (grounding) and METHOD §5 (between them).
+
+Similarities are (queries, videos); a sentence belongs to one video. Losses of grounding and of the pathways
+have one value a query; the caller takes the mean over the whole batch.
+
+A hinge of a pathway asks the modulated side to be better than the plain side by a margin. The plain side is fixed
+there: with a gradient it would be pushed to be worse, which satisfies the hinge and helps no one
+(docs/decisions/0003-plain-side-of-the-hinge-is-fixed.md).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +15,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dciml.losses.soft_max_pool import soft_max_pool
-from dciml.outputs import RetrievalOutput
+from dciml.method.outputs import GroundingOutput, Proposals, RetrievalOutput
+
+
+def soft_max_pool(
+    similarity: Float[Tensor, "queries videos clips"], temperature: float
+) -> Float[Tensor, "queries videos"]:
+    """τ·logsumexp(similarity / τ) over clips: at least the maximum, at most τ·ln(clips) above it.
+
+    Args:
+        temperature: τ > 0; towards 0 it becomes the maximum.
+
+    >>> soft_max_pool(torch.tensor([[[0.0, 1.0]]]), 0.1).round(decimals=3).tolist()
+    [[1.0]]
+    """
+    return temperature * torch.logsumexp(similarity / temperature, dim=-1)
 
 
 def clip_products(
@@ -146,3 +167,84 @@ def _best_clip(
     if temperature is None:
         return clip_products(query, clips)
     return soft_max_pool(torch.einsum("qd,vcd->qvc", query, clips).float(), temperature)
+
+
+def proposal_diversity(
+    log_weights: Float[Tensor, "queries proposals positions"], lam: float
+) -> Float[Tensor, "queries"]:
+    """‖λI − GGᵀ‖² with the proposals' Gaussians, each summing to 1, as the rows of G (CPL, CVPR 2022)."""
+    rows = torch.softmax(log_weights, dim=-1)  # exp(log g) / Σ exp(log g)
+    target = lam * torch.eye(rows.shape[1], device=rows.device)
+    return (target - rows @ rows.transpose(1, 2)).square().sum(dim=(1, 2))
+
+
+def grounding_losses(
+    output: GroundingOutput,
+    log_weights: Float[Tensor, "queries proposals positions"],
+    *,
+    reference_margin: float,
+    negative_margin: float,
+    diversity_lambda: float,
+) -> dict[str, Float[Tensor, "queries"]]:
+    """The losses of METHOD §4.5, by name."""
+    best = output.nll_best
+    return {
+        "reconstruct": 0.5 * (best + output.nll_reference),
+        "contrast_reference": (best - output.nll_reference + reference_margin).clamp(min=0),
+        "contrast_left": (best - output.nll_left + negative_margin).clamp(min=0),
+        "contrast_right": (best - output.nll_right + negative_margin).clamp(min=0),
+        "proposal_diversity": proposal_diversity(log_weights, diversity_lambda),
+    }
+
+
+def span_on_clips(best: Proposals, num_clips: int) -> Float[Tensor, "queries clips"]:
+    """1 for clips whose centre lies in the span, else 0; the clip nearest to the span's middle is always 1.
+
+    Args:
+        best: (queries, 1).
+    """
+    centers = (torch.arange(num_clips, device=best.centers.device) + 0.5) / num_clips
+    inside = (centers >= best.starts()) & (centers <= best.ends())
+    nearest = (centers - best.centers).abs().argmin(dim=1)
+    return (inside | F.one_hot(nearest, num_clips).bool()).float()
+
+
+def explicit_to_retrieval(
+    similarity: Float[Tensor, "queries clips"], best: Proposals, temperature: float
+) -> Float[Tensor, "queries"]:
+    """The best proposal's span, as a 0/1 mask, teaches the clip similarities: cross-entropy of sigmoid(cos / τ).
+
+    The published code thresholds both sides, so its loss has no gradient; here the similarities stay real-valued.
+    """
+    target = span_on_clips(best, similarity.shape[1])
+    return F.binary_cross_entropy_with_logits(
+        similarity.float() / temperature, target, reduction="none"
+    ).mean(dim=1)
+
+
+def explicit_to_grounding(
+    proposals: Proposals, best_clip_unit: Float[Tensor, "queries"]
+) -> Float[Tensor, "queries"]:
+    """The best clip's time must lie inside the proposals: (start − t)₊ + (t − end)₊, mean over proposals.
+
+    Only the centres move. With a gradient to the widths the cheapest way to hold every t is to cover the whole
+    video, and that is where all proposals went (docs/decisions/0014-the-best-clip-moves-centres-only.md).
+    """
+    t, half = best_clip_unit[:, None], proposals.widths.detach() / 2
+    starts, ends = proposals.centers - half, proposals.centers + half
+    return ((starts - t).clamp(min=0) + (t - ends).clamp(min=0)).mean(dim=1)
+
+
+def better_by(
+    modulated: Float[Tensor, "queries"], plain: Float[Tensor, "queries"], margin: float
+) -> Float[Tensor, "queries"]:
+    """Hinge: modulated ≥ plain + margin, `plain` fixed. For a loss, hand in its negative."""
+    return (plain.detach() + margin - modulated).clamp(min=0)
+
+
+def match(
+    plain: Float[Tensor, "queries *rest"], modulated: Float[Tensor, "queries *rest"]
+) -> Float[Tensor, "queries"]:
+    """Squared distance of the normalised plain feature to the fixed, normalised modulated one, mean over elements."""
+    target = F.normalize(modulated.detach(), dim=-1)
+    return (F.normalize(plain, dim=-1) - target).square().flatten(1).mean(dim=1)

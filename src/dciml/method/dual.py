@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from dciml.models.grounding import GroundingBranch
-from dciml.models.mutual import GroundingTeachesRetrieval, RetrievalTeachesGrounding
-from dciml.models.retrieval import RetrievalBranch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.mutual import GroundingTeachesRetrieval, RetrievalTeachesGrounding
+from dciml.method.retrieval import RetrievalBranch
 
 
 class DualBranch(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dciml.batching import Batch, VideoBatch
-from dciml.models.retrieval import RetrievalBranch, score_matrix
+from dciml.method.batch import Batch, VideoBatch
+from dciml.method.retrieval import RetrievalBranch, score_matrix
 
 
 @pytest.fixture

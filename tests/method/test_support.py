@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dciml.batching import Batch
-from dciml.models.grounding import GroundingBranch, log_gaussian
-from dciml.models.packing import Packing
-from dciml.models.support import NEGLIGIBLE, PADDING, Memory, Support
+from dciml.method.batch import Batch
+from dciml.method.grounding import GroundingBranch, log_gaussian
+from dciml.method.packed import Packing
+from dciml.method.support import NEGLIGIBLE, PADDING, Memory, Support
 
 POSITIONS = 32
 WIDTHS, CENTERS = (0.01, 0.03, 0.2, 0.45, 0.8, 1.0), (0.0, 0.011, 0.016129, 0.3, 0.5, 0.97, 1.0)

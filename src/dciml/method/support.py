@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dciml.models.packing import Packing, Picks, Run
+from dciml.method.packed import Packing, Picks, Run
 
 NEGLIGIBLE = 1e-9
 """A position with less than this share of the weight of the heaviest one is left out.

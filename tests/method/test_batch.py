@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.batching import Batch, collate_queries, collate_videos, hidden_positions
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
+from dciml.method.batch import Batch, collate_queries, collate_videos, hidden_positions
 
 
 @pytest.fixture

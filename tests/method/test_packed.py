@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing, Picks, Run
+from dciml.method.dropout import Dropout
+from dciml.method.packed import Packing, Picks, Run
 
 MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.features.base import EncodedSentence
-from dciml.losses.soft_max_pool import soft_max_pool
-from dciml.models.cosine import CosineSpace
-from dciml.models.shared_space import SharedSpace, pad_words
+from dciml.method.baselines.cosine import CosineSpace
+from dciml.method.baselines.shared_space import SharedSpace, pad_words
+from dciml.method.losses import soft_max_pool
 
 
 def _sentence(

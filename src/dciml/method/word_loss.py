@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dciml.models.packing import Packing
+from dciml.method.packed import Packing
 
 LOGITS_AT_ONCE = 1 << 22
 """How many logits are worked on at a time where gradients are asked for: 16 MB."""

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dciml.batching import Batch, QueryBatch, VideoBatch
-from dciml.masks import padding_bias
-from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing
-from dciml.models.stack import Stack
-from dciml.models.support import Memory, Support
-from dciml.models.watched import Watched
-from dciml.models.word_loss import word_nll
-from dciml.outputs import GroundingOutput, Proposals, Selection
+from dciml.method.batch import Batch, QueryBatch, VideoBatch
+from dciml.method.dropout import Dropout
+from dciml.method.masks import padding_bias
+from dciml.method.outputs import GroundingOutput, Proposals, Selection
+from dciml.method.packed import Packing
+from dciml.method.stack import Stack
+from dciml.method.support import Memory, Support
+from dciml.method.watched import Watched
+from dciml.method.word_loss import word_nll
 
 SEQUENCES_AT_ONCE = 256
 """How many (query, proposal) pairs are judged together: enough to fill a GPU's kernels, few enough for a cache."""

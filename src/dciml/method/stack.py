@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dciml.masks import causal_bias, padding_bias
-from dciml.models.attention import DecoderLayer
-from dciml.models.packing import Packing, Picks
-from dciml.models.support import Memory, Support
+from dciml.method.layers import DecoderLayer
+from dciml.method.masks import causal_bias, padding_bias
+from dciml.method.packed import Packing, Picks
+from dciml.method.support import Memory, Support
 
 
 class Stack(nn.Module):

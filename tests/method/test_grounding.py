@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dciml.batching import Batch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.packing import Packing
-from dciml.outputs import Proposals
+from dciml.method.batch import Batch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.outputs import Proposals
+from dciml.method.packed import Packing
 
 
 def make_grounding(dropout: float = 0.0) -> GroundingBranch:

@@ -4,12 +4,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dciml.losses.grounding import proposal_diversity
-from dciml.losses.mutual import better_by, explicit_to_grounding, explicit_to_retrieval, match, span_on_clips
-from dciml.losses.retrieval import info_nce, query_diversity, retrieval_losses, triplet
-from dciml.models.packing import Packing
-from dciml.models.word_loss import linear_cross_entropy, word_nll
-from dciml.outputs import Proposals, RetrievalOutput
+from dciml.method.losses import (
+    better_by,
+    explicit_to_grounding,
+    explicit_to_retrieval,
+    info_nce,
+    match,
+    proposal_diversity,
+    query_diversity,
+    retrieval_losses,
+    span_on_clips,
+    triplet,
+)
+from dciml.method.outputs import Proposals, RetrievalOutput
+from dciml.method.packed import Packing
+from dciml.method.word_loss import linear_cross_entropy, word_nll
 
 OWNER = torch.tensor([0, 0, 1, 2])
 
@@ -141,8 +150,8 @@ CLASSES = torch.tensor([6, 0, 3, 3, 1])
 def test_linear_cross_entropy_and_its_gradients_equal_autograd_in_one_piece_and_in_many(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dciml.models.word_loss.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
-    monkeypatch.setattr("dciml.models.word_loss.CLASSES_AT_ONCE", 3)
+    monkeypatch.setattr("dciml.method.word_loss.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
+    monkeypatch.setattr("dciml.method.word_loss.CLASSES_AT_ONCE", 3)
     torch.manual_seed(0)
     rows, weight, bias = inputs = [
         torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 4), (7, 4), (7,))

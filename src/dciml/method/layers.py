@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.masks import causal_bias, padding_bias
-from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing, Picks
-from dciml.models.support import Memory
+from dciml.method.dropout import Dropout
+from dciml.method.masks import causal_bias, padding_bias
+from dciml.method.packed import Packing, Picks
+from dciml.method.support import Memory
 
 
 def split_heads(

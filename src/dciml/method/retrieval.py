@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.batching import Batch, QueryBatch, VideoBatch
-from dciml.models.attention import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
-from dciml.models.dropout import Dropout
-from dciml.models.packing import Packing
-from dciml.outputs import RetrievalOutput
+from dciml.method.batch import Batch, QueryBatch, VideoBatch
+from dciml.method.dropout import Dropout
+from dciml.method.layers import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
+from dciml.method.outputs import RetrievalOutput
+from dciml.method.packed import Packing
 
 
 class InputLayer(nn.Module):

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dciml.batching import Batch
-from dciml.models.grounding import GroundingBranch
-from dciml.models.retrieval import RetrievalBranch
-from dciml.outputs import Proposals, RetrievalOutput, paired_similarity
+from dciml.method.batch import Batch
+from dciml.method.grounding import GroundingBranch
+from dciml.method.outputs import Proposals, RetrievalOutput, paired_similarity
+from dciml.method.retrieval import RetrievalBranch
 
 
 class Film(nn.Module):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dciml.models.attention import Attention, GaussianAttentionBlock, attend_written_out, gaussian_window
-from dciml.models.grounding import log_gaussian
-from dciml.models.packing import Packing
+from dciml.method.grounding import log_gaussian
+from dciml.method.layers import Attention, GaussianAttentionBlock, attend_written_out, gaussian_window
+from dciml.method.packed import Packing
 
 
 def test_gaussian_bias_equals_reweighted_softmax() -> None:
