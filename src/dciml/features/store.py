@@ -16,6 +16,7 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError
+from dciml.features.appended_file import AppendedFile
 from dciml.features.store_format import (
     INDEX_FILE,
     MANIFEST_FILE,
@@ -178,10 +180,15 @@ class FeatureStoreWriter:
         self._known = {entry.video_id for entry in entries}
         self._end = sum(entry.rows for entry in entries)
         self._pending: list[StoreEntry] = []
-        row_bytes = self.manifest.width * ROW_DTYPE.itemsize
-        self._rows_file = _open_at(self.path / ROWS_FILE, self._end * row_bytes)
-        self._index_file = _open_at(self.path / INDEX_FILE, len(committed_bytes(self.path)))
-        _sync_folder(self.path)
+        self._refusal: str | None = None
+        self._row_bytes = self.manifest.width * ROW_DTYPE.itemsize
+        with ExitStack() as opened:
+            self._rows_file = AppendedFile(self.path / ROWS_FILE, self._end * self._row_bytes)
+            opened.callback(self._rows_file.close)
+            self._index_file = AppendedFile(self.path / INDEX_FILE, len(committed_bytes(self.path)))
+            opened.callback(self._index_file.close)
+            _sync_folder(self.path)
+            opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -211,7 +218,10 @@ class FeatureStoreWriter:
             stamp: what that file was.
         Raises:
             DataError: any of this does not hold; the message names the video and, for a bad number, the row.
+            OSError: the disk is full or fails. The store is then as it was after the last commit. The writer goes on
+                when nothing but this video was lost; when earlier ones were, it takes no more.
         """
+        self._check_usable()
         if not video_id:
             raise DataError("a video has an empty id", where=self.path, mend="give every video an id")
         if video_id in self._known and not replace:
@@ -227,39 +237,79 @@ class FeatureStoreWriter:
                 mend="give its length in seconds",
             )
         half = self._checked(video_id, np.asarray(rows))
-        self._rows_file.write(half.data)
-        checksum = zlib.crc32(half.data)
-        known, seconds = video_id in self._known, float(duration_seconds)
+        checksum, seconds = zlib.crc32(half.data), float(duration_seconds)
+        known = video_id in self._known
         entry = StoreEntry(video_id, self._end, len(half), seconds, checksum, source, stamp, known)
-        self._pending.append(entry)
-        self._known.add(video_id)
-        self._end += len(half)
-        if len(self._pending) >= self._commit_every:
-            self.commit()
+        earlier = len(self._pending)
+        try:
+            self._rows_file.append(half.data)
+            self._pending.append(entry)
+            self._known.add(video_id)
+            self._end += len(half)
+            if len(self._pending) >= self._commit_every:
+                self._commit()
+        except BaseException:
+            self._cut_back(earlier)
+            raise
 
     def commit(self) -> None:
-        """Force what was appended to disk: first the rows, then the index lines that name them."""
-        if not self._pending:
-            return
-        if self._rows_file.tell() != self._end * self.manifest.width * ROW_DTYPE.itemsize:
-            raise DataError(
-                "rows were written only in part", where=self.path, mend="free some disk space, start again"
-            )
-        _flush(self._rows_file)
-        self._index_file.write("".join(entry.to_line() for entry in self._pending).encode())
-        _flush(self._index_file)
-        self._pending.clear()
+        """Force what was appended to disk: first the rows, then the index lines that name them.
+
+        Raises:
+            OSError: the disk is full or fails. What was appended since the last commit is dropped, and the writer
+                takes no more.
+        """
+        self._check_usable()
+        try:
+            self._commit()
+        except BaseException:
+            self._cut_back(len(self._pending))
+            raise
 
     def close(self) -> None:
-        """Commit and let the next writer in. Harmless when called twice."""
+        """Commit and let the next writer in. Harmless when called twice, or after a failure."""
         if self._lock.closed:
             return
         try:
-            self.commit()
+            if self._refusal is None:
+                self.commit()
         finally:
             self._rows_file.close()
             self._index_file.close()
             self._lock.close()
+
+    def _commit(self) -> None:
+        if not self._pending:
+            return
+        self._rows_file.sync()
+        self._index_file.append("".join(entry.to_line() for entry in self._pending).encode())
+        self._index_file.sync()
+        self._rows_file.mark_committed()
+        self._index_file.mark_committed()
+        self._pending.clear()
+
+    def _cut_back(self, lost: int) -> None:
+        """After a failure: go back to the last commit, on disk and here.
+
+        Args:
+            lost: videos that were taken before, so that nobody is told of their loss; then the writer takes no more.
+        """
+        self._known -= {entry.video_id for entry in self._pending if not entry.supersedes}
+        self._pending.clear()
+        if lost:
+            self._refusal = f"writing failed, and the last {lost} videos before it were not kept"
+        try:
+            # In this order: rows without a line are passed over, a line without its rows is damage.
+            self._index_file.cut_back()
+            self._index_file.sync()
+            self._rows_file.cut_back()
+        except OSError:
+            self._refusal = "writing failed, and what it left could not be cut off"
+        self._end = self._rows_file.committed // self._row_bytes
+
+    def _check_usable(self) -> None:
+        if self._refusal is not None:
+            raise DataError(self._refusal, where=self.path, mend="mend the disk, and start again")
 
     def _checked(self, video_id: str, rows: NDArray[np.generic]) -> NDArray[np.float16]:
         width, name = self.manifest.width, f"video {video_id!r}"
@@ -309,23 +359,6 @@ def _take_lock(path: Path) -> BinaryIO:
             "another writer has the store open", where=path, mend="wait until it is done, or end it"
         ) from error
     return lock
-
-
-def _open_at(path: Path, size: int) -> BinaryIO:
-    """Open for writing at `size`, cutting off whatever an interrupted writer left behind it."""
-    path.touch()
-    file = path.open("r+b")
-    if os.fstat(file.fileno()).st_size < size:
-        file.close()
-        raise DataError("the file is shorter than its index says", where=path, mend="build the store again")
-    file.truncate(size)
-    file.seek(size)
-    return file
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,9 +99,13 @@ def extract(
             on_failure(failure)
 
     try:
-        return extract_videos(plan.paths, encoder, plan.store_path, options.workers, on_progress, note, run)
-    finally:
-        _write_failures(plan.store_path, failures)
+        done = extract_videos(plan.paths, encoder, plan.store_path, options.workers, on_progress, note, run)
+    except BaseException:
+        with suppress(OSError):  # the disk may be full, and that is told already
+            _write_failures(plan.store_path, failures)
+        raise
+    _write_failures(plan.store_path, failures)
+    return done
 
 
 def _write_failures(store_path: Path, failures: Sequence[Failure]) -> None:
