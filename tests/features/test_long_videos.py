@@ -21,6 +21,7 @@ from dciml.features.long_videos import (
     whole_id,
     windows_of,
 )
+from dciml.features.row_times import RowTimes
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 
 
@@ -131,9 +132,17 @@ def test_a_store_serves_only_windows_that_lie_in_a_video_of_its_own(tmp_path: Pa
             store.rows(name)
 
 
-def test_a_rate_that_does_not_fit_gives_way_to_the_rows_there_are(tmp_path: Path) -> None:
-    store = make_store(tmp_path, 100, 200.0, rate=2.0)
-    assert store.rows("film#t=100,150")[:, 0].tolist() == list(range(50, 75))
+def test_rows_are_where_the_rate_says_also_where_the_video_goes_on_or_ends_before_them(
+    tmp_path: Path,
+) -> None:
+    early = make_store(tmp_path / "early", 100, 200.0, rate=2.0)  # the features end at 50 s
+    assert early.rows("film#t=20,30")[:, 0].tolist() == list(range(40, 60))
+    assert "film#t=100,150" not in early
+    late = make_store(tmp_path / "late", 100, 20.0, rate=2.0)
+    assert windows_of(late, "film", WindowRule(10.0, 5.0)) == ("film#t=0,10", "film#t=5,15", "film#t=10,20")
+    assert late.row_times("film#t=5,15") == RowTimes(20, 0.5, 10.0)
+    spread = make_store(tmp_path / "spread", 100, 200.0, rate=None)
+    assert spread.row_times("film#t=100,150") == RowTimes(25, 2.0, 50.0)
 
 
 def test_ids_hold_anything_and_a_window_of_a_window_is_none() -> None:

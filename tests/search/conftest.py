@@ -17,6 +17,7 @@ from dciml.build import ModelCard, build_dual, make_text_encoder
 from dciml.config import AnswerConfig, RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
+from dciml.features.pooling import l2_normalize, mean_pool
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
 from dciml.index import ClipIndex
@@ -44,12 +45,9 @@ class FakeEngine:
         self.grounded: list[tuple[str, str]] = []
 
     def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
-        clips = []
-        for video_id in video_ids:
-            rows = store.rows(video_id).astype(np.float32)
-            clips.append([part.mean(axis=0) for part in np.array_split(rows, self.num_clips)])
-        vectors = np.array(clips, dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+        return l2_normalize(
+            np.stack([mean_pool(store.rows(video_id), self.num_clips) for video_id in video_ids])
+        )
 
     def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
         if any(not any(c.isalnum() for c in sentence) for sentence in sentences):
@@ -69,6 +67,12 @@ class FakeEngine:
             spans.append(np.sort(random.uniform(size=(self.num_proposals, 2)), axis=1))
             scores.append(np.sort(-random.uniform(1, 3, size=self.num_proposals))[::-1])
         return Grounding(np.array(spans), np.array(scores))
+
+
+@pytest.fixture(scope="session")
+def fake_engine() -> type[FakeEngine]:
+    """To make engines of other widths and numbers of clips."""
+    return FakeEngine
 
 
 @dataclass
@@ -94,7 +98,7 @@ def corpus(tmp_path: Path) -> Corpus:
     """Seven videos of random rows, v0 … v6."""
     rng = np.random.default_rng(5)
     engine = FakeEngine()
-    with FeatureStoreWriter(tmp_path / "store", StoreManifest("fake", engine.vector_width, 1.0)) as writer:
+    with FeatureStoreWriter(tmp_path / "store", StoreManifest("fake", engine.vector_width)) as writer:
         for number in range(7):
             rows = rng.standard_normal((9 + 3 * number, engine.vector_width)).astype(np.float32)
             writer.append(f"v{number}", rows, 10.0 + number)

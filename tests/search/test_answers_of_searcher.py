@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dciml.features.row_times import RowTimes
 from dciml.search.calibration import Calibration
 from dciml.search.compose import Looked, compose, with_chances
 from dciml.search.long_videos import WindowedIds
@@ -131,7 +132,7 @@ def test_long_video_counts_once_and_has_one_timeline() -> None:
     vector, scores = np.ones(6, dtype=np.float32), np.array([0.9, 0.8, 0.8], dtype=np.float32)
     looked = with_chances(Looked(ids, clips), CALIBRATION, vector, scores, 2)
     once = CALIBRATION.probabilities(vector[None], scores[None, :2], 2)
-    answer = compose(looked, hits, WindowedIds(ids), 10, 0.0)
+    answer = compose(looked, hits, WindowedIds(ids), lambda own: RowTimes(2, 30.0, 60.0), 10, 0.0)
     assert answer.confidence == once.present[0]
     assert [hit.video_id for hit in answer.hits] == ["talk", "a"]
     assert [hit.confidence for hit in answer.hits] == once.videos[0].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
+from dciml.features.row_times import RowTimes
+from dciml.features.store import FeatureStoreWriter
 from dciml.index import VideoMatches
 from dciml.search.similar import (
     REST_WEIGHT,
@@ -23,12 +26,15 @@ from dciml.search.similar import (
 
 
 @settings(deadline=None, max_examples=60)
-@given(start=st.floats(0, 1), end=st.floats(0, 1), num_clips=st.integers(1, 40))
-def test_shares_add_up_to_the_span(start: float, end: float, num_clips: int) -> None:
-    start, end = min(start, end), max(start, end)
-    shares = clip_shares(start, end, num_clips)
+@given(start=st.floats(0, 1), end=st.floats(0, 1), num_rows=st.integers(1, 90), num_clips=st.integers(1, 40))
+def test_shares_add_up_to_the_span(start: float, end: float, num_rows: int, num_clips: int) -> None:
+    times = RowTimes(num_rows, 2.0, 2.0 * num_rows - 0.5)
+    start, end = (times.duration_seconds * unit for unit in (min(start, end), max(start, end)))
+    spans = times.clip_spans(num_clips)
+    shares = clip_shares(spans, start, end)
     assert ((shares >= 0) & (shares <= 1)).all()
-    assert shares.sum() == pytest.approx((end - start) * num_clips, abs=1e-6)
+    shown = {tuple(span): share for span, share in zip(spans.tolist(), shares, strict=True)}
+    assert sum((b - a) * share for (a, b), share in shown.items()) == pytest.approx(end - start, abs=1e-6)
 
 
 def test_span_vector_is_what_the_rest_has_not() -> None:
@@ -53,7 +59,8 @@ def test_span_that_is_not_in_the_video_is_refused(start: float, end: float) -> N
 
 
 def test_most_of_the_span_decides_the_window() -> None:
-    best, shares = query_span([(0.0, 60.0), (30.0, 90.0), (60.0, 120.0)], 50.0, 75.0, 4)
+    window = RowTimes(60, 1.0, 60.0).clip_spans(4)
+    best, shares = query_span([window, 30 + window, 60 + window], 50.0, 75.0)
     assert best == 1
     assert [own.round(2).tolist() for own in shares] == [
         [0, 0, 0, 0.67], [0, 0.67, 1, 0], [1, 0, 0, 0],
@@ -82,13 +89,15 @@ def test_video_that_is_all_span_is_left_out_and_others_are_not_touched() -> None
         np.testing.assert_array_equal(same.clip_scores, matches().clip_scores)
 
 
-def test_searcher_finds_the_planted_twin_and_nothing_that_overlaps(corpus: Any) -> None:
+def test_searcher_finds_the_planted_twin_and_nothing_that_overlaps(corpus: Any, tmp_path: Path) -> None:
     vectors = corpus.engine.fused_clips(corpus.store, ["v3"])[0].copy()
     twin = np.random.default_rng(1).standard_normal((8, corpus.engine.vector_width)).astype(np.float32)
     twin /= np.linalg.norm(twin, axis=1, keepdims=True)
-    shares = clip_shares(0.25, 0.5, 8)
+    shares = clip_shares(corpus.store.row_times("v3").clip_spans(8), 13.0 / 4, 13.0 / 2)
     twin[6] = span_vector(vectors, shares)
-    corpus.index.add(["twin"], twin[None], [80.0])
+    with FeatureStoreWriter(tmp_path / "more", corpus.store.manifest) as writer:
+        writer.append("twin", twin, 80.0)
+    corpus.index.add(["twin"], twin[None], [80.0], tmp_path / "more")
     answer = corpus.searcher().similar("v3", 13.0 / 4, 13.0 / 2, 20)
     assert answer.hits[0].video_id == "twin"
     assert answer.hits[0].start_seconds <= 65 <= answer.hits[0].end_seconds

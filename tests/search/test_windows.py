@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dciml.features.pooling import mean_pool
 from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
 
 
@@ -16,9 +17,17 @@ def slow_contrast(row: np.ndarray, start: int, end: int) -> float:
     return float((inside.mean() - outside.mean()) * np.sqrt(length) * np.sqrt(1 - length / len(row)))
 
 
-def slow_windows(row: np.ndarray, num_windows: int, max_iou: float) -> list[tuple[int, int, float]]:
+def slow_windows(
+    row: np.ndarray, num_windows: int, max_iou: float, num_rows: int
+) -> list[tuple[int, int, float]]:
     size = len(row)
-    every = [(s, e, slow_contrast(row, s, e)) for s in range(size) for e in range(s + 1, size + 1)]
+    shown = [clip * num_rows // size for clip in range(size)]
+    every = [
+        (s, e, slow_contrast(row, s, e))
+        for s in range(size)
+        for e in range(s + 1, size + 1)
+        if (s == 0 or shown[s] != shown[s - 1]) and (e == size or shown[e] != shown[e - 1])
+    ]
     kept: list[tuple[int, int, float]] = []
     for start, end, score in sorted(every, key=lambda window: -window[2]):
         overlaps = [
@@ -38,16 +47,20 @@ def slow_windows(row: np.ndarray, num_windows: int, max_iou: float) -> list[tupl
     size=st.integers(1, 12),
     num_windows=st.integers(1, 6),
     max_iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    num_rows=st.lists(st.integers(1, 30), min_size=3, max_size=3),
 )
-def test_windows_equal_the_slow_loop(seed: int, size: int, num_windows: int, max_iou: float) -> None:
+def test_windows_equal_the_slow_loop(
+    seed: int, size: int, num_windows: int, max_iou: float, num_rows: list[int]
+) -> None:
     rows = np.random.default_rng(seed).standard_normal((3, size))
-    spans, contrast = contrast_windows(rows, num_windows, max_iou)
-    for row, row_spans, row_contrast in zip(rows, spans, contrast, strict=True):
-        expected = slow_windows(row, num_windows, max_iou)
+    spans, contrast = contrast_windows(rows, num_windows, max_iou, num_rows)
+    for row, row_spans, row_contrast, count in zip(rows, spans, contrast, num_rows, strict=True):
+        expected = slow_windows(row, num_windows, max_iou, count)
         found = np.isfinite(row_contrast)
         assert found.sum() == len(expected)
         np.testing.assert_allclose(row_contrast[found], [score for *_, score in expected], atol=1e-5)
-        np.testing.assert_allclose(row_spans[found] * size, [(s, e) for s, e, _ in expected], atol=1e-4)
+        in_rows = [(s * count // size, e * count // size) for s, e, _ in expected]
+        np.testing.assert_allclose(row_spans[found] * count, in_rows, atol=1e-4)
 
 
 def test_a_dark_opening_does_not_hide_the_event() -> None:
@@ -98,8 +111,9 @@ def test_windows_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_span_contrast_of_whole_clips_is_that_of_windows() -> None:
     rows = np.random.default_rng(0).standard_normal((4, 9))
-    spans, contrast = contrast_windows(rows, 10, 0.9)
-    np.testing.assert_allclose(span_contrast(rows, spans), contrast, atol=1e-5)
+    for num_rows in ([9, 9, 9, 9], [4, 9, 13, 100]):
+        spans, contrast = contrast_windows(rows, 10, 0.9, num_rows)
+        np.testing.assert_allclose(span_contrast(rows, spans, num_rows), contrast, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=40)
@@ -129,3 +143,15 @@ def test_contrast_over_spread_is_a_correlation() -> None:
     inside[2:5] = 1
     ratio = span_contrast(row[None], [[[0.2, 0.5]]])[0, 0] / similarity_spread(row[None])[0]
     assert ratio == pytest.approx(np.corrcoef(row, inside)[0, 1], abs=1e-5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(num_rows=st.integers(1, 120), num_clips=st.integers(1, 40), data=st.data())
+def test_the_best_window_is_the_planted_row(num_rows: int, num_clips: int, data: st.DataObject) -> None:
+    """Exactly that row, where a clip is no more than a row; else the rows of the clip that it is in."""
+    planted = data.draw(st.integers(0, num_rows - 1))
+    similarities = mean_pool(np.eye(num_rows)[:, [planted]], num_clips)[None, :, 0]
+    spans, _ = contrast_windows(similarities, 1, num_rows=[num_rows])
+    first, end = (spans[0, 0] * num_rows).round(9).tolist()
+    assert first <= planted < planted + 1 <= end
+    assert end - first <= max(1, -(-num_rows // num_clips))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dciml.errors import DataError
+from dciml.features.row_times import RowTimes
 from dciml.features.store import FeatureStore
 from dciml.features.store_format import StoreEntry
 
@@ -102,10 +103,11 @@ def windows_of(store: FeatureStore, video_id: str, rule: WindowRule | None) -> t
             where=store.path,
             mend="give the video an id that does not end with #t=START,END",
         )
-    duration, rows = store.duration_seconds(video_id), store.num_rows(video_id)
+    times = store.row_times(video_id)
+    duration, rate = times.duration_seconds, 1.0 / times.seconds_per_row
     if rule is None or duration <= WHOLE_UP_TO * rule.window_seconds:
         return (video_id,)
-    rate = _rate(store, rows, duration)
+    rows = min(times.num_rows, math.ceil(duration * rate - 1e-6))  # a row after the end belongs to no window
     size = max(1, round(rule.window_seconds * rate))
     step = max(1, math.floor((rule.window_seconds - rule.overlap_seconds) * rate))
     if size >= rows:
@@ -149,6 +151,15 @@ class WindowedStore(FeatureStore):
             isinstance(video_id, str) and self._window_entry(video_id) is not None
         )
 
+    def row_times(self, video_id: str) -> RowTimes:
+        """As of a whole video; the rows of a window are as long as those of its video."""
+        times, window = super().row_times(video_id), None
+        if video_id not in self._entries:
+            window = parse_window(video_id)
+        if window is None:
+            return times
+        return replace(times, seconds_per_row=super().row_times(window.video_id).seconds_per_row)
+
     def _entry(self, video_id: str) -> StoreEntry:
         if not super().__contains__(video_id):
             entry = self._window_entry(video_id)
@@ -162,7 +173,7 @@ class WindowedStore(FeatureStore):
         parent = None if window is None else self._entries.get(window.video_id)
         if window is None or parent is None:
             return None
-        rate = _rate(self, parent.rows, parent.duration_seconds)
+        rate = 1.0 / super().row_times(parent.video_id).seconds_per_row
         start = round(window.start_seconds * rate)
         at_end = window.end_seconds > parent.duration_seconds - 1e-3
         end = parent.rows if at_end else max(round(window.end_seconds * rate), start + 1)
@@ -175,14 +186,6 @@ class WindowedStore(FeatureStore):
             rows=end - start,
             duration_seconds=window.duration_seconds,
         )
-
-
-def _rate(store: FeatureStore, rows: int, duration_seconds: float) -> float:
-    """Rows a second of a video: the store's own rate where that fits, else as many as it has."""
-    rate = store.manifest.rows_per_second
-    if rate is not None and abs(duration_seconds * rate - rows) <= 1:
-        return rate
-    return rows / duration_seconds
 
 
 def _plain(seconds: float) -> str:

@@ -8,6 +8,15 @@ from numpy.typing import NDArray
 FloatRows = NDArray[np.float32]
 
 
+def clip_borders(num_rows: int, num_bins: int) -> NDArray[np.int64]:
+    """The rows before which the bins of `mean_pool` begin, and where the last one ends: (num_bins + 1,).
+
+    >>> clip_borders(5, 2).tolist(), clip_borders(2, 3).tolist()
+    ([0, 2, 5], [0, 0, 1, 2])
+    """
+    return np.arange(num_bins + 1, dtype=np.int64) * num_rows // num_bins
+
+
 def mean_pool(rows: NDArray[np.floating], num_bins: int) -> FloatRows:
     """Mean of the rows in equal bins of time: (T, D) → (num_bins, D).
 
@@ -24,7 +33,7 @@ def mean_pool(rows: NDArray[np.floating], num_bins: int) -> FloatRows:
     """
     _check(rows, num_bins)
     num_rows = len(rows)
-    boundaries = np.arange(num_bins + 1) * num_rows // num_bins
+    boundaries = clip_borders(num_rows, num_bins)
     floats = np.asarray(rows, dtype=np.float32)
     if num_rows <= num_bins:
         return np.take(floats, boundaries[:-1], axis=0)

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError
 from dciml.features.appended_file import AppendedFile
+from dciml.features.row_times import RowTimes
 from dciml.features.store_format import (
     INDEX_FILE,
     MANIFEST_FILE,
@@ -97,6 +98,13 @@ class FeatureStore:
     def duration_seconds(self, video_id: str) -> float:
         """How long a video is. Raises DataError for an unknown id."""
         return self._entry(video_id).duration_seconds
+
+    def row_times(self, video_id: str) -> RowTimes:
+        """When the rows of a video are: by the store's rate, or else spread evenly. Raises DataError as `rows`."""
+        entry = self._entry(video_id)
+        rate = self.manifest.rows_per_second
+        seconds_per_row = 1.0 / rate if rate else entry.duration_seconds / entry.rows
+        return RowTimes(entry.rows, seconds_per_row, entry.duration_seconds)
 
     def source(self, video_id: str) -> str | None:
         """Where a video's rows came from, if the writer said so. Raises DataError for an unknown id."""

@@ -22,7 +22,6 @@ from dciml.metrics.video_retrieval import score_blocks, true_ranks
 from dciml.recipes.submission import Submission
 from dciml.search.engine import Engine
 from dciml.search.searcher import Searcher
-from dciml.spans import to_seconds
 from dciml.types import Query, SearchHit
 
 NUM_FIRST_VIDEOS = 100
@@ -73,6 +72,12 @@ class Task:
     def seconds_of_part(self, part: str) -> float:
         """How long a video or a window is."""
         return self.durations_seconds.get(part) or self.windowed_store.duration_seconds(part)
+
+    def moments_of_part(self, part: str, spans_unit: FloatArray) -> FloatArray:
+        """Spans in unit time of a video or a window → seconds in the whole video."""
+        window = None if part in self.durations_seconds else parse_window(part)
+        begin = 0.0 if window is None else window.start_seconds
+        return begin + self.windowed_store.row_times(part).seconds(spans_unit)
 
     def fused_clips(self, engine: Engine) -> Clips:
         """What an engine makes of each part, (P, S, D)."""
@@ -218,11 +223,8 @@ def _ask_true_videos(
     grounding = searcher.engine.ground(task.windowed_store, sentences, seen)
     given = searcher.ground_given(sentences, seen, grounding)
     for query, part, spans_unit, hits in zip(queries, seen, grounding.spans_unit, given, strict=True):
-        window = None if part == query.video_id else parse_window(part)
-        begin = 0.0 if window is None else window.start_seconds
-        seconds = np.full(len(spans_unit), task.seconds_of_part(part))
-        answers.proposals[query.query_id] = begin + to_seconds(spans_unit, seconds)
-        if window is not None:
+        answers.proposals[query.query_id] = task.moments_of_part(part, spans_unit)
+        if part != query.video_id:
             hits = searcher.search(query.sentence, MAX_ANSWERS, [query.video_id])
         answers.true_video_hits[query.query_id] = hits[:MAX_ANSWERS]
         if submission:

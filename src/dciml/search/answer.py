@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
+from dciml.features.row_times import whole_rows
 from dciml.search.engine import Grounding
 from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
 
@@ -35,12 +36,14 @@ class Evidence:
     """What search knows on the K best videos of Q queries before it decides; the same for all answer settings.
 
     `video_scores` is (Q, K), best first; `clip_scores` (Q, K, S). `grounding` has Q · G rows, the first G videos of
-    query 0, then those of query 1, and so on; None when no video was grounded.
+    query 0, then those of query 1, and so on; None when no video was grounded. `num_rows` (Q, K) are the feature rows
+    of the videos; None: as many as clips.
     """
 
     video_scores: NDArray[np.float32]
     clip_scores: NDArray[np.float32]
     grounding: Grounding | None
+    num_rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,34 @@ class RankedMoments:
 
 
 def rank_spans(
-    clip_scores: NDArray[np.float32], grounding: Grounding | None, config: AnswerConfig
+    clip_scores: NDArray[np.float32],
+    grounding: Grounding | None,
+    config: AnswerConfig,
+    num_rows: NDArray[np.int64] | None = None,
 ) -> ScoredSpans:
-    """Score and order the candidate spans of each (query, video) pair.
+    """Score and order the candidate spans of each (query, video) pair; in a video of few rows, spans of whole rows.
 
     Args:
         clip_scores: (N, S), similarity of the query to each clip.
         grounding: the model's proposals for the N pairs; None: windows are the only candidates.
+        num_rows: (N,), feature rows of the videos; None: S.
     """
+    counts = np.full(len(clip_scores), clip_scores.shape[1]) if num_rows is None else num_rows
     clip_scores = with_floor(clip_scores, config.contrast_floor)
     candidates = []
     typical = np.zeros(len(clip_scores))  # what a window lacks: a reconstruction score
     if grounding is not None and config.candidates != "windows":
         below = grounding.scores - grounding.scores.max(axis=1, keepdims=True)
         typical = below.mean(axis=1)
-        contrast = _scaled(span_contrast(clip_scores, grounding.spans_unit), clip_scores, config)
+        proposed = whole_rows(grounding.spans_unit, counts[:, None], clip_scores.shape[1])
+        contrast = _scaled(span_contrast(clip_scores, proposed, counts), clip_scores, config)
         score = config.contrast_weight * contrast + config.reconstruction_weight * below
-        candidates.append((grounding.spans_unit, score))
+        candidates.append((proposed, score))
     if grounding is None or config.candidates != "proposals":
-        windows, raw = contrast_windows(clip_scores, config.num_windows, config.window_max_iou)
+        windows, raw = contrast_windows(clip_scores, config.num_windows, config.window_max_iou, counts)
         contrast = _scaled(raw, clip_scores, config)
         score = config.contrast_weight * contrast + config.reconstruction_weight * typical[:, None]
-        candidates.append((windows.astype(np.float64), np.where(np.isneginf(raw), -np.inf, score)))
+        candidates.append((windows, np.where(np.isneginf(raw), -np.inf, score)))
     spans = np.concatenate([spans for spans, _ in candidates], axis=1)
     scores = np.concatenate([score for _, score in candidates], axis=1)
     ranked = _best_first(spans, scores)
@@ -106,8 +115,9 @@ def _spans_of_videos(evidence: Evidence, config: AnswerConfig) -> tuple[FloatArr
     parts = []
     for columns, proposals in ((slice(0, num_grounded), grounding), (slice(num_grounded, None), None)):
         clip_scores = evidence.clip_scores[:, columns]
+        counts = None if evidence.num_rows is None else evidence.num_rows[:, columns].reshape(-1)
         if clip_scores.shape[1]:
-            ranked = rank_spans(clip_scores.reshape(-1, num_clips), proposals, config)
+            ranked = rank_spans(clip_scores.reshape(-1, num_clips), proposals, config, counts)
             parts.append((clip_scores.shape[1], ranked))
     width = max((ranked.scores.shape[1] for _, ranked in parts), default=1)
     spans = np.zeros((num_queries, num_videos, width, 2))

@@ -77,8 +77,9 @@ class BaselineEngine:
         similarity = np.empty((len(sentences), self.num_clips), dtype=np.float32)
         for row, video_id in enumerate(video_ids):
             similarity[row] = fused[place[video_id]] @ queries[row]
-        spans, contrast = contrast_windows(similarity, NUM_WINDOWS, MAX_WINDOW_IOU)
-        return Grounding(spans.astype(np.float64), contrast.astype(np.float64))
+        counts = [store.num_rows(video_id) for video_id in video_ids]
+        spans, contrast = contrast_windows(similarity, NUM_WINDOWS, MAX_WINDOW_IOU, counts)
+        return Grounding(spans, contrast.astype(np.float64))
 
 
 def pooled_clips(store: FeatureStore, video_ids: Sequence[str], num_clips: int) -> Vectors:

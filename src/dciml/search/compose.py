@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dciml.features.long_videos import Window, parse_window, whole_id
+from dciml.features.long_videos import parse_window, whole_id
+from dciml.features.row_times import RowTimes
 from dciml.search.calibration import Calibration
 from dciml.search.long_videos import WindowedIds
-from dciml.search.relevance import clip_relevance, joined_relevance
+from dciml.search.relevance import Relevance, clip_relevance, relevance_over_time
 from dciml.types import SearchHit
-
-Relevance = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Answer:
         found: False when `confidence` is below `AnswerConfig.min_confidence`, or there is no hit.
         confidence: probability that the described video is among those searched, 0 … 1; None without a calibration,
             and for a moment as the query. The probability of each video is `SearchHit.confidence`.
-        relevance: of each video of a hit, 0 … 1 for each of its clips, which are equal parts of its duration; of a
-            long video for as many parts as its windows have. Comparable over the videos of this answer.
+        relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
+            video about as many as its windows have. Comparable over the videos of this answer.
     """
 
     hits: tuple[SearchHit, ...]
@@ -51,19 +50,26 @@ class Looked:
 
 
 def compose(
-    looked: Looked, hits: Sequence[SearchHit], windowed: WindowedIds, max_hits: int, min_confidence: float
+    looked: Looked,
+    hits: Sequence[SearchHit],
+    windowed: WindowedIds,
+    row_times: Callable[[str], RowTimes],
+    max_hits: int,
+    min_confidence: float,
 ) -> Answer:
     """The answer to one query.
 
     Args:
         hits: ranked, of the videos and windows that were looked at.
         windowed: how windows belong to long videos.
+        row_times: when the rows of a video or window that was looked at are.
     """
     if looked.chances is not None:
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
-    return Answer(kept, found, looked.present, _relevance(looked, [hit.video_id for hit in kept], windowed))
+    shown = _relevance(looked, [hit.video_id for hit in kept], windowed, row_times)
+    return Answer(kept, found, looked.present, shown)
 
 
 def with_chances(
@@ -88,18 +94,20 @@ def with_chances(
     return replace(looked, chances=chances, present=float(known.present[0]))
 
 
-def _relevance(looked: Looked, shown: Sequence[str], windowed: WindowedIds) -> dict[str, Relevance]:
-    rows: dict[str, list[tuple[Window | None, Relevance]]] = {}
+def _relevance(
+    looked: Looked, shown: Sequence[str], windowed: WindowedIds, row_times: Callable[[str], RowTimes]
+) -> dict[str, Relevance]:
+    rows: dict[str, list[tuple[str, Relevance]]] = {}
     for any_id, row in zip(looked.video_ids, clip_relevance(looked.clip_scores), strict=True):
-        window = parse_window(any_id) if windowed.has_windows else None
-        rows.setdefault(any_id if window is None else window.video_id, []).append((window, row))
+        rows.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append((any_id, row))
     found = {}
     for video_id in dict.fromkeys(shown):
-        duration = windowed.duration_seconds(video_id)
-        parts = [(window, row) for window, row in rows[video_id] if window is not None]
-        if duration is None or not parts:
-            found[video_id] = rows[video_id][0][1]
-        else:
-            spans = [(window.start_seconds, window.end_seconds) for window, _ in parts]
-            found[video_id] = joined_relevance(spans, [row for _, row in parts], duration)
+        spans = []
+        for any_id, row in rows[video_id]:
+            window = parse_window(any_id) if any_id != video_id else None
+            begin = 0.0 if window is None else window.start_seconds
+            spans.append(begin + row_times(any_id).clip_spans(len(row)))
+        whole = windowed.duration_seconds(video_id)
+        seconds = row_times(video_id).duration_seconds if whole is None else whole
+        found[video_id] = relevance_over_time(spans, [row for _, row in rows[video_id]], seconds)
     return found

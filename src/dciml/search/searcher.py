@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dciml.config import AnswerConfig
 from dciml.errors import DataError
 from dciml.features.long_videos import parse_window, whole_id
+from dciml.features.row_times import RowTimes, span_seconds
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
@@ -25,6 +26,8 @@ from dciml.types import SearchHit
 BATCH_QUERIES = 32
 BATCH_PAIRS = 320
 ALL_MOMENTS = 2**31
+MOST_TIMES = 2**16  # a clock takes about 200 bytes
+FloatArray = NDArray[np.float64]
 
 
 class Searcher:
@@ -53,6 +56,8 @@ class Searcher:
         self.engine, self.index, self.config, self.calibration = engine, index, config, calibration
         self._stores = VideoStores(index, store)
         self._windowed = (index.video_ids, WindowedIds(index.video_ids))
+        self._times: dict[str, RowTimes] = {}
+        self._times_of = index.video_ids  # the state of the index for which they are kept
 
     def search(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> list[SearchHit]:
         """The k best moments for a sentence, best first.
@@ -91,7 +96,8 @@ class Searcher:
                 if self.calibration is not None:
                     scores = matches.scores[row]
                     looked = with_chances(looked, self.calibration, vectors[row], scores, num_searched)
-                answers.append(compose(looked, own, self.windowed, num_hits, self.config.min_confidence))
+                least = self.config.min_confidence
+                answers.append(compose(looked, own, self.windowed, self.row_times, num_hits, least))
         return answers
 
     def similar(
@@ -113,11 +119,13 @@ class Searcher:
         self._check(())
         ids = self.windowed.expand([video_id])
         places = self.index.places(ids)
-        seconds = self.index.durations_seconds[places]
+        times = [self.row_times(own) for own in ids]
         starts = [0.0 if window is None else window.start_seconds for window in map(parse_window, ids)]
-        parts = [(begin, begin + length) for begin, length in zip(starts, seconds.tolist(), strict=True)]
-        start, end = checked_span(video_id, start_seconds, end_seconds, max(end for _, end in parts))
-        best, shares = query_span(parts, start, end, self.index.num_clips)
+        ends = [begin + own.duration_seconds for begin, own in zip(starts, times, strict=True)]
+        start, end = checked_span(video_id, start_seconds, end_seconds, max(ends))
+        num_clips = self.index.num_clips
+        parts = [begin + own.clip_spans(num_clips) for begin, own in zip(starts, times, strict=True)]
+        best, shares = query_span(parts, start, end)
         store = self._stores.group([ids[best]])[0][0]
         vector = span_vector(self.engine.fused_clips(store, [ids[best]])[0], shares[best])
         # More by the video's own parts, which may drop out.
@@ -178,7 +186,8 @@ class Searcher:
             grounding = (
                 self._ground([pair[0] for pair in pairs], [pair[1] for pair in pairs]) if pairs else None
             )
-            yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding)
+            num_rows = self._times_at(matches.places)[0]
+            yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding, num_rows)
 
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None
@@ -216,16 +225,18 @@ class Searcher:
                     if grounding is None
                     else Grounding(grounding.spans_unit[chosen], grounding.scores[chosen])
                 )
-            ranked = rank_spans(clip_scores, proposals, self.config)
-            places = np.broadcast_to(self.index.places(ids)[:, None], ranked.scores.shape)
+            places = self.index.places(ids)
+            ranked = rank_spans(clip_scores, proposals, self.config, self._times_at(places)[0])
+            places = np.broadcast_to(places[:, None], ranked.scores.shape)
             hits.extend(self._as_hits(places, ranked.spans_unit, ranked.scores))
         return hits
 
     def _elsewhere(self, matches: VideoMatches, asked: tuple[str, float, float], num_hits: int) -> Answer:
         """The answer to a moment (video id, start, end) as the query, from the matches of one query."""
-        evidence = Evidence(matches.scores, matches.clip_scores, None)
+        num_rows = self._times_at(matches.places)[0]
+        evidence = Evidence(matches.scores, matches.clip_scores, None, num_rows)
         hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
-        answer = compose(self._looked(matches, 0), hits, self.windowed, len(hits), 0.0)
+        answer = compose(self._looked(matches, 0), hits, self.windowed, self.row_times, len(hits), 0.0)
         kept = hits_elsewhere(answer.hits, *asked)[:num_hits]
         numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
         shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}
@@ -266,6 +277,25 @@ class Searcher:
         spans = np.concatenate([part.spans_unit for part in parts])[order]
         return Grounding(spans, np.concatenate([part.scores for part in parts])[order])
 
+    def row_times(self, video_id: str) -> RowTimes:
+        """When the rows of a video of the index, or of a window, are. Raises DataError: its store does not hold it."""
+        known = self._times.get(video_id)
+        if known is None or self._times_of is not self.index.video_ids:
+            if self._times_of is not self.index.video_ids or len(self._times) >= MOST_TIMES:
+                self._times, self._times_of = {}, self.index.video_ids
+            known = self._times[video_id] = self._stores.row_times(video_id)
+        return known
+
+    def _times_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+        """For places of any shape: how many rows, the seconds that these cover, and how long the videos are."""
+        distinct, inverse = np.unique(places, return_inverse=True)
+        times = [self.row_times(self.index.video_ids[place]) for place in distinct.tolist()]
+        num_rows = np.array([own.num_rows for own in times], dtype=np.int64)
+        covered = np.array([own.covered_seconds for own in times], dtype=np.float64)
+        durations = np.array([own.duration_seconds for own in times], dtype=np.float64)
+        where = inverse.reshape(places.shape)
+        return num_rows[where], covered[where], durations[where]
+
     @property
     def windowed(self) -> WindowedIds:
         """The videos of the index as whole videos."""
@@ -280,12 +310,17 @@ class Searcher:
     def _as_hits(
         self, places: np.ndarray, spans_unit: np.ndarray, scores: np.ndarray
     ) -> list[list[SearchHit]]:
-        ids, seconds = self.index.video_ids, self.index.durations_seconds[places][..., None] * spans_unit
+        _, covered, durations = self._times_at(places)
+        ids, seconds = self.index.video_ids, span_seconds(spans_unit, covered, durations)
+        is_hit = np.isfinite(scores) & (
+            seconds[..., 1] > seconds[..., 0]
+        )  # rows may lie past the end of a video
         return [
             [
                 SearchHit(rank, ids[place], start, end, score)
-                for rank, (place, (start, end), score) in enumerate(zip(*row, strict=True), start=1)
-                if np.isfinite(score)
+                for rank, (place, (start, end), score) in enumerate(
+                    zip(*(column[row].tolist() for column in (places, seconds, scores)), strict=True), start=1
+                )
             ]
-            for row in zip(places.tolist(), seconds.tolist(), scores.tolist(), strict=True)
+            for places, seconds, scores, row in zip(places, seconds, scores, is_hit, strict=True)
         ]

@@ -34,15 +34,19 @@ def checked_span(video_id: str, start: float, end: float, duration: float) -> tu
     return start, kept
 
 
-def clip_shares(start_unit: float, end_unit: float, num_clips: int) -> FloatArray:
+def clip_shares(clip_spans: FloatArray, start: float, end: float) -> FloatArray:
     """Which share of each clip a span covers: (S,), in 0 … 1.
 
-    >>> clip_shares(0.25, 0.6, 4).round(2).tolist()
-    [0.0, 1.0, 0.4, 0.0]
+    Args:
+        clip_spans: (S, 2), what each clip shows, see `RowTimes.clip_spans`; in seconds, as start and end.
+
+    >>> clip_shares(np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0]]), 2.0, 4.5).tolist()
+    [0.0, 1.0, 0.25]
     """
-    edges = np.arange(num_clips + 1) / num_clips
-    inside = np.minimum(edges[1:], end_unit) - np.maximum(edges[:-1], start_unit)
-    return np.asarray(np.clip(inside * num_clips, 0.0, 1.0))
+    first, last = clip_spans.T
+    inside = np.minimum(last, end) - np.maximum(first, start)
+    shares = np.divide(inside, last - first, out=np.zeros(len(inside)), where=last > first)
+    return np.asarray(np.clip(shares, 0.0, 1.0))
 
 
 def span_vector(clips: NDArray[np.float32], shares: FloatArray) -> NDArray[np.float32]:
@@ -63,19 +67,23 @@ def span_vector(clips: NDArray[np.float32], shares: FloatArray) -> NDArray[np.fl
     return np.asarray(asked / max(float(np.linalg.norm(asked)), 1e-12), dtype=np.float32)
 
 
-def query_span(
-    parts: Sequence[tuple[float, float]], start: float, end: float, num_clips: int
-) -> tuple[int, list[FloatArray]]:
+def query_span(parts: Sequence[FloatArray], start: float, end: float) -> tuple[int, list[FloatArray]]:
     """Where a span lies in the parts of its video, all in seconds: the windows of a long one, or one whole part.
 
-    Returns: which part covers most of it, and the share of each clip that it covers, (S,) for each part.
+    Args:
+        parts: the times of the clips of each part, (S, 2) each.
+    Returns: which part covers most of it, and the share of each clip that it covers, (S,) for each part. Where the
+        features end before the span begins, it is the nearest clip.
 
-    >>> query_span([(0.0, 8.0), (4.0, 12.0)], 6.0, 10.0, 2)
+    >>> query_span([np.array([[0.0, 4.0], [4.0, 8.0]]), np.array([[4.0, 8.0], [8.0, 12.0]])], 6.0, 10.0)
     (1, [array([0. , 0.5]), array([0.5, 0.5])])
     """
-    shares = [clip_shares((start - a) / (b - a), (end - a) / (b - a), num_clips) for a, b in parts]
-    covered = [float(own.sum()) * (b - a) for own, (a, b) in zip(shares, parts, strict=True)]
-    return int(np.argmax(covered)), shares
+    shares = [clip_shares(part, start, end) for part in parts]
+    covered = [min(part[-1, 1], end) - max(part[0, 0], start) for part in parts]
+    best = int(np.argmax(covered))
+    if not shares[best].any():
+        shares[best][np.abs(parts[best].mean(axis=1) - (start + end) / 2).argmin()] = 1.0
+    return best, shares
 
 
 def without_span(matches: VideoMatches, place: int, shares: FloatArray) -> VideoMatches:

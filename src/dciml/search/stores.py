@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dciml.errors import ModelError
 from dciml.features.long_videos import WindowedStore
+from dciml.features.row_times import RowTimes
 from dciml.features.store import FeatureStore
 from dciml.index import ClipIndex
 
@@ -33,6 +34,10 @@ class VideoStores:
             store = self._store_of(video_id)
             groups.setdefault(id(store), (store, []))[1].append(place)
         return list(groups.values())
+
+    def row_times(self, video_id: str) -> RowTimes:
+        """When the rows of a video are. Raises as `group`."""
+        return self._store_of(video_id).row_times(video_id)
 
     def _store_of(self, video_id: str) -> FeatureStore:
         # The first store may hold another video of that name, which has left the index since.

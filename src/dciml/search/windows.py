@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dciml.features.row_times import clips_to_unit, unit_to_clips
 from dciml.spans import temporal_iou
 
 BELOW_FLOOR = np.float32(0.1)
@@ -19,17 +20,22 @@ BELOW_FLOOR = np.float32(0.1)
 BLOCK_ROWS = 256  # the scores of all windows of a block stay in the processor's cache
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 def contrast_windows(
-    similarities: ArrayLike, num_windows: int, max_iou: float = 0.7
-) -> tuple[Float32, Float32]:
+    similarities: ArrayLike, num_windows: int, max_iou: float = 0.7, num_rows: ArrayLike | None = None
+) -> tuple[Float64, Float32]:
     """The best windows of each row by contrast, kept apart from one another.
+
+    A window is of whole clips, and begins and ends where a row of its video does: clips that show the same row, where
+    there are fewer rows than clips, are in it or out of it together.
 
     Args:
         similarities: (N, S), of N (query, video) pairs.
         num_windows: how many windows a row (W); at most as many as there are, S(S + 1)/2.
-        max_iou: a window is left out when its IoU with a better one is above this.
+        max_iou: a window is left out when its IoU with a better one, counted in clips, is above this.
+        num_rows: (N,), feature rows of each video; None: S.
     Returns: spans in unit time, (N, W, 2), and their contrast, (N, W), best first. A row that has no W windows so
         far apart ends with empty spans of contrast −inf.
 
@@ -39,6 +45,7 @@ def contrast_windows(
     """
     rows = np.asarray(similarities, dtype=np.float32)
     num_clips = rows.shape[1]
+    counts = _counts(num_rows, len(rows), num_clips)
     windows = _all_windows(num_clips)
     penalty = _overlap_penalty(num_clips, float(max_iou))
     num_windows = min(num_windows, len(windows))
@@ -47,23 +54,28 @@ def contrast_windows(
     for start in range(0, len(rows), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         scores = _window_scores(rows[block])
+        for short in np.flatnonzero(counts[block] < num_clips).tolist():
+            scores[short, _cuts_a_row(int(counts[start + short]), num_clips)] = -np.inf
         for place in range(num_windows):
             best = scores.argmax(axis=1)
             chosen[block, place] = best
             contrast[block, place] = np.take_along_axis(scores, best[:, None], axis=1)[:, 0]
             if place + 1 < num_windows:
                 scores -= penalty[best]
-    spans = windows[chosen]
+    spans = clips_to_unit(windows[chosen], counts[:, None, None], num_clips)
     spans[np.isneginf(contrast)] = 0.0
     return spans, contrast
 
 
-def span_contrast(similarities: ArrayLike, spans_unit: ArrayLike) -> Float32:
+def span_contrast(
+    similarities: ArrayLike, spans_unit: ArrayLike, num_rows: ArrayLike | None = None
+) -> Float32:
     """The contrast of any spans; a clip that a border cuts counts by its covered share.
 
     Args:
         similarities: (N, S).
         spans_unit: (N, P, 2), start ≤ end, in [0, 1].
+        num_rows: (N,), feature rows of each video; None: S.
     Returns: (N, P); 0 for an empty span and for the whole video.
 
     >>> span_contrast([[0.0, 1.0, 1.0, 0.0]], [[[0.25, 0.75], [0.0, 1.0], [0.5, 0.5]]]).round(3).tolist()
@@ -72,7 +84,8 @@ def span_contrast(similarities: ArrayLike, spans_unit: ArrayLike) -> Float32:
     rows = np.asarray(similarities, dtype=np.float32)
     num_clips = rows.shape[1]
     sums = _centred_sums(rows)
-    borders = np.asarray(spans_unit, dtype=np.float32) * num_clips  # in clips
+    counts = _counts(num_rows, len(rows), num_clips)
+    borders = unit_to_clips(spans_unit, counts[:, None, None], num_clips).astype(np.float32)
     whole = np.clip(np.floor(borders), 0, num_clips - 1).astype(np.int64)
     flat = whole.reshape(len(rows), -1)
     before = np.take_along_axis(sums, flat, axis=1).reshape(whole.shape)
@@ -107,6 +120,11 @@ def similarity_spread(similarities: ArrayLike) -> Float32:
     return spread
 
 
+def _counts(num_rows: ArrayLike | None, num_videos: int, num_clips: int) -> NDArray[np.int64]:
+    counts = num_clips if num_rows is None else num_rows
+    return np.broadcast_to(np.asarray(counts, dtype=np.int64), (num_videos,))
+
+
 def _centred_sums(rows: Float32) -> Float32:
     """Sums of the first 0 … S similarities less their mean: (N, S + 1). The last is 0, so outside = −inside."""
     sums = np.zeros((len(rows), rows.shape[1] + 1), dtype=np.float32)
@@ -139,20 +157,31 @@ def _window_scores(rows: Float32) -> Float32:
 
 
 @cache
-def _all_windows(num_clips: int) -> Float32:
-    """Unit-time spans of all windows of whole clips, short before long: (S(S + 1)/2, 2)."""
+def _all_windows(num_clips: int) -> NDArray[np.int64]:
+    """The clips [start, end) of all windows, short before long: (S(S + 1)/2, 2)."""
     pairs = [
         (start, start + length)
         for length in range(1, num_clips + 1)
         for start in range(num_clips - length + 1)
     ]
-    return np.array(pairs, dtype=np.float32) / np.float32(num_clips)
+    return np.array(pairs, dtype=np.int64)
+
+
+@cache
+def _cuts_a_row(num_rows: int, num_clips: int) -> NDArray[np.bool_]:
+    """True where a window takes only a part of the clips that show a row: (windows,)."""
+    shown = np.arange(num_clips + 1) * num_rows // num_clips  # the row of each clip, and one past the last
+    is_inside = np.zeros(num_clips + 1, dtype=bool)
+    is_inside[1:] = shown[1:] == shown[:-1]
+    starts, ends = is_inside[_all_windows(num_clips)].T
+    cuts: NDArray[np.bool_] = starts | ends
+    return cuts
 
 
 @cache
 def _overlap_penalty(num_clips: int, max_iou: float) -> Float32:
     """inf where two windows may not both stay (a window with itself too), else 0: (windows, windows)."""
-    windows = np.round(_all_windows(num_clips).astype(np.float64) * num_clips)
+    windows = _all_windows(num_clips)
     barred = temporal_iou(windows, windows) > max_iou
     np.fill_diagonal(barred, True)
     return np.where(barred, np.float32(np.inf), np.float32(0.0))

@@ -110,7 +110,7 @@ def _mean_iou(
                     own_id
                 )  # of a long video; its time counts from the beginning of the whole
                 begin = 0.0 if window is None else window.start_seconds
-                span = begin + span_unit * data.store.duration_seconds(own_id)
+                span = begin + data.store.row_times(own_id).seconds(span_unit)
                 found.append(float(temporal_iou(span[None], np.array(true_moments)).max()))
     return 100.0 * float(np.mean(found))
 
