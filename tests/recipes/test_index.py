@@ -59,7 +59,7 @@ def make_model(folder: Path, fingerprint: str = "rows engine") -> Model:
 
 def make_store(path: Path, first: int, count: int, encoder: str = "test-encoder") -> Path:
     """Video n is all zeros but for its third quarter, which points along axis n."""
-    with FeatureStoreWriter(path, StoreManifest(encoder, WIDTH, 1.0)) as writer:
+    with FeatureStoreWriter(path, StoreManifest(encoder, WIDTH)) as writer:
         for number in range(first, first + count):
             rows = np.zeros((8, WIDTH), dtype=np.float32)
             rows[4:6, number] = 1.0
