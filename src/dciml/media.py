@@ -14,17 +14,23 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
-from numpy.typing import NDArray
+from av.video.reformatter import VideoReformatter
 
 from dciml.files import atomic_path
-from dciml.video_track import MISSING_TAIL_SECONDS, VideoTrack, opened, quarter_turns, unreadable
+from dciml.video_pictures import RGBFrame
+from dciml.video_streams import unreadable
+from dciml.video_track import MISSING_TAIL_SECONDS, VideoTrack, opened, timeline_of
 
-RGBFrame = NDArray[np.uint8]
-"""A picture, (height, width, 3), red, green, blue."""
-
-LONGEST_STILL_SECONDS = 3600.0
-"""A picture that stays longer than this means that the file's clock is damaged."""
+__all__ = [
+    "RGBFrame",
+    "Sampling",
+    "VideoInfo",
+    "frame_at",
+    "iterate_frames",
+    "iterate_samples",
+    "probe",
+    "write_video",
+]
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,19 @@ class Sampling:
 def probe(path: Path) -> VideoInfo:
     """Read length and size; decodes one frame, so that a file without a single good picture is refused.
 
-    A length that the file does not state is counted from its packets.
+    The length is that of the pictures, counted from the times of all packets, whatever the file states; or that of the
+    sound where it goes on after the last picture, which then stands.
 
     Raises:
-        DataError: missing, empty, damaged, or not a video.
+        DataError: missing, empty, damaged, cut off, or not a video.
     """
+    timeline = timeline_of(path)
     with opened(path) as track:
         first = next(track.frames(), None)
         if first is None:
             raise unreadable(path, "it holds no picture")
         width, height = track.shown_size(first[1])
-        return VideoInfo(track.duration_seconds(), width, height, track.rate, path)
+        return VideoInfo(timeline.duration_seconds, width, height, track.rate, path)
 
 
 def iterate_frames(
@@ -88,35 +96,30 @@ def iterate_frames(
         yield seconds, picture
 
 
-def iterate_samples(
-    path: Path, samplings: Sequence[Sampling], duration_seconds: float | None = None
-) -> Iterator[tuple[int, float, RGBFrame]]:
+def iterate_samples(path: Path, samplings: Sequence[Sampling]) -> Iterator[tuple[int, float, RGBFrame]]:
     """Sample a file in several ways in one pass: yield (index of the sampling, seconds, picture).
 
     Each sampling gets what `iterate_frames` would give it alone, in the order of time.
 
-    Args:
-        duration_seconds: as `probe` found it, where it did; saves counting it again.
     Raises:
         DataError: as `iterate_frames`.
     """
+    timeline = timeline_of(path)
     with opened(path) as track:
-        duration_seconds = duration_seconds or track.duration_seconds()
-        takers = [_Taker(track, sampling, duration_seconds) for sampling in samplings]
+        track.starts_at(timeline)
+        takers = [_Taker(track, sampling, timeline.duration_seconds) for sampling in samplings]
         shown, end_seconds = None, 0.0  # the picture on screen, and until when
         for seconds, frame in track.frames([sampling.frames_per_second for sampling in samplings]):
             if shown is not None:
-                if seconds - end_seconds > LONGEST_STILL_SECONDS:
-                    raise unreadable(path, f"its clock jumps by {seconds - end_seconds:.0f} s")
                 yield from _take(takers, shown, seconds)
             shown, end_seconds = frame, seconds + track.length_seconds(frame)
-            if seconds >= duration_seconds:
-                break
         if shown is None:
             raise unreadable(path, "it holds no picture")
-        if duration_seconds - end_seconds > MISSING_TAIL_SECONDS:
-            raise unreadable(path, f"pictures end at {end_seconds:.1f} s of {duration_seconds:.1f} s")
-        yield from _take(takers, shown, duration_seconds)
+        missing = timeline.pictures_end_seconds - end_seconds
+        if abs(missing) > max(MISSING_TAIL_SECONDS, 3 * track.length_seconds(shown)):
+            stated = f"{timeline.pictures_end_seconds:.1f} s"
+            raise unreadable(path, f"pictures end at {end_seconds:.1f} s of {stated}")
+        yield from _take(takers, shown, timeline.duration_seconds)
 
 
 def _take(
@@ -133,7 +136,7 @@ class _Taker:
     def __init__(self, track: VideoTrack, sampling: Sampling, duration_seconds: float) -> None:
         self._rate = sampling.frames_per_second
         self._end_seconds = max(duration_seconds, 2e-6)
-        self._scale = _Scaler(track, sampling.size)
+        self._scale = track.scaler(sampling.size)
         self._index = 0
 
     def take(self, frame: Any, until_seconds: float) -> Iterator[tuple[float, RGBFrame]]:
@@ -146,31 +149,50 @@ class _Taker:
             self._index += 1
 
 
-def frame_at(path: Path, seconds: float, size: tuple[int, int] | None = None) -> RGBFrame:
+def frame_at(
+    path: Path,
+    seconds: float,
+    size: tuple[int, int] | None = None,
+    within: tuple[int, int] | None = None,
+) -> RGBFrame:
     """The picture on screen at a time, found by an exact seek; a time past the end gives the last picture.
 
+    Args:
+        size: (width, height) to scale to; None keeps the size that the file is shown at.
+        within: without a size: (width, height) to scale the picture into, its sides in proportion.
     Raises:
         DataError: missing, empty, damaged, or not a video.
         ValueError: a negative time.
     """
     if not seconds >= 0:
         raise ValueError(f"a time must not be negative: {seconds}")
+    frame = None
     with opened(path) as track:
-        target = min(seconds, track.duration_seconds())
-        frame = _frame_on_screen(track, target, since_start=False) if track.seek(target) else None
+        scale = track.scaler(size, within)
+        timeline = None if track.has_index else timeline_of(path)
+        if timeline is not None:
+            track.starts_at(timeline)
+            seconds = min(seconds, timeline.duration_seconds)
+        if timeline is not None and timeline.keys:  # a seek would not know of the clock's breaks
+            first = max((number for number, at in timeline.keys if at <= seconds), default=0)
+            frame = _frame_on_screen(track, seconds, since_start=first == 0, first_packet=first)
+        elif track.seek(seconds):
+            frame = _frame_on_screen(track, seconds, since_start=False)
         if frame is not None:
-            return _Scaler(track, size)(frame)
+            return scale(frame)
     with opened(path) as track:  # the seek failed or landed behind its target
-        frame = _frame_on_screen(track, target, since_start=True)
+        if timeline is not None:
+            track.starts_at(timeline)
+        frame = _frame_on_screen(track, seconds, since_start=True)
         if frame is None:
             raise unreadable(path, f"it holds no picture at {seconds:.2f} s")
-        return _Scaler(track, size)(frame)
+        return scale(frame)
 
 
-def _frame_on_screen(track: VideoTrack, seconds: float, *, since_start: bool) -> Any:
+def _frame_on_screen(track: VideoTrack, seconds: float, *, since_start: bool, first_packet: int = 0) -> Any:
     """The last frame up to a time; the first one of the file stands for what comes before it, too."""
     shown = None
-    for at_seconds, frame in track.frames():
+    for at_seconds, frame in track.frames(first_packet=first_packet):
         if at_seconds > seconds + 1e-6:
             return frame if shown is None and since_start else shown
         shown = frame
@@ -218,23 +240,3 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(to_yuv.reformat(frame, format="yuv420p", threads=1)))
         container.mux(stream.encode(None))
-
-
-class _Scaler:
-    """Turns decoded pictures into upright arrays; keeps the scaling context between pictures of a file."""
-
-    def __init__(self, track: VideoTrack, size: tuple[int, int] | None) -> None:
-        self._track, self._size = track, size
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: Any) -> RGBFrame:
-        # The size of the first picture holds for those after it, whatever theirs is.
-        self._size = self._size or self._track.shown_size(frame)
-        turns = quarter_turns(frame)
-        width, height = self._size[::-1] if turns % 2 else self._size
-        # One thread: starting more costs several times the work of scaling a small picture.
-        scaled = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=Interpolation.AREA, threads=1
-        )
-        picture: RGBFrame = np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
-        return picture

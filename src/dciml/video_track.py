@@ -6,14 +6,26 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import av
-from av.stream import Disposition
+from av.format import Flags
 
-from dciml.errors import DataError
+from dciml.video_clock import (
+    PACKETS_AHEAD,
+    SOUND_PADDING_SECONDS,
+    STILL_SECONDS,
+    STILLS_SECONDS,
+    UNTIMED_RATE,
+    Clock,
+    Timeline,
+)
+from dciml.video_pictures import Scaler, shown_size
+from dciml.video_streams import check_size, decoder_of, opened_container, picture_stream, reason, unreadable
 
 DAMAGED_SHARE = 0.1
 """A file of which more than this share of the packets cannot be decoded is refused; a few are passed over."""
@@ -21,17 +33,9 @@ MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
 SKIPPING_CODECS = {"h264", "hevc"}
 """Their decoders can leave out a picture that no other one refers to."""
-PACKETS_AHEAD = 20  # pictures are stored out of order, at most by 16
-REFUSED_FORMS = {
-    "hls": "a playlist",  # these only point to other files or to the network
-    "dash": "a playlist",
-    "concat": "a playlist",
-    "sdp": "a playlist",
-    "rtsp": "a playlist",
-    "imf": "a playlist",
-    "image2": "a single picture",
-    "tty": "text",  # any text passes for this form, drawn as on an old terminal
-}
+DECODING_SECONDS, DECODING_SECONDS_PER_SECOND = 60.0, 30.0
+"""Decoding may take so much processor time, and so much more for each second of video; then the file is given up."""
+LAST_SECOND = 1e9  # no time of a file is later
 
 
 class VideoTrack:
@@ -41,53 +45,158 @@ class VideoTrack:
     that comes before it.
     """
 
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
-        self.path, self.container, self.stream = path, container, stream
+    def __init__(self, path: Path, container: Any) -> None:
+        self.path, self.container = path, container
+        self.stream = stream = picture_stream(path, container)
+        self.decoder = decoder_of(stream)
         self.rate = float(stream.average_rate or stream.guessed_rate or 0)
+        self.aspect = float(stream.sample_aspect_ratio or 1)
+        self._sounds = list(container.streams.audio)
         start_seconds = float((stream.start_time or 0) * stream.time_base)
         file_seconds = max(float((container.start_time or 0) / av.time_base), min(start_seconds, 0.0))
         # The file's own start is rounded to a microsecond; that of the track is exact.
         self._zero_seconds = file_seconds if file_seconds < start_seconds - 1e-3 else start_seconds
 
-    def frames(self, rates: Sequence[float] = ()) -> Iterator[tuple[float, Any]]:
-        """Decode: yield (seconds, frame).
+    @property
+    def has_index(self) -> bool:
+        """Whether the file has a table of its pictures, whose clock cannot break: it need not be read through."""
+        return "mov" in self.container.format.name.split(",") and bool(self.stream.frames)
+
+    def starts_at(self, timeline: Timeline) -> None:
+        """Count from where this file was found to begin."""
+        self._zero_seconds = timeline.zero_seconds
+
+    def timeline(self) -> Timeline:
+        """Read the times of all packets; nothing can be decoded afterwards.
+
+        Raises:
+            DataError: damaged, cut off, without a picture, or its clock is damaged.
+        """
+        clock, keys, file_end_seconds = self._clock(), [], -1e9
+        try:
+            for number, packet in enumerate(self.container.demux()):
+                num_pictures = clock.num_pictures
+                clock.follow(packet)
+                if packet.pts is None and packet.dts is None:
+                    continue
+                time = packet.pts if packet.pts is not None else packet.dts
+                file_end_seconds = max(
+                    file_end_seconds, float((time + (packet.duration or 0)) * packet.time_base)
+                )
+                if clock.num_pictures > num_pictures and packet.is_keyframe and clock.goes_on:
+                    keys.append((number, float(time * packet.time_base)))
+        except (av.FFmpegError, OSError) as error:
+            raise unreadable(self.path, reason(error)) from error
+        if not clock.num_pictures:
+            raise unreadable(self.path, "it holds no picture")
+        zero = self._zero_seconds
+        if clock.goes_on and clock.first_seconds is not None and abs(clock.first_seconds - zero) > 0.01:
+            zero = clock.first_seconds  # the head had the time of another part
+        if not clock.num_breaks:
+            self._check_whole(clock, file_end_seconds)
+        return self._timeline_of(clock, zero, keys if clock.num_breaks or clock.counts_packets else [])
+
+    def _timeline_of(self, clock: Clock, zero: float, keys: Sequence[tuple[int, float]]) -> Timeline:
+        pictures_end = clock.end_seconds - zero
+        sound_end = clock.sound_end_seconds - zero
+        duration = sound_end if sound_end > pictures_end + SOUND_PADDING_SECONDS else pictures_end
+        if not duration > 0:
+            raise unreadable(self.path, f"it says that it lasts {duration:g} s")
+        allowed = STILLS_SECONDS + STILL_SECONDS * clock.num_pictures + clock.num_sound_seconds
+        if duration > allowed:
+            pictures = f"{clock.num_pictures} picture" + "s" * (clock.num_pictures > 1)
+            raise unreadable(self.path, f"its clock shows {duration:.0f} s for {pictures}")
+        times = tuple((number, seconds - zero) for number, seconds in keys)
+        return Timeline(zero, pictures_end, duration, clock.num_pictures, times)
+
+    def _check_whole(self, clock: Clock, file_end_seconds: float) -> None:
+        """Refuse a file that is shorter than it says. Raises DataError."""
+        stream = self.stream
+        if clock.num_pictures >= stream.frames > 0:
+            return  # every picture is there: it is the stated length that is wrong
+        if self.container.format.flags & (Flags.ts_discont.value | Flags.no_timestamps.value):
+            return  # their length is not stated but guessed
+        zero = self._zero_seconds
+        # Some files count their stated length from 0, wherever their clock begins.
+        found_seconds = max(file_end_seconds, clock.end_seconds) - min(zero, 0.0)
+        stated_seconds = float((self.container.duration or 0) / av.time_base)
+        if stream.duration:
+            track_seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
+            if track_seconds - (clock.end_seconds - zero) > MISSING_TAIL_SECONDS:
+                found = clock.end_seconds - zero
+                raise unreadable(self.path, f"it ends at {found:.1f} s of {track_seconds:.1f} s")
+        elif stated_seconds - found_seconds > MISSING_TAIL_SECONDS:
+            found = max(file_end_seconds, clock.end_seconds) - zero
+            raise unreadable(self.path, f"it ends at {found:.1f} s of {stated_seconds:.1f} s")
+
+    def frames(self, rates: Sequence[float] = (), first_packet: int = 0) -> Iterator[tuple[float, Any]]:
+        """Decode: yield (seconds, frame); times never go back.
 
         Args:
             rates: where it is known that only the pictures on screen at 0, 1/rate, 2/rate, … seconds will be looked at,
                 for any of these rates, others may be left out; the first and the last one never are.
+            first_packet: number of the first packet to decode, of a picture that can be decoded alone.
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, a picture is too large, or decoding takes too long.
         """
         num_packets = num_damaged = 0
-        seconds = -1 / (self.rate or 25)
-        begun, context = False, self.stream.codec_context
+        step = 1 / (self.rate or UNTIMED_RATE)
+        seconds, spent = -step, 0.0
+        begun, context = False, self.decoder
         try:
-            for packet, wanted in self._packets(rates):
+            for packet, wanted in self._packets(rates, first_packet):
                 num_packets += 1
                 context.skip_frame = "DEFAULT" if wanted or not begun else "NONREF"
+                since = thread_time()
                 try:
-                    decoded = packet.decode()
-                except av.FFmpegError:
+                    decoded = context.decode(packet)
+                except av.FFmpegError as error:
+                    self._check_error(error, begun)
                     num_damaged += 1
                     continue
+                finally:
+                    spent += thread_time() - since
+                if spent > DECODING_SECONDS + DECODING_SECONDS_PER_SECOND * max(seconds, 0.0):
+                    raise unreadable(
+                        self.path, f"decoding {max(seconds, 0.0):.1f} s of it took {spent:.0f} s"
+                    )
                 for frame in decoded:
+                    check_size(self.path, frame.width, frame.height)
                     begun, timed = True, frame.pts is not None
-                    seconds = self._seconds(frame.pts) if timed else seconds + 1 / (self.rate or 25)
+                    seconds = max(self._seconds(frame.pts), seconds) if timed else seconds + step
                     yield seconds, frame
         except (av.FFmpegError, OSError) as error:
-            raise unreadable(self.path, _reason(error)) from error
+            raise unreadable(self.path, reason(error)) from error
         if num_damaged > DAMAGED_SHARE * num_packets:
             raise unreadable(self.path, f"{num_damaged} of its {num_packets} packets are damaged")
 
-    def _packets(self, rates: Sequence[float]) -> Iterator[tuple[Any, bool]]:
+    def _check_error(self, error: av.FFmpegError, begun: bool) -> None:
+        """Tell damage, which may be passed over, from pictures that are too large, which leave the decoder no size."""
+        if isinstance(error, MemoryError):
+            raise error
+        if begun and not self.decoder.width:
+            raise unreadable(self.path, "a picture in the middle of it is too large")
+
+    def _clock(self) -> Clock:
+        return Clock(self.path, self.container.format, self.stream, self._sounds)
+
+    def _packets(self, rates: Sequence[float], first_packet: int) -> Iterator[tuple[Any, bool]]:
         """Packets in the order of decoding, and whether the picture of each is on screen at a time of `rates`."""
-        packets = self.container.demux(self.stream)
-        if not rates or self.stream.codec_context.name not in SKIPPING_CODECS:
+        packets = self._timed_packets(first_packet)
+        if not rates or self.decoder.name not in SKIPPING_CODECS:
             return ((packet, True) for packet in packets)
         return (
             (packet, after is None or self._holds_sample(packet.pts, after, rates))
             for packet, after in _with_next_time(packets)
         )
+
+    def _timed_packets(self, first_packet: int) -> Iterator[Any]:
+        """The packets of the pictures, their times as the clock goes on."""
+        clock, index = self._clock(), self.stream.index
+        for number, packet in enumerate(self.container.demux()):
+            clock.follow(packet)
+            if packet.stream.index == index and number >= first_packet:
+                yield packet
 
     def _holds_sample(self, start: int, end: int, rates: Sequence[float]) -> bool:
         """Whether a time of `rates` lies in [start, end), or so near that rounding could tell otherwise."""
@@ -99,38 +208,24 @@ class VideoTrack:
         """How long a frame stays on screen, as far as the file says."""
         if frame.duration:
             return float(frame.duration * frame.time_base)
-        return 1 / self.rate if self.rate else 0.0
+        return 1 / (self.rate or UNTIMED_RATE)
 
     def seek(self, seconds: float) -> bool:
         """Go on at or before a time; False where the file cannot do that."""
-        target = int((seconds + self._zero_seconds) / self.stream.time_base)
+        target = int((min(seconds, LAST_SECOND) + self._zero_seconds) / self.stream.time_base)
         try:
             self.container.seek(target, stream=self.stream, backward=True)
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OSError, OverflowError):
             return False
         return True
 
     def shown_size(self, frame: Any) -> tuple[int, int]:
         """Width and height of a frame as shown: upright, its pixels made square by widening."""
-        aspect = float(self.stream.sample_aspect_ratio or 1)
-        aspect = aspect if 0.1 < aspect < 10 else 1.0
-        width, height = max(1, round(frame.width * aspect)), frame.height
-        return (height, width) if quarter_turns(frame) % 2 else (width, height)
+        return shown_size(frame, self.aspect)
 
-    def duration_seconds(self) -> float:
-        """Until when the pictures last, > 0; counted where the file does not say it.
-
-        Raises:
-            DataError: the file is cut off, or has no picture.
-        """
-        if self.stream.duration:
-            end = (self.stream.start_time or 0) + self.stream.duration
-            seconds = float(end * self.stream.time_base) - self._zero_seconds
-        else:
-            seconds = _counted_seconds(self.path, self._zero_seconds)
-        if not seconds > 0:
-            raise unreadable(self.path, f"it says that it lasts {seconds:g} s")
-        return seconds
+    def scaler(self, size: tuple[int, int] | None, within: tuple[int, int] | None = None) -> Scaler:
+        """What turns frames into arrays."""
+        return Scaler(self.aspect, size, within)
 
     def _seconds(self, time: int) -> float:
         return float(time * self.stream.time_base) - self._zero_seconds
@@ -143,50 +238,28 @@ def opened(path: Path) -> Iterator[VideoTrack]:
     Raises:
         DataError: missing, empty, damaged, or without pictures.
     """
-    if not path.exists():
-        raise DataError("there is no such file", where=path, mend="check the path")
-    if path.is_dir():
-        raise DataError("this is a folder, not a video file", where=path, mend="name a file inside it")
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=path, mend="copy or download the video again")
+    with opened_container(path) as container:
+        yield VideoTrack(path, container)
+
+
+def timeline_of(path: Path) -> Timeline:
+    """How long a file lasts, by the times of all its packets; a file that has been read before is not read again.
+
+    Raises:
+        DataError: as `opened` and `VideoTrack.timeline`.
+    """
     try:
-        # "file:" so that a colon in a name is part of it; a file must not make us read from the network.
-        container = av.open(
-            f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise unreadable(path, _reason(error)) from error
-    with container:
-        stream = _picture_stream(path, container)
-        stream.codec_context.thread_count = 1
-        yield VideoTrack(path, container, stream)
+        status = path.stat()
+    except OSError:
+        return _timeline_of(path, 0, 0)  # which says what is wrong
+    return _timeline_of(path, status.st_mtime_ns, status.st_size)
 
 
-def _picture_stream(path: Path, container: Any) -> Any:
-    names = container.format.name.split(",")
-    form = next((REFUSED_FORMS[name] for name in names if name in REFUSED_FORMS), None)
-    if form or names[0].endswith("_pipe"):
-        raise unreadable(path, f"it is {form or 'a single picture'}, not a video")
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        sound = bool(container.streams.audio)
-        if container.streams.video:
-            raise unreadable(path, "it has only a cover picture" + " and sound" * sound)
-        raise unreadable(path, "it has no video track" + ", only sound" * sound)
-    if streams[0].codec_context is None:
-        raise unreadable(path, "there is no decoder for its pictures")
-    return streams[0]
-
-
-def quarter_turns(frame: Any) -> int:
-    """How often the picture must be turned by 90 degrees, counterclockwise, to stand upright (phones)."""
-    return int(round(frame.rotation / 90) % 4)
-
-
-def unreadable(path: Path, why: str) -> DataError:
-    """The error for a file that is no good."""
-    mend = "play it in a video player; copy it again, or convert it to MP4 with ffmpeg"
-    return DataError(f"this video cannot be read ({why})", where=path, mend=mend)
+@lru_cache(maxsize=256)
+def _timeline_of(path: Path, mtime_ns: int, num_bytes: int) -> Timeline:
+    del mtime_ns, num_bytes  # a file that was changed has another timeline
+    with opened(path) as track:
+        return track.timeline()
 
 
 def _with_next_time(packets: Iterable[Any]) -> Iterator[tuple[Any, int | None]]:
@@ -206,33 +279,3 @@ def _with_next_time(packets: Iterable[Any]) -> Iterator[tuple[Any, int | None]]:
         if len(held) > PACKETS_AHEAD:
             yield paired(held.popleft())
     yield from map(paired, held)
-
-
-def _counted_seconds(path: Path, zero_seconds: float) -> float:
-    """The end of the last picture, from the times of all packets; no picture is decoded."""
-    with opened(path) as track:
-        container, stream = track.container, track.stream
-        end_seconds = file_end_seconds = 0.0
-        num_untimed = 0
-        try:
-            for packet in container.demux():
-                time = packet.pts if packet.pts is not None else packet.dts
-                if time is None:
-                    num_untimed += int(packet.size > 0 and packet.stream.index == stream.index)
-                    continue
-                end = float((time + (packet.duration or 0)) * packet.time_base) - zero_seconds
-                file_end_seconds = max(file_end_seconds, end)
-                if packet.stream.index == stream.index:
-                    end_seconds = max(end_seconds, end if packet.duration else end + 1 / (track.rate or 25))
-        except (av.FFmpegError, OSError) as error:
-            raise unreadable(path, _reason(error)) from error
-        stated_seconds = float((container.duration or 0) / av.time_base)
-        # Some files count their stated length from 0, wherever their clock begins.
-        found_seconds = max(file_end_seconds, end_seconds) + max(zero_seconds, 0.0)
-        if end_seconds > 0 and stated_seconds - found_seconds > MISSING_TAIL_SECONDS:
-            raise unreadable(path, f"it ends at {file_end_seconds:.1f} s of {stated_seconds:.1f} s")
-        return end_seconds or num_untimed / (track.rate or 25)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

@@ -77,7 +77,7 @@ def encode_video(
         for number in seeing
     ]
     if samplings:
-        samples = iterate_samples(path, samplings, info.duration_seconds)
+        samples = iterate_samples(path, samplings)
         for count, (sampling, seconds, picture) in enumerate(samples, start=1):
             builders[seeing[sampling]].add(seconds, picture)
             if on_progress is not None:

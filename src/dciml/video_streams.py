@@ -1,0 +1,141 @@
+"""Opening a video file, and which of its streams is the video (PyAV)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+from av.stream import Disposition
+
+from dciml.errors import DataError
+
+MAX_PIXELS = 8192 * 4320
+"""A picture that is larger is refused, wherever in the file it comes."""
+REFUSED_FORMS = {
+    "hls": "a playlist",  # these only point to other files or to the network
+    "dash": "a playlist",
+    "concat": "a playlist",
+    "sdp": "a playlist",
+    "rtsp": "a playlist",
+    "imf": "a playlist",
+    "image2": "a single picture",
+    "tty": "text",  # any text passes for this form, drawn as on an old terminal
+}
+NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
+DECODERS_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""FFmpeg's own decoders of these pass over the channel that says how transparent a picture is."""
+
+
+@contextmanager
+def opened_container(path: Path) -> Iterator[Any]:
+    """Open a file that may be a video.
+
+    Raises:
+        DataError: missing, empty, damaged, or of a form that is none of a video.
+    """
+    if not path.exists():
+        raise DataError("there is no such file", where=path, mend="check the path")
+    if path.is_dir():
+        raise DataError("this is a folder, not a video file", where=path, mend="name a file inside it")
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", where=path, mend="copy or download the video again")
+    try:
+        # "file:" so that a colon in a name is part of it; a file must not make us read from the network.
+        container = av.open(
+            f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise unreadable(path, reason(error)) from error
+    with container:
+        names = container.format.name.split(",")
+        form = next((REFUSED_FORMS[name] for name in names if name in REFUSED_FORMS), None)
+        if form or names[0].endswith("_pipe"):
+            raise unreadable(path, f"it is {form or 'a single picture'}, not a video")
+        yield container
+
+
+def picture_stream(path: Path, container: Any) -> Any:
+    """The stream that is the video: the one flagged as default, then the one of most pictures, then the largest.
+
+    A cover is never the video, nor is a single picture beside a stream of several.
+
+    Raises:
+        DataError: there is none, no decoder for it, or its pictures are too large.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & NOT_THE_VIDEO]
+    if not streams:
+        sound = bool(container.streams.audio)
+        if container.streams.video:
+            raise unreadable(path, "it has only a cover picture" + " and sound" * sound)
+        raise unreadable(path, "it has no video track" + ", only sound" * sound)
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise unreadable(path, "there is no decoder for its pictures")
+    stream = streams[0] if len(streams) == 1 else _best_stream(path, streams)
+    check_size(path, stream.codec_context.width, stream.codec_context.height)
+    return stream
+
+
+def decoder_of(stream: Any) -> Any:
+    """The decoder for the pictures of a stream; one thread, and none of its pictures may be too large."""
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") == "1" and context.name in DECODERS_WITH_ALPHA:
+        try:
+            context = av.CodecContext.create(DECODERS_WITH_ALPHA[context.name], "r")
+        except ValueError:  # this FFmpeg was built without it
+            context = stream.codec_context
+    context.thread_count = 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return context
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse pictures that are too large. Raises DataError."""
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"its pictures are too large ({width}x{height})", where=path, mend="scale the video down"
+        )
+
+
+def unreadable(path: Path, why: str) -> DataError:
+    """The error for a file that is no good."""
+    mend = "play it in a video player; copy it again, or convert it to MP4 with ffmpeg"
+    return DataError(f"this video cannot be read ({why})", where=path, mend=mend)
+
+
+def reason(error: Exception) -> str:
+    """What FFmpeg or the system says is wrong."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _best_stream(path: Path, streams: Sequence[Any]) -> Any:
+    if all(stream.frames for stream in streams):
+        counts = {stream.index: stream.frames for stream in streams}
+    else:
+        status = path.stat()
+        counts = dict(_num_packets(path, status.st_mtime_ns, status.st_size))
+
+    def rank(stream: Any) -> tuple[bool, bool, int, int]:
+        count, context = counts.get(stream.index, 0), stream.codec_context
+        is_default = bool(stream.disposition & Disposition.default)
+        return count > 1, is_default, count, context.width * context.height
+
+    return max(streams, key=rank)  # of equals, the first
+
+
+@lru_cache(maxsize=64)
+def _num_packets(path: Path, mtime_ns: int, num_bytes: int) -> Counter[int]:
+    """How many pictures each stream has."""
+    del mtime_ns, num_bytes  # another file has another count
+    with opened_container(path) as container:
+        try:
+            return Counter(
+                packet.stream.index for packet in container.demux(*container.streams.video) if packet.size
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise unreadable(path, reason(error)) from error
