@@ -67,6 +67,7 @@ class Clock:
         self._path, self._stream = path, stream
         self.goes_on = not PLAYED_BY_BROWSERS & set(form.name.split(","))
         is_broadcast = bool(form.flags & Flags.ts_discont.value)
+        self._is_broadcast = is_broadcast
         self._still = LONGEST_STILL_OF_STREAMS_SECONDS if is_broadcast else LONGEST_STILL_SECONDS
         self._base = float(stream.time_base)
         self._step = round(
@@ -126,11 +127,14 @@ class Clock:
         self.num_pictures += 1
         if self.counts_packets and self._last is None and packet.pts is not None and packet.dts is not None:
             self._shift = packet.dts - packet.pts  # it has no times: its first packet is shown at once
+        if self._is_broadcast:
+            self._mend_time(packet)
         self._go_on_at_breaks(packet)
         if self._shift:
             packet.pts = None if packet.pts is None else packet.pts + self._shift
             packet.dts = None if packet.dts is None else packet.dts + self._shift
-        begin, self._last = _begin(packet), _order(packet)
+        begin = _begin(packet)
+        self._last = self._last if packet.dts is None else packet.dts
         if self.num_pictures <= PACKETS_AHEAD and not self.num_breaks:
             self.first = begin if self.first is None else min(self.first, begin)
         self._top = begin if self._top is None else max(self._top, begin)
@@ -138,30 +142,46 @@ class Clock:
         self._end = begin + length if self.num_pictures == 1 else max(self._end, begin + length)
         self._heard_seconds = 0.0
 
-    def _go_on_at_breaks(self, packet: Any) -> None:
-        if self._top is None or self._last is None:
+    def _mend_time(self, packet: Any) -> None:
+        """Where two recordings meet, the last picture of one may have been given the time of the other's first."""
+        if packet.pts is None or packet.dts is None:
             return
-        begin, order = _begin(packet) + self._shift, _order(packet) + self._shift
-        back = (self._top - begin) * self._base if packet.is_keyframe else -1.0
-        is_back = back > JITTER_SECONDS or (self._last - order) * self._base > REORDERED_SECONDS
-        ahead = min(order - self._last - (packet.duration or 0), begin - self._end) * self._base
-        is_ahead = ahead > self._still and self._heard_seconds < ahead / 2
+        if (
+            abs(packet.pts - packet.dts) * self._base
+            > REORDERED_SECONDS + PACKETS_AHEAD * self._step * self._base
+        ):
+            packet.pts = packet.dts + self._step
+
+    def _go_on_at_breaks(self, packet: Any) -> None:
+        if self._top is None:
+            return
+        begin = _begin(packet) + self._shift
+        back, ahead = self._top - begin if packet.is_keyframe else 0, begin - self._end
+        earlier = 0
+        if packet.dts is not None and self._last is not None:
+            step = packet.dts + self._shift - self._last
+            earlier, ahead = -step, min(step - (packet.duration or 0), ahead)
+        jitter_seconds = self._step * self._base / 2 if self.goes_on else JITTER_SECONDS
+        is_back = back * self._base > jitter_seconds or earlier * self._base > REORDERED_SECONDS
+        ahead_seconds = ahead * self._base
+        is_ahead = ahead_seconds > self._still and self._heard_seconds < ahead_seconds / 2
         if not (is_back or is_ahead):
             return
         if not self.goes_on:
-            at = (self._top - (self.first or 0)) * self._base
-            how = (
-                f"goes back by {max(back, (self._last - order) * self._base):.1f} s"
-                if is_back
-                else f"jumps by {ahead:.0f} s"
-            )
-            raise DataError(
-                f"this video cannot be read (its clock {how} after {at:.1f} s, where players stop)",
-                where=self._path,
-                mend="convert it anew with ffmpeg, or cut it in two there",
+            moved = max(back, earlier) * self._base
+            raise self._broken(
+                f"goes back by {moved:.1f} s" if is_back else f"jumps by {ahead_seconds:.0f} s"
             )
         self._shift += self._end - begin
         self.num_breaks += 1
+
+    def _broken(self, how: str) -> DataError:
+        at_seconds = ((self._top or 0) - (self.first or 0)) * self._base
+        return DataError(
+            f"this video cannot be read (its clock {how} after {at_seconds:.1f} s, where players stop)",
+            where=self._path,
+            mend="convert it anew with ffmpeg, or cut it in two there",
+        )
 
 
 @dataclass
@@ -196,7 +216,3 @@ class _Sound:
 
 def _begin(packet: Any) -> int:
     return int(packet.pts if packet.pts is not None else packet.dts)
-
-
-def _order(packet: Any) -> int:
-    return int(packet.dts if packet.dts is not None else packet.pts)

@@ -84,7 +84,10 @@ def picture_stream(path: Path, container: Any) -> Any:
 def decoder_of(stream: Any) -> Any:
     """The decoder for the pictures of a stream; one thread, and none of its pictures may be too large."""
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and context.name in DECODERS_WITH_ALPHA:
+    is_transparent = any(
+        name.lower() == "alpha_mode" and value == "1" for name, value in stream.metadata.items()
+    )
+    if is_transparent and context.name in DECODERS_WITH_ALPHA:
         try:
             context = av.CodecContext.create(DECODERS_WITH_ALPHA[context.name], "r")
         except ValueError:  # this FFmpeg was built without it
@@ -120,10 +123,10 @@ def _best_stream(path: Path, streams: Sequence[Any]) -> Any:
         status = path.stat()
         counts = dict(_num_packets(path, status.st_mtime_ns, status.st_size))
 
-    def rank(stream: Any) -> tuple[bool, bool, int, int]:
+    def rank(stream: Any) -> tuple[int, bool, int, int]:
         count, context = counts.get(stream.index, 0), stream.codec_context
         is_default = bool(stream.disposition & Disposition.default)
-        return count > 1, is_default, count, context.width * context.height
+        return min(count, 2), is_default, count, context.width * context.height
 
     return max(streams, key=rank)  # of equals, the first
 

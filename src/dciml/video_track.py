@@ -116,18 +116,22 @@ class VideoTrack:
             return  # every picture is there: it is the stated length that is wrong
         if self.container.format.flags & (Flags.ts_discont.value | Flags.no_timestamps.value):
             return  # their length is not stated but guessed
-        zero = self._zero_seconds
-        # Some files count their stated length from 0, wherever their clock begins.
-        found_seconds = max(file_end_seconds, clock.end_seconds) - min(zero, 0.0)
-        stated_seconds = float((self.container.duration or 0) / av.time_base)
-        if stream.duration:
-            track_seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
-            if track_seconds - (clock.end_seconds - zero) > MISSING_TAIL_SECONDS:
-                found = clock.end_seconds - zero
-                raise unreadable(self.path, f"it ends at {found:.1f} s of {track_seconds:.1f} s")
-        elif stated_seconds - found_seconds > MISSING_TAIL_SECONDS:
-            found = max(file_end_seconds, clock.end_seconds) - zero
-            raise unreadable(self.path, f"it ends at {found:.1f} s of {stated_seconds:.1f} s")
+        zero, end = self._zero_seconds, clock.end_seconds
+        missed = max(MISSING_TAIL_SECONDS, 2 / (self.rate or UNTIMED_RATE))
+        if (
+            clock.counts_packets and stream.frames
+        ):  # a length in seconds would be guessed where there is no index
+            found_seconds, stated_seconds = end, stream.frames / (self.rate or UNTIMED_RATE)
+        elif stream.duration:
+            found_seconds = end
+            stated_seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        else:  # some files count their stated length from 0, wherever their clock begins
+            found_seconds = max(file_end_seconds, end) - min(zero, 0.0)
+            stated_seconds = float((self.container.duration or 0) / av.time_base)
+        if stated_seconds - found_seconds > missed:
+            raise unreadable(
+                self.path, f"it ends at {found_seconds - zero:.1f} s of {stated_seconds - zero:.1f} s"
+            )
 
     def frames(self, rates: Sequence[float] = (), first_packet: int = 0) -> Iterator[tuple[float, Any]]:
         """Decode: yield (seconds, frame); times never go back.
