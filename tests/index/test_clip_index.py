@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_second_writer_is_refused(tmp_path: Path) -> None:
 
 
 def test_busy_index_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dciml.index.catalogue.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("dciml.index.schema.LOCK_SECONDS", 0.05)
     index = make_index(tmp_path)
     other = sqlite3.connect(index.path / "catalogue.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -276,10 +277,13 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
         ClipIndex.open(index.path)
 
 
-def test_other_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["SELECT 1", "CREATE TABLE of_later (a)"])
+def test_other_format_version_is_refused(tmp_path: Path, change: str) -> None:
     index = make_index(tmp_path)
-    monkeypatch.setattr("dciml.index.catalogue.FORMAT_VERSION", 4)
-    with pytest.raises(ModelError, match="format version 3, this program reads version 4"):
+    with closing(sqlite3.connect(index.path / "catalogue.sqlite")) as connection, connection:
+        connection.execute("UPDATE meta SET value = '5' WHERE name = 'format_version'")
+        connection.execute(change)
+    with pytest.raises(ModelError, match="format version 5, this program reads version 4"):
         ClipIndex.open(index.path)
 
 

@@ -124,15 +124,21 @@ def index_compact(index: IndexArgument, store: MovedStoreOption = None) -> None:
 
 def index_verify(index: IndexArgument, store: MovedStoreOption = None) -> None:
     """Read everything in an index and compare checksums; the exit status is 1 when something is damaged."""
-    from dciml.index import ClipIndex
+    from dciml.index import ClipIndex, verify_index
+    from dciml.index.catalogue import Catalogue
+    from dciml.index.clip_index import CATALOGUE_FILE
 
-    opened = ClipIndex.open(index, store=store)
-    damages = opened.verify()
+    damages = verify_index(index, store=store)
     for damage in damages:
         typer.echo(f"{index}: {damage}", err=True)
     if damages:
         raise typer.Exit(1)
-    typer.echo(f"{index}: {_videos_of(opened)}, whole.")
+    typer.echo(f"{index}: {_videos_of(ClipIndex.open(index, store=store))}, whole.")
+    if not Catalogue(index / CATALOGUE_FILE).is_sealed():
+        typer.echo(
+            f"{index}: made by an older version, so that titles, paths, times and tags have no checksums; "
+            f"`dciml index-compact {index}` gives them some."
+        )
 
 
 def index_backup(index: IndexArgument, target: TargetArgument) -> None:

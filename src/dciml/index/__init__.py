@@ -1,6 +1,6 @@
 """An index: fused clip vectors, codes to search them (FAISS), and a catalogue of videos (SQLite); no torch."""
 
-from dciml.index.clip_index import ClipIndex, VideoMatch
+from dciml.index.clip_index import ClipIndex, VideoMatch, verify_index
 from dciml.index.options import IndexOptions
 from dciml.index.state import VideoMatches
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
@@ -13,4 +13,5 @@ __all__ = [
     "VideoFilter",
     "VideoMatch",
     "VideoMatches",
+    "verify_index",
 ]

@@ -11,6 +11,7 @@ from dciml.errors import DataError
 from dciml.index.backend import VectorBackend
 from dciml.index.catalogue import Catalogue
 from dciml.index.references import FolderReference
+from dciml.index.seals import rebase_videos
 
 COPY_TRIES = 5
 
@@ -26,9 +27,8 @@ def copy_index(path: Path, catalogue: Catalogue, backend: VectorBackend, target:
             copied = Catalogue(temporary / catalogue.file.name)
             catalogue.copy_to(copied.file)
             backend.copy(copied.read(), temporary)
-            with copied.reading() as connection:
+            with copied.rewriting() as connection:
                 _rebase(connection, path, target)
-                connection.execute("COMMIT")
             temporary.chmod(0o755)
             temporary.rename(target)
             return
@@ -48,9 +48,7 @@ def _rebase(connection: sqlite3.Connection, old: Path, new: Path) -> None:
 
     connection.create_function("rebased", 2, rebased)
     connection.execute("UPDATE stores SET relative = rebased(relative, absolute)")
-    connection.execute(
-        "UPDATE videos SET media_relative = rebased(media_relative, media_absolute) WHERE media_absolute IS NOT NULL"
-    )
+    rebase_videos(connection)
     meta = dict(connection.execute("SELECT name, value FROM meta"))
     model = rebased(meta["model_relative"] or None, meta["model_absolute"])
     connection.execute("UPDATE meta SET value = ? WHERE name = 'model_relative'", (model or "",))

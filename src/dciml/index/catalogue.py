@@ -17,45 +17,13 @@ from dciml.files import atomic_path
 from dciml.index.entries import store_key
 from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
+from dciml.index.schema import FORMAT_NAME, FORMAT_VERSION, check_version, connect, create_tables
+from dciml.index.seals import damaged_entries, facts_are_whole, is_sealed, raise_version, seal_facts
 from dciml.index.videos import CatalogueVideo, VideoFilter
 
-FORMAT_NAME = "dciml index"
-FORMAT_VERSION = 3
-LOCK_SECONDS = 30.0
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE stores (store_key INTEGER PRIMARY KEY, relative TEXT, absolute TEXT NOT NULL UNIQUE);
-CREATE TABLE segments (
-    segment_key INTEGER PRIMARY KEY AUTOINCREMENT,
-    num_videos INTEGER NOT NULL,
-    coder INTEGER,
-    codes_crc INTEGER
-);
-CREATE TABLE videos (
-    video_key INTEGER PRIMARY KEY AUTOINCREMENT,
-    video_id TEXT NOT NULL,
-    duration_seconds REAL NOT NULL CHECK (duration_seconds > 0),
-    store_key INTEGER NOT NULL REFERENCES stores,
-    title TEXT NOT NULL,
-    media_relative TEXT,
-    media_absolute TEXT,
-    date_unix REAL,
-    checksum TEXT,
-    added_unix REAL NOT NULL,
-    removed INTEGER,
-    segment_key INTEGER REFERENCES segments,
-    segment_row INTEGER,
-    vectors_crc INTEGER
-);
-CREATE UNIQUE INDEX videos_of_today ON videos (video_id) WHERE removed IS NULL;
-CREATE INDEX videos_of_segment ON videos (segment_key);
-CREATE TABLE tags (
-    tag TEXT NOT NULL,
-    video_key INTEGER NOT NULL REFERENCES videos,
-    PRIMARY KEY (tag, video_key)
-) WITHOUT ROWID;
-CREATE INDEX tags_of_video ON tags (video_key);
-"""
+MAX_CLIPS, MAX_WIDTH = 1 << 12, 1 << 16
+MAX_KEY = 1 << 53  # up to here float64 holds every whole number
+CHECKED_VIDEOS = 10_000  # entries of so many are compared with their checksums on opening
 
 
 @dataclass(frozen=True)
@@ -68,14 +36,29 @@ class IndexFacts:
     model: FolderReference
     options: IndexOptions
 
+    def __post_init__(self) -> None:
+        if not (1 <= self.num_clips <= MAX_CLIPS and 1 <= self.width <= MAX_WIDTH):
+            raise ValueError(f"{self.num_clips} clips a video of width {self.width} are out of range")
+
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A file of vectors, of so many videos; `coder` numbers the coder of its codes, None: it has none."""
+    """A file of vectors, of so many videos; `coder` numbers the coder of its codes, None: it has none.
+
+    `codes_crc` is the CRC-32 of the file of codes.
+    """
 
     key: int
     num_videos: int
     coder: int | None
+    codes_crc: int | None
+
+    def __post_init__(self) -> None:
+        numbers = [self.key, self.num_videos]
+        if self.coder is not None:
+            numbers += [self.coder, self.codes_crc or 0]
+        if not all(isinstance(number, int) and 0 <= number < MAX_KEY for number in numbers):
+            raise ValueError(f"the segment {self.key!r} has a number out of range")
 
 
 @dataclass(frozen=True)
@@ -117,10 +100,14 @@ class Catalogue:
             "model_absolute": facts.model.absolute,
             "options": facts.options.to_json(),
         }
-        with atomic_path(self.file) as temporary, closing(_connect(temporary)) as connection:
-            connection.executescript(_SCHEMA)
+        with (
+            atomic_path(self.file) as temporary,
+            closing(sqlite3.connect(temporary, isolation_level=None)) as connection,
+        ):
+            create_tables(connection)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             store_key(connection, store)
+            seal_facts(connection)
 
     def read(self) -> Contents:
         """Read everything in one transaction.
@@ -129,15 +116,19 @@ class Catalogue:
             ModelError: not a catalogue, of another format version, or damaged.
         """
         try:
-            with closing(_connect(self.file)) as connection:
-                connection.execute("BEGIN")
+            with self.reading() as connection:
                 meta = dict(connection.execute("SELECT name, value FROM meta"))
                 self._check_format(meta)
+                if not facts_are_whole(connection):
+                    raise ValueError("what it says of the whole index does not match its checksum")
                 ids, columns = _read_videos(connection)
+                if len(ids) <= CHECKED_VIDEOS:
+                    for damaged in damaged_entries(connection):
+                        raise ValueError(f"the entry of the video {damaged} does not match its checksum")
                 segments = connection.execute(
-                    "SELECT segment_key, num_videos, coder FROM segments"
+                    "SELECT segment_key, num_videos, coder, codes_crc FROM segments ORDER BY segment_key"
                 ).fetchall()
-                stores = connection.execute("SELECT * FROM stores").fetchall()
+                stores = connection.execute("SELECT store_key, relative, absolute FROM stores").fetchall()
             facts = IndexFacts(
                 int(meta["num_clips"]),
                 int(meta["width"]),
@@ -146,7 +137,7 @@ class Catalogue:
                 IndexOptions.from_json(meta["options"]),
             )
             keys, store_keys, segment_keys, rows = columns[1:].astype(np.int64)
-            return Contents(
+            contents = Contents(
                 facts,
                 int(meta["generation"]),
                 ids,
@@ -158,13 +149,50 @@ class Catalogue:
                 segments={row[0]: SegmentEntry(*row) for row in segments},
                 stores={key: FolderReference(relative, absolute) for key, relative, absolute in stores},
             )
-        except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
-            raise ModelError(f"{self.file}: this is not a usable index ({error}); build it again.") from error
+            _check_contents(contents)
+            return contents
+        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise self._damaged(error) from error
+
+    def verify(self) -> list[str]:
+        """Read everything and compare checksums. Returns: a sentence for each damage."""
+        name = self.file.name
+        try:
+            with self.reading() as connection:
+                checked = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+                found = [] if checked == ["ok"] else [f"{name}: {what}" for what in checked]
+                if not facts_are_whole(connection):
+                    found.append(f"{name}: what it says of the whole index does not match its checksum")
+                damaged = damaged_entries(connection)
+                found += [f"video {named}: its entry does not match its checksum" for named in damaged]
+            return found
+        except ModelError as error:
+            return [str(error)]
+        except sqlite3.Error as error:
+            return [str(self._damaged(error))]
+
+    def is_sealed(self) -> bool:
+        """Has it checksums? Those of the format version before have none until the next change."""
+        with self.reading() as connection:
+            return is_sealed(connection)
+
+    def _damaged(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"{self.file}: this is not a usable index ({error}); restore a backup, or build it again."
+        )
 
     def video(self, key: int) -> CatalogueVideo | None:
-        """All that is known of a video; None: it is there no more."""
-        with closing(_connect(self.file)) as connection:
-            connection.execute("BEGIN")
+        """All that is known of a video; None: it is there no more.
+
+        Raises:
+            ModelError: its entry does not match its checksum.
+        """
+        with self.reading() as connection:
+            for damaged in damaged_entries(connection, key):
+                raise ModelError(
+                    f"{self.file}: the entry of the video {damaged} is damaged; restore a backup, or take it out and "
+                    "add it again."
+                )
             row = connection.execute(
                 "SELECT video_key, video_id, duration_seconds, title, date_unix, checksum, added_unix, "
                 "media_relative, media_absolute FROM videos WHERE video_key = ?",
@@ -187,7 +215,7 @@ class Catalogue:
         conditions, values = _conditions(wanted, self.file.parent)
         conditions += ["video_key <= ?", "(removed IS NULL OR removed > ?)"]
         values += [last_key, generation]
-        with closing(_connect(self.file)) as connection:
+        with self.reading() as connection:
             rows = connection.execute(
                 f"SELECT video_id FROM videos WHERE {' AND '.join(conditions)} ORDER BY video_key", values
             )
@@ -199,7 +227,7 @@ class Catalogue:
         Args:
             generation, last_key: as for `select`.
         """
-        with closing(_connect(self.file)) as connection:
+        with self.reading() as connection:
             connection.create_function("fits", 1, fits, deterministic=True)
             rows = connection.execute(
                 "SELECT video_id FROM videos WHERE video_key <= ? AND (removed IS NULL OR removed > ?) "
@@ -212,14 +240,24 @@ class Catalogue:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees one committed state for as long as it lasts."""
-        with closing(_connect(self.file)) as connection:
+        with closing(connect(self.file)) as connection:
             connection.execute("BEGIN")
             yield connection
 
     @contextmanager
+    def rewriting(self) -> Iterator[sqlite3.Connection]:
+        """Change a copy that nobody else has open; no change of the index, so no commit is counted."""
+        with closing(connect(self.file, writes=True)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if is_sealed(connection):
+                seal_facts(connection)
+            connection.execute("COMMIT")
+
+    @contextmanager
     def idle(self) -> Iterator[bool]:
         """Keep writers out; yields whether that was possible at once, that is, whether nobody was writing."""
-        with closing(_connect(self.file)) as connection:
+        with closing(connect(self.file, writes=True)) as connection:
             connection.execute("PRAGMA busy_timeout = 0")
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -229,26 +267,26 @@ class Catalogue:
                 yield True
                 connection.rollback()
 
-    def check(self, connection: sqlite3.Connection) -> list[str]:
-        """What SQLite finds wrong with its file, a sentence each."""
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-        return [] if found == ["ok"] else [f"{self.file.name}: {what}" for what in found]
-
     def copy_to(self, file: Path) -> None:
         """Copy the last committed state to a new file."""
-        with closing(_connect(self.file)) as connection, closing(sqlite3.connect(file)) as copy:
+        with closing(connect(self.file)) as connection, closing(sqlite3.connect(file)) as copy:
             connection.backup(copy)
 
     def vacuum(self) -> None:
         """Give the room of deleted rows back, unless another process is writing."""
-        with closing(_connect(self.file)) as connection, suppress(sqlite3.OperationalError):
+        with closing(connect(self.file, writes=True)) as connection, suppress(sqlite3.OperationalError):
             connection.execute("VACUUM")
 
     def generation(self) -> int:
-        """The number of the last commit."""
-        with closing(_connect(self.file)) as connection:
-            (found,) = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
-            return int(found)
+        """The number of the last commit. Raises ModelError, sqlite3.Error: it cannot be read."""
+        with closing(connect(self.file)) as connection:
+            return self._generation(connection)
+
+    def _generation(self, connection: sqlite3.Connection) -> int:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
+        if row is None or not str(row[0]).isdecimal() or len(row[0]) > 18:
+            raise self._damaged(ValueError("it does not say how often it was changed"))
+        return int(row[0])
 
     @contextmanager
     def transaction(self, generation: int) -> Iterator[sqlite3.Connection]:
@@ -260,19 +298,20 @@ class Catalogue:
             DataError: another process writes, or has written since.
         """
         mend = "open the index again and repeat the change"
-        with closing(_connect(self.file)) as connection:
+        with closing(connect(self.file, writes=True)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 raise DataError(f"the index is in use ({error})", where=self.file, mend=mend) from error
             try:
-                (found,) = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
-                if int(found) != generation:
+                if self._generation(connection) != generation:
                     raise DataError("another process changed the index", where=self.file, mend=mend)
+                raise_version(connection)
                 yield connection
                 connection.execute(
                     "UPDATE meta SET value = ? WHERE name = 'generation'", (str(generation + 1),)
                 )
+                seal_facts(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
@@ -281,11 +320,7 @@ class Catalogue:
     def _check_format(self, meta: dict[str, str]) -> None:
         if meta.get("format") != FORMAT_NAME:
             raise ModelError(f"{self.file}: this is not the catalogue of a dciml index.")
-        if meta.get("format_version") != str(FORMAT_VERSION):
-            raise ModelError(
-                f"{self.file}: the index has format version {meta.get('format_version')}, this program reads "
-                f"version {FORMAT_VERSION}; build the index again with `dciml index`."
-            )
+        check_version(self.file, meta.get("format_version"))
 
 
 def _read_videos(connection: sqlite3.Connection) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -300,7 +335,25 @@ def _read_videos(connection: sqlite3.Connection) -> tuple[tuple[str, ...], NDArr
         names, *columns = zip(*portion, strict=True)
         ids += names
         parts.append(np.array(columns, dtype=np.float64))
-    return tuple(ids), np.concatenate(parts, axis=1)
+    columns_of_all = np.concatenate(parts, axis=1)
+    if not (np.abs(columns_of_all) < MAX_KEY).all():  # so that they become whole numbers as they are
+        raise ValueError("a number of a video is out of range")
+    return tuple(ids), columns_of_all
+
+
+def _check_contents(contents: Contents) -> None:
+    """Refuse what no index of ours would say. Raises ValueError, TypeError."""
+    for text in (contents.facts.fingerprint, *contents.video_ids):
+        if not isinstance(text, str) or not text:
+            raise TypeError(f"{text!r} is not a name")
+    if len(set(contents.video_ids)) != len(contents.video_ids):
+        raise ValueError("a video comes twice")
+    if not (contents.durations_seconds > 0).all():
+        raise ValueError("a duration is not positive")
+    if not contents.stores or not np.isin(contents.store_keys, list(contents.stores)).all():
+        raise ValueError("a video is in no feature store")
+    if contents.generation < 0:
+        raise ValueError("the number of changes is negative")
 
 
 def _conditions(wanted: VideoFilter, index_folder: Path) -> tuple[list[str], list[str | float]]:
@@ -324,10 +377,3 @@ def _conditions(wanted: VideoFilter, index_folder: Path) -> tuple[list[str], lis
         conditions.append(f"({' OR '.join(inside.format(column) for column in columns)})")
         values += [prefix for prefix in columns.values() for _ in range(2)]
     return conditions, values
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    # Without isolation_level=None the module would open transactions of its own.
-    return sqlite3.connect(
-        f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, isolation_level=None
-    )

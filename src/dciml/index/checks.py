@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError
 from dciml.index.catalogue import IndexFacts
+from dciml.index.segments import LARGEST
 
 FloatArray = NDArray[np.float32]
 
@@ -46,7 +47,6 @@ def check_new(
             f"vectors must have the shape {expected}, not {vectors.shape}, and a duration a video"
         )
     seen = set(held)
-    largest = np.finfo(facts.options.dtype).max
     for video_id, video_vectors, duration in zip(video_ids, vectors, durations_seconds, strict=True):
         if video_id in seen:
             raise DataError(
@@ -54,7 +54,7 @@ def check_new(
                 where=path,
                 mend="leave it out, replace it (`dciml index-add --replace`), or take it out first",
             )
-        usable = (np.abs(video_vectors) <= largest).all()
+        usable = (np.abs(video_vectors) <= LARGEST).all()
         if not usable or not (np.isfinite(duration) and duration > 0):
             raise DataError(
                 f"the video {video_id!r} has a vector or a duration that is not usable",

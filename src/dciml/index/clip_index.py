@@ -7,6 +7,7 @@ state that it opened, whatever others change, until `refresh`.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from dciml.index.milvus import MilvusVectors, absolute_store, new_collection
 from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
 from dciml.index.state import IndexState, VideoMatches
+from dciml.index.verify import verify
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
 
 CATALOGUE_FILE = "catalogue.sqlite"
@@ -99,9 +101,7 @@ class ClipIndex:
             ModelError: it is damaged or of another format version.
         """
         path = Path(path)
-        if not (path / CATALOGUE_FILE).is_file():
-            what = "this folder is not an index" if path.exists() else "there is no such folder"
-            raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
+        _catalogue_of(path)
         return cls(path, store)
 
     def refresh(self) -> bool:
@@ -312,11 +312,7 @@ class ClipIndex:
 
     def verify(self) -> list[str]:
         """Read everything in the index and compare checksums. Returns: a sentence for each damage."""
-        with self._catalogue.reading() as connection:
-            return [
-                *self._catalogue.check(connection),
-                *self._backend.verify(connection, self._state.contents),
-            ]
+        return verify(self._catalogue, lambda _: self._backend)
 
     def search(
         self, query_vectors: ArrayLike, num_videos: int, restrict_to: Sequence[str] | None = None
@@ -377,6 +373,24 @@ class ClipIndex:
                 if self._catalogue.generation() == contents.generation or attempt == READ_TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+
+def verify_index(path: str | Path, *, store: str | None = None) -> list[str]:
+    """As `ClipIndex.verify`, also of an index that is too damaged to be opened.
+
+    Raises:
+        DataError: there is no index.
+    """
+    path = Path(path)
+    return verify(_catalogue_of(path), lambda facts: _backend(path, facts, store))
+
+
+def _catalogue_of(path: Path) -> Catalogue:
+    """Raises DataError: there is no index."""
+    if not os.path.lexists(path / CATALOGUE_FILE):
+        what = "this folder is not an index" if path.exists() else "there is no such folder"
+        raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
+    return Catalogue(path / CATALOGUE_FILE)
 
 
 def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:

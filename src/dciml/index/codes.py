@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import faiss
 import numpy as np
@@ -19,12 +18,14 @@ from numpy.typing import NDArray
 
 from dciml.errors import ModelError
 from dciml.files import atomic_path
+from dciml.index.inside import check_inside
 
 FloatArray = NDArray[np.float32]
 CodeArray = NDArray[np.uint8]
 TRAINING_VECTORS = 65_536
 _AXES = 2  # a sub-quantiser codes so many axes
 _CENTROIDS = 16  # FAISS's fast scan is for 4 bits
+_MAX_FILE_BYTES = 1 << 16  # that an archive takes beside its arrays
 BLOCK = 32  # vectors whose codes are interleaved; a part ends with a whole block
 
 
@@ -52,14 +53,31 @@ class Coder:
         return cls(mean, axes, centroids.reshape(num_axes // _AXES, _CENTROIDS, _AXES).copy())
 
     @classmethod
-    def read(cls, file: Path) -> Coder:
-        """Read what `write` wrote. Raises ModelError."""
+    def read(cls, file: Path, width: int) -> Coder:
+        """Read what `write` wrote, for vectors of some width. Raises ModelError."""
+        check_inside(file)
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return cls(arrays["mean"], arrays["axes"], arrays["centroids"])
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            if file.stat().st_size > _MAX_FILE_BYTES + 4 * width * (width + _CENTROIDS * _AXES):
+                raise ValueError("the file is too large")
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+                coder = cls(arrays["mean"], arrays["axes"], arrays["centroids"])
+            coder._check(width)
+            return coder
+        # A damaged archive ends in errors of many kinds: of the archive, of the array's head, of memory.
+        except Exception as error:
             what = "is damaged" if file.exists() else "is missing"
             raise ModelError(f"{file}: the coder file {what}; compact or build the index again.") from error
+
+    def _check(self, width: int) -> None:
+        """Raises ValueError: shapes, types or numbers are not those of a coder of such vectors."""
+        num_pairs, num_axes = len(self.centroids), self.axes.shape[-1]
+        shapes = (self.mean.shape, self.axes.shape, self.centroids.shape)
+        expected = ((width,), (width, num_axes), (num_pairs, _CENTROIDS, _AXES))
+        if shapes != expected or num_axes != num_pairs * _AXES or not 1 <= num_axes <= width:
+            raise ValueError(f"the arrays have the shapes {shapes}")
+        for array in (self.mean, self.axes, self.centroids):
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError("a number is not usable")
 
     def write(self, file: Path) -> None:
         """Write atomically, as NumPy arrays."""

@@ -10,21 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from dciml.files import atomic_path
-from dciml.index.catalogue import IndexFacts
+from dciml.index.catalogue import IndexFacts, SegmentEntry
 from dciml.index.codes import BLOCK, TRAINING_VECTORS, Coder
 from dciml.index.open_segments import BLOCK_VIDEOS, coder_file, codes_file, segment_file
 from dciml.index.segments import Segment
 
 RETRAIN_GROWTH = 4  # compacting learns a new coder when the index has grown by this factor
 READ_BYTES = 1 << 24
+CODER_CRC = "coder_crc"  # in the catalogue: CRC-32 of the file of the coder in use
 
 
-def open_segment(connection: sqlite3.Connection, folder: Path, facts: IndexFacts, key: int) -> Segment:
-    """A segment as the catalogue describes it. Raises ModelError when its file is missing or damaged."""
-    (videos,) = connection.execute("SELECT num_videos FROM segments WHERE segment_key = ?", (key,)).fetchone()
-    return Segment(
-        segment_file(folder, key), (int(videos), facts.num_clips, facts.width), facts.options.dtype
+def segment_entries(connection: sqlite3.Connection) -> list[SegmentEntry]:
+    """The segments as the catalogue has them in this transaction."""
+    rows = connection.execute(
+        "SELECT segment_key, num_videos, coder, codes_crc FROM segments ORDER BY segment_key"
     )
+    return [SegmentEntry(*row) for row in rows]
+
+
+def open_segment(folder: Path, facts: IndexFacts, entry: SegmentEntry) -> Segment:
+    """A segment as the catalogue describes it. Raises ModelError when its file is missing or damaged."""
+    shape = (entry.num_videos, facts.num_clips, facts.width)
+    return Segment(segment_file(folder, entry.key), shape, facts.options.dtype)
 
 
 def settle_codes(connection: sqlite3.Connection, folder: Path, facts: IndexFacts, *, retrain: bool) -> None:
@@ -33,28 +40,34 @@ def settle_codes(connection: sqlite3.Connection, folder: Path, facts: IndexFacts
     Args:
         retrain: learn a new coder when the index has grown much since, and forget the codes when it has shrunk.
     """
-    rows = connection.execute("SELECT segment_key, num_videos, coder FROM segments").fetchall()
-    total = sum(videos for _, videos, _ in rows)
+    entries = segment_entries(connection)
+    total = sum(entry.num_videos for entry in entries)
     if total <= facts.options.exact_videos:
         if retrain:
             connection.execute("UPDATE segments SET coder = NULL, codes_crc = NULL")
         return
-    number = max((coder for *_, coder in rows if coder is not None), default=None)
+    number = max((entry.coder for entry in entries if entry.coder is not None), default=None)
     if number is None or (retrain and total >= RETRAIN_GROWTH * int(_meta(connection, "coder_videos"))):
         number = int(_meta(connection, "last_coder")) + 1
-        opened = [open_segment(connection, folder, facts, key) for key, *_ in rows]
+        opened = [open_segment(folder, facts, entry) for entry in entries]
         _train(opened, facts.options.code_bytes).write(coder_file(folder, number))
         _set_meta(connection, "last_coder", number)
         _set_meta(connection, "coder_videos", total)
-    coder = Coder.read(coder_file(folder, number))
-    for key, _, old in rows:
-        if old != number:
-            crc = _write_codes(
-                open_segment(connection, folder, facts, key), coder, codes_file(folder, key, number)
-            )
+        _set_meta(connection, CODER_CRC, file_crc(coder_file(folder, number)))
+    coder = Coder.read(coder_file(folder, number), facts.width)
+    for entry in entries:
+        if entry.coder != number:
+            segment, file = open_segment(folder, facts, entry), codes_file(folder, entry.key, number)
             connection.execute(
-                "UPDATE segments SET coder = ?, codes_crc = ? WHERE segment_key = ?", (number, crc, key)
+                "UPDATE segments SET coder = ?, codes_crc = ? WHERE segment_key = ?",
+                (number, _write_codes(segment, coder, file), entry.key),
             )
+
+
+def coder_is_whole(connection: sqlite3.Connection, file: Path) -> bool:
+    """Does the file of the coder in use match its checksum? True where the index is older than that."""
+    known = _meta(connection, CODER_CRC)
+    return known == "0" or known == str(file_crc(file))
 
 
 def file_crc(file: Path) -> int:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dciml.errors import ModelError
 from dciml.files import atomic_path
 from dciml.index.backend import FloatArray
-from dciml.index.catalogue import Contents, IndexFacts
-from dciml.index.coding import file_crc, open_segment, settle_codes
+from dciml.index.catalogue import Contents, IndexFacts, SegmentEntry
+from dciml.index.codes import Coder
+from dciml.index.coding import coder_is_whole, file_crc, open_segment, segment_entries, settle_codes
+from dciml.index.inside import check_inside
 from dciml.index.open_segments import (
     BLOCK_VIDEOS,
     OpenSegments,
@@ -26,7 +30,7 @@ from dciml.index.open_segments import (
     codes_file,
     segment_file,
 )
-from dciml.index.segments import sync_folder, write_segment
+from dciml.index.segments import Segment, in_range, sync_folder, write_segment
 
 SMALL_VIDEOS = 4096  # a segment of fewer videos is joined with others in time
 MAX_SMALL_SEGMENTS = 8
@@ -85,24 +89,47 @@ class EmbeddedVectors:
 
     def verify(self, connection: sqlite3.Connection, contents: Contents) -> list[str]:
         """Read every vector and code, and compare checksums."""
-        damaged = []
-        rows = connection.execute(
-            "SELECT video_id, segment_key, segment_row, vectors_crc FROM videos WHERE removed IS NULL "
-            "ORDER BY segment_key, segment_row"
-        )
-        segment, opened = None, None
-        for video_id, key, row, crc in rows:
-            if key != segment:
-                segment, opened = key, open_segment(connection, self._folder, self._facts, key)
-            assert opened is not None
-            if zlib.crc32(opened.array[row].data) != crc:
-                damaged.append(f"video {video_id!r}: its vectors do not match their checksum")
+        damaged: list[str] = []
+        for key, entry in contents.segments.items():
+            rows = connection.execute(
+                "SELECT video_id, segment_row, vectors_crc FROM videos WHERE removed IS NULL AND segment_key = ? "
+                "ORDER BY segment_row",
+                (key,),
+            )
+            try:
+                damaged += self._damaged_videos(open_segment(self._folder, self._facts, entry), rows)
+            except ModelError as error:
+                damaged.append(str(error))
+            damaged += self._damaged_codes(connection, entry)
+        return list(dict.fromkeys(damaged))
+
+    def _damaged_videos(self, segment: Segment, rows: Iterable[tuple[str, int, int]]) -> Iterator[str]:
+        for video_id, row, crc in rows:
+            if not isinstance(row, int) or not 0 <= row < len(segment.array):
+                yield f"video {video_id!r}: the catalogue does not say where its vectors are"
+                continue
+            if zlib.crc32(segment.array[row].data) != crc:
+                yield f"video {video_id!r}: its vectors do not match their checksum"
+            if not in_range(segment.array[row]):
+                yield f"video {video_id!r}: its vectors hold a number that is NaN or out of range"
             if row % BLOCK_VIDEOS == 0:
-                opened.release()
-        for key, coder, crc in connection.execute("SELECT segment_key, coder, codes_crc FROM segments"):
-            if coder is not None and file_crc(codes_file(self._folder, key, coder)) != crc:
-                damaged.append(f"segment {key}: its codes do not match their checksum")
-        return damaged
+                segment.release()
+
+    def _damaged_codes(self, connection: sqlite3.Connection, entry: SegmentEntry) -> Iterator[str]:
+        if entry.coder is None:
+            return
+        coder, codes = coder_file(self._folder, entry.coder), codes_file(self._folder, entry.key, entry.coder)
+        try:
+            check_inside(codes)
+            if file_crc(codes) != entry.codes_crc:
+                yield f"segment {entry.key}: its codes do not match their checksum"
+            Coder.read(coder, self._facts.width)
+            if not coder_is_whole(connection, coder):
+                yield f"{coder.name}: the coder does not match its checksum"
+        except ModelError as error:
+            yield str(error)
+        except OSError as error:
+            yield f"{error.filename}: {error.strerror}"
 
     def copy(self, contents: Contents, target: Path) -> None:
         """Copy the files that these contents name."""
@@ -137,11 +164,15 @@ class EmbeddedVectors:
         """Write the living videos of some segments into one new segment, in the order of their keys."""
         marks = ", ".join("?" * len(segments))
         rows = connection.execute(
-            f"SELECT video_key, segment_key, segment_row FROM videos WHERE segment_key IN ({marks}) "
+            f"SELECT video_key, segment_key, segment_row, vectors_crc FROM videos WHERE segment_key IN ({marks}) "
             "AND removed IS NULL ORDER BY video_key",
             list(segments),
         ).fetchall()
-        opened = {key: open_segment(connection, self._folder, self._facts, key) for key in segments}
+        opened = {
+            entry.key: open_segment(self._folder, self._facts, entry)
+            for entry in segment_entries(connection)
+            if entry.key in segments
+        }
         table = np.array(rows, dtype=np.int64)
 
         def blocks() -> Iterator[FloatArray]:
@@ -150,11 +181,26 @@ class EmbeddedVectors:
                 block = np.empty((len(part), self._facts.num_clips, self._facts.width), dtype=np.float32)
                 for key in np.unique(part[:, 1]).tolist():
                     inside = part[:, 1] == key
+                    self._check_vectors(connection, opened[key], part[inside])
                     block[inside] = opened[key].videos(part[inside, 2])
                 yield block
 
         self._write_segment(connection, table[:, 0].tolist(), blocks())
         self._drop(connection, segments)
+
+    def _check_vectors(
+        self, connection: sqlite3.Connection, segment: Segment, table: NDArray[np.int64]
+    ) -> None:
+        """Before vectors are copied, and get a new checksum: refuse those that do not match the old one."""
+        for key, _, row, crc in table.tolist():
+            if zlib.crc32(segment.array[row].data) != crc:
+                (video_id,) = connection.execute(
+                    "SELECT video_id FROM videos WHERE video_key = ?", (key,)
+                ).fetchone()
+                raise ModelError(
+                    f"{self._folder}: the vectors of the video {video_id!r} do not match their checksum; take it out "
+                    "with `dciml index-remove` and add it again, or restore a backup."
+                )
 
     def _drop(self, connection: sqlite3.Connection, segments: Sequence[int]) -> None:
         for key in segments:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dciml.index.references import FolderReference
+from dciml.index.seals import seal_videos
 from dciml.index.videos import VideoDetails
 
 
@@ -59,6 +60,8 @@ def insert_videos(
         keys.append(int(cursor.lastrowid or 0))
         tags = [(tag, keys[-1]) for tag in dict.fromkeys(details.tags)]
         connection.executemany("INSERT INTO tags VALUES (?, ?)", tags)
+    if keys:
+        seal_videos(connection, keys[0])
     return keys
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dciml.index.backend import FloatArray, PlaceArray, VideoBlock
 from dciml.index.catalogue import Contents
 from dciml.index.codes import CodeArray, Coder
 from dciml.index.exact import similarities_in_blocks
+from dciml.index.inside import check_inside
 from dciml.index.scans import SegmentScan, num_codes
 from dciml.index.segments import Segment
 
@@ -21,6 +23,9 @@ BLOCK_VIDEOS = 1024
 LARGE_BYTES = 1 << 31  # files of vectors up to this size may stay mapped as a whole
 RESIDENT_BYTES = 1 << 28  # of larger ones, about so much is mapped at a time
 FAULT_BYTES = 1 << 16  # the first touch of a page maps its neighbours too
+CHECKED_BYTES = (
+    1 << 28
+)  # vectors of so many bytes are looked at on opening; of more, when they are first read
 MAX_SCANS = 4
 MAX_VECTORS = 1 << 17  # candidates a query beyond which looking at every wanted video is cheaper
 DENSE_VIDEOS = 20_000  # from here on more candidates are taken, as the root of the number of videos
@@ -62,11 +67,22 @@ class OpenSegments:
             )
             for key, entry in contents.segments.items()
         }
-        self._is_large = sum(segment.array.nbytes for segment in self._segments.values()) > LARGE_BYTES
+        num_bytes = sum(segment.array.nbytes for segment in self._segments.values())
+        self._is_large = num_bytes > LARGE_BYTES
+        self._check_segments(before, num_bytes)
         self._touched = 0
         self._places_of = self._map_places()
         self._scans = self._load_scans(before) if contents.segments else []
         self._slots = [scan.slots(self._places_of) for scan in self._scans]
+
+    def _check_segments(self, before: OpenSegments | None, num_bytes: int) -> None:
+        """Look for numbers that are NaN or out of range; files never change, so what was looked at stays good."""
+        for key, segment in self._segments.items():
+            segment.is_checked = (
+                before is not None and key in before._segments and before._segments[key].is_checked
+            )
+            if num_bytes <= CHECKED_BYTES:
+                segment.check()
 
     def _map_places(self) -> dict[int, PlaceArray]:
         """For each segment the places of its rows, −1 for a removed video."""
@@ -108,19 +124,25 @@ class OpenSegments:
         if not keys:
             return kept
         (number,) = (coder for coder in coders if coder is not None)
-        coder = Coder.read(coder_file(self._folder, number))
+        coder = Coder.read(coder_file(self._folder, number), self._contents.facts.width)
         parts = (self._read_codes(key, number, coder) for key in keys)
         videos = [segments[key].num_videos for key in keys]
         return [*kept, SegmentScan(coder, keys, parts, videos, self._contents.facts.num_clips)]
 
     def _read_codes(self, key: int, number: int, coder: Coder) -> CodeArray:
         file = codes_file(self._folder, key, number)
+        check_inside(file)
         videos, clips = self._contents.segments[key].num_videos, self._contents.facts.num_clips
         size = num_codes(videos, clips) * coder.code_bytes
         if not file.is_file() or file.stat().st_size != size:
             what = "is damaged" if file.exists() else "is missing"
             raise ModelError(f"{file}: the file of codes {what}; restore a backup, or build the index again.")
-        return np.fromfile(file, dtype=np.uint8).reshape(-1, coder.code_bytes)
+        codes = np.fromfile(file, dtype=np.uint8)
+        if zlib.crc32(codes.data) != self._contents.segments[key].codes_crc:
+            raise ModelError(
+                f"{file}: the codes do not match their checksum; restore a backup, or build the index again."
+            )
+        return codes.reshape(-1, coder.code_bytes)
 
     def blocks(self, places: PlaceArray | None) -> Iterator[VideoBlock]:
         """See `OpenVectors.blocks`; without `places`, views of the mapped files where nothing was removed."""
@@ -139,6 +161,7 @@ class OpenSegments:
     def _all_of(self, segment: Segment, places: PlaceArray) -> Iterator[VideoBlock]:
         if segment.array.dtype == np.float32 and (places >= 0).all():
             self._touch(segment.array.nbytes)
+            segment.check()
             yield places, segment.array.astype(np.float32, copy=False)
             return
         for start in range(0, len(places), BLOCK_VIDEOS):

@@ -27,6 +27,20 @@ class IndexOptions:
     store: str | None = None
     collection: str | None = None
 
+    def __post_init__(self) -> None:
+        numbers = {
+            "exact_videos": (self.exact_videos, 0, 1 << 40),
+            "code_bytes": (self.code_bytes, 1, 1 << 14),
+            "candidate_vectors": (self.candidate_vectors, 1, 1 << 20),
+        }
+        for name, (value, least, most) in numbers.items():
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype must be float32 or float16, not {self.dtype!r}")
+        if not all(value is None or isinstance(value, str) for value in (self.store, self.collection)):
+            raise ValueError("store and collection must be text")
+
     def to_json(self) -> str:
         """As kept in the catalogue."""
         return json.dumps(asdict(self))

@@ -20,6 +20,10 @@ class FolderReference:
     relative: str | None
     absolute: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.relative, str | None) or not isinstance(self.absolute, str):
+            raise TypeError(f"{self.relative!r}, {self.absolute!r} are no paths")
+
     @classmethod
     def to(cls, folder: Path, index_folder: Path) -> FolderReference:
         """The reference to `folder` that an index at `index_folder` keeps."""
