@@ -16,6 +16,7 @@ from dciml.cli.import_options import (
     FeaturesOption,
     OutOption,
     PastEndOption,
+    RateMismatchOption,
     RateOption,
     print_summary,
 )
@@ -45,12 +46,13 @@ def records(
     allow_extra: AllowExtraOption = False,
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
+    rate_mismatch: RateMismatchOption = "refuse",
 ) -> None:
     """Import your own data: sentences in a table or as JSON lines, and features."""
     from dciml.recipes.prepare import ImportOptions, prepare_records
 
     options = ImportOptions(
-        past_end, bad_moments, allow_missing, allow_extra, False, encoder, rows_per_second
+        past_end, bad_moments, allow_missing, allow_extra, False, encoder, rows_per_second, rate_mismatch
     )
     print_summary(prepare_records(_named_files(split), features, out, name or out.resolve().name, options))
 
@@ -70,11 +72,14 @@ def benchmark(
     allow_missing: AllowMissingOption = False,
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
+    rate_mismatch: RateMismatchOption = "refuse",
 ) -> None:
     """Import videos.h5 (attributes duration and split) with SPLIT.jsonl for each split."""
     from dciml.recipes.prepare import ImportOptions, prepare_benchmark
 
-    options = ImportOptions(past_end, bad_moments, allow_missing, False, False, encoder, rows_per_second)
+    options = ImportOptions(
+        past_end, bad_moments, allow_missing, False, False, encoder, rows_per_second, rate_mismatch
+    )
     print_summary(prepare_benchmark(folder, out, name or folder.resolve().name, options))
 
 

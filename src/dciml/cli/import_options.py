@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PastEnd = Literal["clip", "refuse"]
 BadMoments = Literal["drop", "refuse"]
+RateMismatch = Literal["refuse", "rate", "spread"]
 
 OutOption = Annotated[Path, typer.Option("--out", help="The data folder to make; must not exist yet.")]
 FeaturesOption = Annotated[
@@ -53,6 +54,16 @@ EncoderOption = Annotated[
 RateOption = Annotated[
     float | None,
     typer.Option("--rows-per-second", min=1e-6, help="Feature rows a second, where it is fixed."),
+]
+
+
+RateMismatchOption = Annotated[
+    RateMismatch,
+    typer.Option(
+        "--rate-mismatch",
+        help="Where rows, --rows-per-second and the length of a video differ by more than a row and 1 %: refuse; or "
+        "keep the rate (row i is at i / rate, rows after the end are left out); or drop it (rows are spread evenly).",
+    ),
 ]
 
 

@@ -14,6 +14,7 @@ from dciml.cli.import_options import (
     FeaturesOption,
     OutOption,
     PastEndOption,
+    RateMismatchOption,
     RateOption,
     StrictCountsOption,
     print_summary,
@@ -65,13 +66,14 @@ def _add(app: typer.Typer, command: str, constant: str, text: str) -> None:
         strict_counts: StrictCountsOption = False,
         encoder: EncoderOption = None,
         rows_per_second: RateOption = None,
+        rate_mismatch: RateMismatchOption = "refuse",
     ) -> None:
         from dciml.datasets import published
         from dciml.recipes.prepare import ImportOptions
         from dciml.recipes.prepare_published import prepare_published
 
         options = ImportOptions(
-            past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second
+            past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second, rate_mismatch
         )
         data = getattr(published, constant)
         print_summary(prepare_published(data, folder, features, out, options, split or ()))
@@ -97,12 +99,13 @@ def prvr(
     strict_counts: StrictCountsOption = False,
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
+    rate_mismatch: RateMismatchOption = "refuse",
 ) -> None:
     """Import a PRVR release (MS-SL, GMMFormer): BigFile features, captions and RoBERTa's query features."""
     from dciml.recipes.prepare import ImportOptions
     from dciml.recipes.prepare_prvr import prepare_prvr
 
     options = ImportOptions(
-        past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second
+        past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second, rate_mismatch
     )
     print_summary(prepare_prvr(folder, out, options, annotations or (), feature))

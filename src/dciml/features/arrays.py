@@ -36,6 +36,7 @@ class ArrayFolderSource:
         self.durations: Mapping[str, float] = {}
         self.splits: Mapping[str, str] = {}
         self._files: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, int]] = {}
         for file in sorted(path.iterdir()):
             if file.suffix not in SUFFIXES or file.name.startswith("."):
                 continue
@@ -57,7 +58,14 @@ class ArrayFolderSource:
 
     def num_rows(self, video_id: str) -> int:
         """Rows of a video. Raises DataError as `read`."""
-        return len(_rows(self._files[video_id]))
+        return self.shape(video_id)[0]
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width. Raises DataError as `read`."""
+        if video_id not in self._shapes:
+            rows, width = _rows(self._files[video_id]).shape
+            self._shapes[video_id] = (rows, width)
+        return self._shapes[video_id]
 
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos, one after another.

@@ -59,6 +59,10 @@ class BigFileSource:
         """Rows of a video."""
         return len(self._indices[video_id])
 
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width."""
+        return len(self._indices[video_id]), self._width
+
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos, one after another, in the order in which `video2frames.txt` names them."""
         for video_id in video_ids:

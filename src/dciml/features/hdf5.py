@@ -55,7 +55,11 @@ class Hdf5Source:
 
     def num_rows(self, video_id: str) -> int:
         """Rows of a video. Raises DataError: its dataset is not [T, D]."""
-        return rows_shape(self._videos[video_id].shape, self.place(video_id))[0]
+        return self.shape(video_id)[0]
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width. Raises DataError as `num_rows`."""
+        return rows_shape(self._videos[video_id].shape, self.place(video_id))
 
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos, one after another. Raises DataError: a dataset is not [T, D] or is damaged."""

@@ -56,7 +56,12 @@ class JoinedSource:
 
     def num_rows(self, video_id: str) -> int:
         """Rows of a video: those that all sources have."""
-        return min(part.num_rows(video_id) for part in self._parts)
+        return self.shape(video_id)[0]
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video, those that all sources have, and their width together."""
+        shapes = [part.shape(video_id) for part in self._parts]
+        return min(rows for rows, _ in shapes), sum(width for _, width in shapes)
 
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The joined rows of these videos.
@@ -71,6 +76,6 @@ class JoinedSource:
                 what = (
                     f"the video {video_id!r} has {' and '.join(map(str, counts))} rows in the joined features"
                 )
-                mend = "join features with the same number of rows a second"
+                mend = "join features with the same number of rows a second, each written as [rows, width]"
                 raise DataError(what, where=self.place(video_id), mend=mend)
             yield np.concatenate([l2_normalize(part[: min(counts)]) for part in rows], axis=1)

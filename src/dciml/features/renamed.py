@@ -48,6 +48,10 @@ class RenamedSource:
         """Rows of a video."""
         return self._inner.num_rows(self._old(video_id))
 
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width."""
+        return self._inner.shape(self._old(video_id))
+
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos."""
         return self._inner.read([self._old(video_id) for video_id in video_ids])

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
 from dciml.features.arrays import ArrayFolderSource
+from dciml.features.base import num_rows as rows_inside
 from dciml.features.bigfile import BigFileSource, is_bigfile
 from dciml.features.hdf5 import Hdf5Source
 from dciml.features.joined_source import JoinedSource
+from dciml.features.row_values import RowsSeen
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import MANIFEST_FILE
 
@@ -60,6 +62,9 @@ class FeatureSource(Protocol):
     def num_rows(self, video_id: str) -> int:
         """Rows of a video."""
 
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width, (T, D)."""
+
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows (T, D) of these videos, one after another. Raises DataError: they cannot be read."""
 
@@ -88,6 +93,10 @@ class StoreSource:
     def num_rows(self, video_id: str) -> int:
         """Rows of a video."""
         return self._store.num_rows(video_id)
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width."""
+        return self._store.num_rows(video_id), self._store.manifest.width
 
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos, one after another."""
@@ -124,10 +133,20 @@ def _open_one(path: Path, encoder: str | None, default: str, rows_per_second: fl
 
 
 def write_store(
-    source: FeatureSource, store_path: Path, video_ids: Collection[str], durations: Mapping[str, float]
+    source: FeatureSource,
+    store_path: Path,
+    video_ids: Collection[str],
+    durations: Mapping[str, float],
+    *,
+    keep_rate: bool = True,
+    seen: RowsSeen | None = None,
 ) -> FeatureStore:
     """Write a store of these videos with these durations, video by video, in the order of the source.
 
+    Args:
+        keep_rate: False: the store does not say how many rows a second has. Else rows that begin after the end of
+            their video are left out.
+        seen: is shown all rows that are written.
     Raises:
         DataError: no video, one without a duration, or rows that a store cannot hold; the message names the place.
     """
@@ -140,16 +159,20 @@ def write_store(
     rows_of = source.read(wanted)
     first = next(rows_of)
     width = int(first.shape[1])
-    manifest = StoreManifest(source.encoder, width, source.rows_per_second, source.encoder_specs)
+    rate = source.rows_per_second if keep_rate else None
+    manifest = StoreManifest(source.encoder, width, rate, source.encoder_specs)
     with FeatureStoreWriter(store_path, manifest, commit_every=_COMMIT_EVERY) as writer:
         for video_id, rows in zip(wanted, chain([first], rows_of), strict=True):
             seconds = durations.get(video_id, source.durations.get(video_id))
             if seconds is None:
                 raise unknown_duration(source.place(video_id))
+            kept = rows[: rows_inside(seconds, rate)] if rate else rows
             try:
-                writer.append(video_id, rows, seconds, source.origin(video_id))
+                writer.append(video_id, kept, seconds, source.origin(video_id))
             except DataError as error:  # the store names itself; the user needs the file that is to be mended
                 raise DataError(error.what, where=source.place(video_id), mend=error.mend) from error
+            if seen is not None:
+                seen.add(video_id, kept)
     return FeatureStore.open(store_path)
 
 

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from dciml.errors import DataError
 from dciml.features.appended_file import AppendedFile
 from dciml.features.row_times import RowTimes
+from dciml.features.row_values import lost_rows, scale_hint
 from dciml.features.store_format import (
     INDEX_FILE,
     MANIFEST_FILE,
@@ -220,7 +221,7 @@ class FeatureStoreWriter:
 
         Args:
             video_id: not yet in the store, unless `replace`: its rows are then superseded, at the same moment.
-            rows: (T, width), T ≥ 1, finite numbers; kept as float16.
+            rows: (T, width), T ≥ 1, finite numbers, not all of them next to nothing; kept as float16.
             duration_seconds: > 0.
             source: where the rows came from: the absolute path of the media file, where there is one.
             stamp: what that file was.
@@ -345,7 +346,21 @@ class FeatureStoreWriter:
             what = f"the value {value:g} does not fit into float16" if overflow else f"a value is {value}"
             mend = "scale the features down" if overflow else "extract this video again, or leave it out"
             raise DataError(f"{name}, row {row}, column {column}: {what}", where=self.path, mend=mend)
+        self._check_not_lost(name, rows)
         return half
+
+    def _check_not_lost(self, name: str, rows: NDArray[np.generic]) -> None:
+        """A row here and there that is next to nothing may vanish; a video of nothing else is a mistake of scale."""
+        lost = lost_rows(rows)
+        if lost.any() and not rows[~lost].any():
+            row = int(lost.argmax())
+            largest = float(np.abs(rows[row].astype(np.float64)).max())
+            raise DataError(
+                f"{name}, row {row}: its largest number, {largest:.2g}, is too small for float16; what is kept of the "
+                "row is nothing, or points elsewhere, and the video has no better row",
+                where=self.path,
+                mend=scale_hint(rows[lost]),
+            )
 
 
 def _check_same(found: StoreManifest, wanted: StoreManifest, path: Path) -> None:

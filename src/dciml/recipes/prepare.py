@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dciml.datasets.csv_records import SUFFIXES as TABLE_SUFFIXES
 from dciml.datasets.csv_records import read_csv_queries
@@ -17,10 +17,13 @@ from dciml.datasets.published import Counts
 from dciml.datasets.records import QueryFile, read_queries, same_duration
 from dciml.errors import DataError, Where
 from dciml.features.renamed import names_in
+from dciml.features.row_checks import check_shapes, find_mismatch, refuse_mismatch
+from dciml.features.row_values import RowsSeen
 from dciml.features.source import FeatureSource, open_features, unknown_duration, write_store
 from dciml.types import Query, Video
 
 Features = Path | Sequence[Path]
+RateMismatch = Literal["refuse", "rate", "spread"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class ImportOptions:
 
     `allow_missing` drops queries whose video has no features; `allow_extra` leaves out features that no split
     names. Both are errors otherwise. `strict_counts` makes other counts than the published ones an error. For
-    `past_end` and `bad_moments` see `datasets.moments`.
+    `past_end` and `bad_moments` see `datasets.moments`. Where rows, rows per second and lengths do not agree,
+    `rate_mismatch` refuses; or leaves row i at i / rate; or drops the rate, and the rows are spread over each video.
     """
 
     past_end: PastEnd = "clip"
@@ -39,6 +43,7 @@ class ImportOptions:
     strict_counts: bool = False
     encoder: str | None = None
     rows_per_second: float | None = None
+    rate_mismatch: RateMismatch = "refuse"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class SplitSummary:
 class ImportSummary:
     """What an import made: the folder, the counts of each split, how many features it left out.
 
-    `warnings` says where counts are not the published ones.
+    `warnings` says where counts are not the published ones, and what of the features may spoil an answer.
     """
 
     folder: DataFolder
@@ -105,7 +110,9 @@ def prepare_records(
     source = open_features(features, name, options.encoder, options.rows_per_second)
     # Once for the names alone: what a moment must fit into is known only when the features are found.
     files_read = (_reader(path)(path, bad_moments="drop") for path in files.values())
-    names = names_in(source, [query.video_id for file in files_read for query in file.queries])
+    asked = dict.fromkeys(query.video_id for file in files_read for query in file.queries)
+    names = names_in(source, asked)
+    check_shapes(source, [names.get(video_id, video_id) for video_id in asked])
     inputs = {
         split: SplitInput(path, file, _asked_videos(file))
         for split, path, file in _read_own(files, source, options, names)
@@ -204,12 +211,22 @@ def assemble(
         warnings += _check_counts(split, part, Counts(len(corpus), len(queries[split])), options)
     used = {video.video_id: video.duration_seconds for video in videos}
     num_extra = _count_extra(source, frozenset(used), options)
+    check_shapes(source, used)
+    warnings += _check_rate(source, used, options)
+    seen = RowsSeen()
     folder = write_data_folder(
         out,
         name,
         queries,
         videos,
-        partial(write_store, source, video_ids=used, durations=used),
+        partial(
+            write_store,
+            source,
+            video_ids=used,
+            durations=used,
+            keep_rate=options.rate_mismatch != "spread",
+            seen=seen,
+        ),
         build_text=build_text,
         notes={
             "features": source.path.name,
@@ -218,7 +235,7 @@ def assemble(
             "dropped_moments": {split: part.file.num_dropped_moments for split, part in inputs.items()},
         },
     )
-    return ImportSummary(folder, summaries, num_extra, tuple(warnings))
+    return ImportSummary(folder, summaries, num_extra, (*warnings, *seen.warnings()))
 
 
 def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -> dict[str, float]:
@@ -277,6 +294,16 @@ def _check_counts(split: str, part: SplitInput, found: Counts, options: ImportOp
         mend = "use the released files and the features of all videos, or leave out --strict-counts"
         raise DataError(what, where=part.path, mend=mend)
     return [what]
+
+
+def _check_rate(source: FeatureSource, durations: Mapping[str, float], options: ImportOptions) -> list[str]:
+    found = find_mismatch(source, durations)
+    if found is None:
+        return []
+    if options.rate_mismatch == "refuse":
+        raise refuse_mismatch(source, durations, found)
+    done = {"rate": "row i is at i / rate", "spread": "rows are spread evenly over each video"}
+    return [f"{found}; as you asked, {done[options.rate_mismatch]}"]
 
 
 def _place(part: SplitInput, video_id: str) -> Where:
