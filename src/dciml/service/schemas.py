@@ -97,7 +97,7 @@ class SimilarAnswer(BaseModel):
     took_seconds: float
     hits: list[Hit]
     relevance: dict[str, list[float]] = Field(
-        description="For each video of a hit, 0 to 1 for each of its clips, which are equal parts of its duration."
+        description="For each video of a hit, 0 to 1 for equal parts of its duration, as many as it has clips."
     )
 
 
