@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dciml.errors import ConfigError
-from dciml.processes import Crew, Outcome
+from dciml.errors import ConfigError, DataError
+from dciml.processes import GIBIBYTE, Crew, OnCall, Outcome
 
 JOBS = """
 import os, signal, time
@@ -25,10 +29,19 @@ def work(item, beat):
     kind, _, text = item.partition(" ")
     if kind == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "pid":
+        return os.getpid(), calls
     if kind == "leave":
         os._exit(3)
     if kind == "hang":
         time.sleep(60)
+    if kind == "large":
+        return len(bytearray(int(text)) + b"."), calls
+    if kind == "open":
+        from dciml.processes import little_memory
+        with little_memory(200 * 1024**2):
+            bytearray(150 * 1024**2)
+            bytearray(250 * 1024**2)
     if kind == "slow":
         for k in range(8):
             time.sleep(0.3)
@@ -41,6 +54,11 @@ def work(item, beat):
         raise ConfigError("no such encoder")
     return item, calls
 """
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture
@@ -87,6 +105,58 @@ def test_an_error_of_the_settings_ends_all(work: Callable[..., Any]) -> None:
         list(crew.run(["config", "a"]))
 
 
+def test_a_worker_takes_no_more_memory_than_it_may(work: Callable[..., Any]) -> None:
+    items = ["a", f"large {2 * GIBIBYTE}", "large 1000", "open"]
+    with Crew(work, 1, stall_seconds=60, memory_bytes=GIBIBYTE) as crew:
+        outcomes = {o.item: o for o in crew.run(items)}
+    assert [item for item, o in outcomes.items() if o.error is not None] == [items[1], "open"]
+    for item in (items[1], "open"):
+        assert "it needs more memory than 1.0 GiB" in str(outcomes[item].error)
+    assert outcomes["large 1000"].result == (1001, 3)  # in the same process
+
+
+def test_calls_come_from_any_thread_and_each_crash_stays_with_its_own(work: Callable[..., Any]) -> None:
+    on_call = OnCall(work, 2, 10.0, GIBIBYTE)
+    items = ["a", "crash b", "c", "bad d.mp4", "leave e", "f", f"large {2 * GIBIBYTE}", "h"]
+
+    def call(item: str) -> Any:
+        try:
+            return on_call.call(item)[0]
+        except DataError as error:
+            return error.what
+
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(items, pool.map(call, items), strict=True))
+    assert {item: result for item, result in found.items() if item == result} == {
+        k: k for k in ("a", "c", "f", "h")
+    }
+    assert "crashed (Segmentation fault)" in found["crash b"]
+    assert found["bad d.mp4"] == "it is bad"
+    assert "ended early" in found["leave e"]
+    assert "more memory" in found[items[6]]
+    on_call.close()
+    assert on_call.call("again") == ("again", 1)  # in a new process
+    on_call.close()
+
+
+def test_a_call_that_takes_too_long_is_given_up_and_its_process_replaced(work: Callable[..., Any]) -> None:
+    on_call = OnCall(work, 1, 30.0, GIBIBYTE)
+    pid = on_call.call("pid")[0]
+    on_call._seconds = 0.5
+    with pytest.raises(DataError, match=r"it took longer than 0\.5 s, so it was given up"):
+        on_call.call("hang")
+    on_call._seconds = 30.0
+    other = on_call.call("pid")[0]
+    assert other != pid
+    os.kill(other, signal.SIGKILL)  # as the system does where memory is short, also to idle processes
+    while is_running(other):
+        time.sleep(0.01)
+    assert on_call.call("a") == ("a", 1)
+    on_call.close()
+
+
 def test_a_crew_needs_a_worker() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Crew(print, 0, 1.0)
+    with pytest.raises(ValueError, match="at least 1"):
+        OnCall(print, 0, 1.0, GIBIBYTE)

@@ -1,18 +1,21 @@
-"""Work shared out to processes: results in the order of the items, or as they come and with each crash contained."""
+"""Work shared out to processes: in order, as results come, or call by call; each crash contained, memory bounded."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from queue import LifoQueue
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from dciml.errors import DataError, DcimlError
 
@@ -56,6 +59,7 @@ Beat = Callable[[float, int], None]
 """By it a job tells how far it is, from 0 to 1, and how many units of work (pictures, say) that were."""
 
 BEAT_SECONDS = 0.25  # beats that follow each other faster are not sent
+GIBIBYTE = 1024**3
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,20 @@ class Crew(Generic[Item, Result]):
         function: called with an item and a `Beat`; it, items and results are pickled.
         workers: ≥ 1.
         stall_seconds: an item is given up when its job is silent for so long.
+        memory_bytes: an item that needs more memory than this is given up; None: there is no bound.
     """
 
-    def __init__(self, function: Callable[[Item, Beat], Result], workers: int, stall_seconds: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[Item, Beat], Result],
+        workers: int,
+        stall_seconds: float,
+        memory_bytes: int | None = None,
+    ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self._function, self._stall_seconds = function, stall_seconds
+        self._memory_bytes = memory_bytes
         self._places: list[_Worker | None] = [None] * workers
 
     def __enter__(self) -> Self:
@@ -113,7 +125,7 @@ class Crew(Generic[Item, Result]):
         while pending or any(worker and worker.busy for worker in self._places):
             for place, worker in enumerate(self._places):
                 if pending and not (worker and worker.busy):
-                    worker = worker or _Worker(self._function)
+                    worker = worker or _Worker(self._function, self._memory_bytes)
                     self._places[place] = worker
                     worker.give(pending.popleft())
             at_work = [worker for worker in self._places if worker and worker.busy]
@@ -129,18 +141,135 @@ class Crew(Generic[Item, Result]):
                 yield outcome
 
 
+class OnCall(Generic[Item, Result]):
+    """Processes that work on single items, called from any thread; what happens to an item is an error of its call.
+
+    Processes are started when they are first needed, and stay; `close` ends them.
+
+    Args:
+        function: called with an item and a `Beat`; it, items and results are pickled.
+        workers: ≥ 1; a call waits until one is free.
+        seconds: an item is given up after so long.
+        memory_bytes: an item that needs more memory than this is given up.
+    """
+
+    def __init__(
+        self, function: Callable[[Item, Beat], Result], workers: int, seconds: float, memory_bytes: int
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        self._function, self._seconds, self._memory_bytes = function, seconds, memory_bytes
+        self._idle: LifoQueue[_Worker | None] = LifoQueue()  # None: a place whose process is not started
+        self._workers = workers
+        for _ in range(workers):
+            self._idle.put(None)
+
+    def call(self, item: Item) -> Result:
+        """The result for one item.
+
+        Raises:
+            DcimlError: as `function` raised it; a DataError where its process died or took too long.
+        """
+        worker = self._idle.get()
+        try:
+            if worker is None or not worker.is_alive:
+                worker = _Worker(self._function, self._memory_bytes)
+            outcome = self._outcome_of(worker, item)
+        finally:
+            self._idle.put(None if worker is None or worker.ended or worker.busy else worker)
+        if outcome.error is not None:
+            raise outcome.error
+        return cast(Result, outcome.result)
+
+    def _outcome_of(self, worker: _Worker, item: Item) -> Outcome[Any, Any]:
+        worker.give(item)
+        end = monotonic() + self._seconds
+        while True:
+            if wait([worker.pipe], timeout=max(end - monotonic(), 0.0)):
+                outcome = worker.receive(None)
+            else:
+                outcome = worker.give_up(f"it took longer than {self._seconds:g} s")
+            if outcome is not None:
+                return outcome
+
+    def close(self) -> None:
+        """End the processes; no call may be going on."""
+        for _ in range(self._workers):
+            worker = self._idle.get()
+            if worker is not None:
+                worker.end()
+            self._idle.put(None)
+
+
+def share_of_memory(workers: int) -> int:
+    """How much memory each of some processes may take: half of this machine's in all, at least 3 GiB each."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        whole = 0
+    return max(3 * GIBIBYTE, whole // (2 * workers))
+
+
+_limited = False  # whether this process is one that `limit_memory` was called in
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process take no more memory than that, for good: what asks for more fails with a MemoryError."""
+    import resource
+
+    global _limited
+    _limited = True
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    # Data, not addresses: drivers of GPUs reserve far more of these than they will ever use.
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+@contextmanager
+def little_memory(num_bytes: int) -> Iterator[None]:
+    """Let what is done meanwhile take only so much more; without effect outside of processes that are limited."""
+    taken = _bytes_taken() if _limited else None
+    if taken is None:
+        yield
+        return
+    import resource
+
+    limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limit, taken + num_bytes), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _bytes_taken() -> int | None:
+    """What counts for the limit, as far as the system tells."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(
+        (1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")), None
+    )
+
+
 class _Worker:
     """The parent's side of one process."""
 
-    def __init__(self, function: Callable[[Any, Beat], Any]) -> None:
+    def __init__(self, function: Callable[[Any, Beat], Any], memory_bytes: int | None) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, function, memory_bytes), daemon=True)
         self._process.start()
         theirs.close()
         self._item: Any = None
         self._heard = monotonic()
         self.busy = self.ended = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there; while it was idle, the system may have ended it."""
+        return not self.ended and self._process.is_alive()
 
     def give(self, item: Any) -> None:
         self._item, self._heard, self.busy = item, monotonic(), True
@@ -171,7 +300,11 @@ class _Worker:
         """An outcome where the process has been silent for too long."""
         if monotonic() - self._heard <= stall_seconds:
             return None
-        return self._lost(f"no progress for {stall_seconds:g} s, so it was given up")
+        return self.give_up(f"no progress for {stall_seconds:g} s")
+
+    def give_up(self, why: str) -> Outcome[Any, Any]:
+        """End the process at its work: the outcome."""
+        return self._lost(f"{why}, so it was given up")
 
     def end(self) -> None:
         self.ended = True
@@ -197,7 +330,9 @@ class _Worker:
         return f"crashed ({signal.strsignal(-code) or f'signal {-code}'}{memory})"
 
 
-def _attempt(function: Callable[[Item, Beat], Result], item: Item, beat: Beat) -> tuple[Any, ...]:
+def _attempt(
+    function: Callable[[Item, Beat], Result], item: Item, beat: Beat, memory_bytes: int | None
+) -> tuple[Any, ...]:
     """Call `function`: ("done", result), ("failed", what, where, mend) or ("fatal", type, message)."""
     try:
         return ("done", function(item, beat))
@@ -205,14 +340,19 @@ def _attempt(function: Callable[[Item, Beat], Result], item: Item, beat: Beat) -
         return ("failed", error.what, error.where, error.mend)
     except DcimlError as error:
         return ("fatal", type(error), str(error))
+    except MemoryError:
+        bound = f" than {memory_bytes / GIBIBYTE:.1f} GiB" if memory_bytes else " than there is"
+        return ("failed", f"it needs more memory{bound}", None, "convert the file, or leave it out")
     except Exception as error:
         what = f"an unforeseen error ({type(error).__name__}: {error})"
         return ("failed", what, None, "leave the file out, and report this")
 
 
-def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
-    """What a process of a crew does: work on what comes until the other side is gone."""
+def _serve(pipe: Connection, function: Callable[[Any, Beat], Any], memory_bytes: int | None) -> None:
+    """What a process does: work on what comes until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
     told = 0.0
 
     def beat(fraction: float, units: int) -> None:
@@ -223,6 +363,6 @@ def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
 
     try:
         while True:
-            pipe.send(_attempt(function, pipe.recv(), beat))
+            pipe.send(_attempt(function, pipe.recv(), beat, memory_bytes))
     except (EOFError, OSError):
         return

@@ -13,9 +13,12 @@ import av
 from av.stream import Disposition
 
 from dciml.errors import DataError
+from dciml.processes import little_memory
 
 MAX_PIXELS = 8192 * 4320
 """A picture that is larger is refused, wherever in the file it comes."""
+OPENING_BYTES = 640 * 1024**2
+"""To open a file may take so much memory, in a process that is bounded: a head can claim any number of pictures."""
 REFUSED_FORMS = {
     "hls": "a playlist",  # these only point to other files or to the network
     "dash": "a playlist",
@@ -46,10 +49,11 @@ def opened_container(path: Path) -> Iterator[Any]:
         raise DataError("the file is empty", where=path, mend="copy or download the video again")
     try:
         # "file:" so that a colon in a name is part of it; a file must not make us read from the network.
-        container = av.open(
-            f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
+        with little_memory(OPENING_BYTES):
+            container = av.open(
+                f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            )
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise unreadable(path, reason(error)) from error
     with container:
         names = container.format.name.split(",")
@@ -113,6 +117,8 @@ def unreadable(path: Path, why: str) -> DataError:
 
 def reason(error: Exception) -> str:
     """What FFmpeg or the system says is wrong."""
+    if isinstance(error, MemoryError):
+        return "it asks for too much memory"
     return str(getattr(error, "strerror", None) or error)
 
 

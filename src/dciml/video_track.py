@@ -85,7 +85,7 @@ class VideoTrack:
                 )
                 if clock.num_pictures > num_pictures and packet.is_keyframe and clock.goes_on:
                     keys.append((number, float(time * packet.time_base)))
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, MemoryError) as error:
             raise unreadable(self.path, reason(error)) from error
         if not clock.num_pictures:
             raise unreadable(self.path, "it holds no picture")
@@ -169,7 +169,7 @@ class VideoTrack:
                     begun, timed = True, frame.pts is not None
                     seconds = max(self._seconds(frame.pts), seconds) if timed else seconds + step
                     yield seconds, frame
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, MemoryError) as error:
             raise unreadable(self.path, reason(error)) from error
         if num_damaged > DAMAGED_SHARE * num_packets:
             raise unreadable(self.path, f"{num_damaged} of its {num_packets} packets are damaged")

@@ -15,7 +15,7 @@ from dciml.features.base import EncodedVideo
 from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import FileStamp
-from dciml.processes import Beat, Crew, Outcome
+from dciml.processes import Beat, Crew, Outcome, share_of_memory
 
 STALL_SECONDS = 300.0
 """A video of which no picture comes for so long is given up."""
@@ -118,7 +118,8 @@ def extract_videos(
         todo = work.plan(paths, encoder)
         if run is not None:
             return work.finish(run(todo, work.beat))
-        with Crew(partial(extract_video, encoder=encoder), workers, STALL_SECONDS) as crew:
+        extract = partial(extract_video, encoder=encoder)
+        with Crew(extract, workers, STALL_SECONDS, share_of_memory(workers)) as crew:
             return work.finish(crew.run(todo, work.beat))
 
 

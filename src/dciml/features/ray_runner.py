@@ -19,7 +19,7 @@ from dciml.errors import DataError
 from dciml.features.base import EncodedVideo
 from dciml.features.extract import STALL_SECONDS, Extracted, VideoFile
 from dciml.features.store_format import FileStamp
-from dciml.processes import Beat, Crew, Outcome
+from dciml.processes import Beat, Crew, Outcome, share_of_memory
 
 
 class RayRunner:
@@ -57,7 +57,9 @@ class RayRunner:
                 [_to_row(file) for file in waiting.values()], override_num_blocks=len(waiting)
             )
             worker: Any = _RayWorker  # Ray makes one in each actor
-            done = jobs.map(worker, fn_constructor_args=(self._extract,), concurrency=self._workers)
+            done = jobs.map(
+                worker, fn_constructor_args=(self._extract, self._workers), concurrency=self._workers
+            )
             for row in done.iter_rows():
                 yield _to_outcome(row, waiting.pop(row["video_id"]))
 
@@ -65,8 +67,8 @@ class RayRunner:
 class _RayWorker:
     """What lives in a Ray actor: a crew of one."""
 
-    def __init__(self, extract: Callable[[VideoFile, Beat], Extracted]) -> None:
-        self._crew = Crew(extract, 1, STALL_SECONDS)
+    def __init__(self, extract: Callable[[VideoFile, Beat], Extracted], workers: int) -> None:
+        self._crew = Crew(extract, 1, STALL_SECONDS, share_of_memory(workers))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """One video: a row of plain columns in, one out."""

@@ -108,14 +108,16 @@ class ImageRows:
         self._sums = np.zeros(shape, dtype=np.float32)
         self._counts = np.zeros(shape[0], dtype=np.int64)
         self._pictures: list[RGBFrame] = []
-        self._places: list[int] = []
+        self._uses: list[tuple[int, int]] = []  # of a row and of a picture that waits
 
     def add(self, seconds: float, picture: RGBFrame) -> None:
-        """Take a picture."""
-        self._pictures.append(picture)
-        self._places.append(min(int(seconds * self._rate + 1e-6), len(self._sums) - 1))
-        if len(self._pictures) == self._batch:
-            self._flush()
+        """Take a picture; one that is the same object as the one before is not encoded again."""
+        place = min(int(seconds * self._rate + 1e-6), len(self._sums) - 1)
+        if not (self._pictures and picture is self._pictures[-1]):
+            if len(self._pictures) == self._batch:
+                self._flush()
+            self._pictures.append(picture)
+        self._uses.append((place, len(self._pictures) - 1))
 
     def finish(self) -> FloatRows:
         """The rows; one without a picture repeats the row before it."""
@@ -125,9 +127,11 @@ class ImageRows:
 
     def _flush(self) -> None:
         if self._pictures:
-            np.add.at(self._sums, self._places, self._encode(self._pictures))
-            np.add.at(self._counts, self._places, 1)
-            self._pictures, self._places = [], []
+            places, indices = np.array(self._uses).T
+            features = self._encode(self._pictures)
+            np.add.at(self._sums, places, features[indices])
+            np.add.at(self._counts, places, 1)
+            self._pictures, self._uses = [], []
 
 
 def _width(config: Any, folder: Path) -> int:

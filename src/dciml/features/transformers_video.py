@@ -136,15 +136,20 @@ class ClipRows:
         self._num_rows = num_rows(duration_seconds, encoder.rows_per_second)
         self._held: dict[int, Tensor] = {}  # prepared pictures by index, those that a clip still needs
         self._last = -1
+        self._last_picture: RGBFrame | None = None
         self._next_clip = 0
+        self._last_clip: list[Tensor] = []
+        self._repeats: list[int] = []  # how many clips in a row have each of the features
         self._batch: list[Tensor] = []
         self._features: list[FloatRows] = []
 
     def add(self, seconds: float, picture: RGBFrame) -> None:
         """Take a picture; they come evenly spaced."""
         del seconds
+        stands = picture is self._last_picture
+        prepared = self._held[self._last] if stands else self._encoder.prepare(picture)
         self._last += 1
-        self._held[self._last] = self._encoder.prepare(picture)
+        self._last_picture, self._held[self._last] = picture, prepared
         while (
             self._next_clip < self._num_clips
             and self._timing.first_frame(self._next_clip) + self._timing.num_frames - 1 <= self._last
@@ -159,7 +164,7 @@ class ClipRows:
         while self._next_clip < self._num_clips:
             self._take_clip()
         self._flush()
-        clips = np.concatenate(self._features)
+        clips = np.concatenate(self._features).repeat(self._repeats, axis=0)
         means = time_means(clips, self._timing.stride_seconds, self._num_rows, self._encoder.rows_per_second)
         return l2_normalize(means)
 
@@ -168,8 +173,14 @@ class ClipRows:
 
         first = self._timing.first_frame(self._next_clip)
         wanted = (min(max(first + place, 0), self._last) for place in range(self._timing.num_frames))
-        self._batch.append(torch.stack([self._held[index] for index in wanted]))
+        clip = [self._held[index] for index in wanted]
         self._next_clip += 1
+        if self._last_clip and all(one is other for one, other in zip(clip, self._last_clip, strict=True)):
+            self._repeats[-1] += 1  # a picture stands
+            return
+        self._last_clip = clip
+        self._repeats.append(1)
+        self._batch.append(torch.stack(clip))
         if len(self._batch) == self._encoder.batch_clips:
             self._flush()
 

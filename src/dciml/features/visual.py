@@ -112,11 +112,19 @@ class BuiltinRows:
         return np.concatenate([np.concatenate(self._rows), course_rows], axis=1)
 
     def _encode_next(self) -> None:
-        held = np.stack(self._pictures)
         begin = self._start - self._first
-        end = min(begin + BLOCK, len(held))
-        around = held[max(begin - BACKGROUND_REACH, 0) : end + BACKGROUND_REACH]
-        samples, tracks = _encode_block(held[max(begin - 1, 0) : end], held[begin:end], around)
+        end = min(begin + BLOCK, len(self._pictures))
+        first = max(begin - BACKGROUND_REACH, 0)
+        held = self._pictures[first : end + BACKGROUND_REACH]
+        if all(picture is held[0] for picture in held):  # a picture that stands is looked at once
+            still = np.stack(held[:1])
+            samples, tracks = (
+                part.repeat(end - begin, axis=0) for part in _encode_block(still, still, still)
+            )
+        else:
+            around, begin_here = np.stack(held), begin - first
+            block = around[begin_here : end - first]
+            samples, tracks = _encode_block(around[max(begin_here - 1, 0) : end - first], block, around)
         self._tracks.append(tracks)
         samples = samples if self._rest is None else np.concatenate([self._rest, samples])
         whole = len(samples) // self._samples_per_row * self._samples_per_row

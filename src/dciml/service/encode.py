@@ -19,10 +19,10 @@ from dciml.features.base import FloatRows, FrameEncoder, RowBuilder
 from dciml.features.encoder_specs import encoder_of, lasting_specs
 from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.media import RGBFrame, VideoInfo, probe
+from dciml.media import RGBFrame, VideoInfo
+from dciml.processes import limit_memory, share_of_memory
 from dciml.service.sentences import sentence_of
 
-MAX_PIXELS = 8192 * 4320
 STEP = 0.02
 Tell = Callable[[dict[str, object]], None]
 
@@ -83,11 +83,6 @@ class _ReportingBuilder:
 def encode(order: Order, tell: Tell) -> None:
     """Carry out an order. Raises DcimlError: damaged, too large, or no such encoder here."""
     file = Path(order.file)
-    info = probe(file)
-    if info.width * info.height > MAX_PIXELS:
-        raise DataError(
-            f"its pictures are too large ({info.width}x{info.height})", mend="scale the video down"
-        )
     like = FeatureStore.open(order.like).manifest
     encoder = _reporting(encoder_of(like, order.device, order.encoders), tell)
     video = encode_video(file, encoder)
@@ -107,8 +102,13 @@ def main() -> None:
         def tell(message: dict[str, object]) -> None:
             print(json.dumps(message), file=channel, flush=True)
 
+        limit_memory(share_of_memory(1))
         try:
             encode(Order(**json.loads(sys.stdin.read())), tell)
+        except MemoryError:
+            tell(
+                {"error": sentence_of(DataError("reading it needs too much memory", mend="convert the file"))}
+            )
         except DcimlError as error:
             tell({"error": sentence_of(error)})
         else:

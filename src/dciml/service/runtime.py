@@ -31,7 +31,9 @@ class Runtime:
         self.settings = settings
         self.corpus = LiveCorpus(settings)
         self.metrics = Metrics()
-        self.thumbnails = ThumbnailCache(settings.cache_folder, limits.thumbnail_cache_bytes)
+        self.thumbnails = ThumbnailCache(
+            settings.cache_folder, limits.thumbnail_cache_bytes, limits.thumbnail_threads
+        )
         self.searches = Slots(limits.running_searches, "searches")
         self.pictures = Slots(limits.running_thumbnails, "pictures to make")
         self.changes = Slots(limits.running_changes, "changes")
@@ -71,6 +73,7 @@ class Runtime:
         self.jobs.close()
         for pool in (self._search_pool, self._picture_pool, self._change_pool):
             pool.shutdown(wait=True, cancel_futures=True)
+        self.thumbnails.close()
         self._questions.close()
 
 
