@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,10 +129,37 @@ def test_file_comes_back_and_absence_is_no_error(tmp_path: Path) -> None:
 def test_file_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     KNOWN.write(tmp_path)
     file = tmp_path / CALIBRATION_FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    content = json.loads(file.read_text()) | change
+    del content["checksum"]
+    checksum = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    file.write_text(json.dumps(content | {"checksum": checksum}))
     with pytest.raises(ModelError, match=message) as error:
         read_calibration(tmp_path, "fingerprint")
     assert "dciml calibrate" in str(error.value)
+
+
+def test_no_bit_can_change_unseen(tmp_path: Path) -> None:
+    KNOWN.write(tmp_path)
+    file = tmp_path / CALIBRATION_FILE
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        with suppress(ModelError):
+            assert read_calibration(tmp_path, "fingerprint") == KNOWN  # white space
+    file.write_bytes(whole.replace(b'"num_videos": 50', b'"num_videos": 51'))
+    with pytest.raises(ModelError, match=r"calibration\.json: damaged.*checksum.*dciml calibrate"):
+        read_calibration(tmp_path, "fingerprint")
+
+
+def test_file_of_the_format_before_is_read(tmp_path: Path) -> None:
+    KNOWN.write(tmp_path)
+    file = tmp_path / CALIBRATION_FILE
+    content = json.loads(file.read_text()) | {"format_version": 1}
+    del content["checksum"]
+    file.write_text(json.dumps(content))
+    assert read_calibration(tmp_path, "fingerprint") == KNOWN
 
 
 def test_half_a_file_is_refused(tmp_path: Path) -> None:

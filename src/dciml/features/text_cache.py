@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
+from dciml.features.array_file import read_arrays, write_arrays
 from dciml.features.base import TextEncoder
 from dciml.features.encoded_text import EncodedCorpus
-from dciml.files import atomic_path
 
 
 def encode_cached(encoder: TextEncoder, sentences: Sequence[str], folder: Path) -> EncodedCorpus:
@@ -27,12 +26,11 @@ def encode_cached(encoder: TextEncoder, sentences: Sequence[str], folder: Path) 
     if file.exists():
         try:
             return _read(file)
-        except (SafetensorError, KeyError, ValueError):
+        except (OSError, SafetensorError, KeyError, ValueError):
             pass
     corpus = EncodedCorpus.build(encoder, sentences)
     try:
-        with atomic_path(file) as temporary:
-            _write(corpus, temporary)
+        _write(corpus, file)
     except OSError:
         return corpus
     return corpus
@@ -48,13 +46,11 @@ def _write(corpus: EncodedCorpus, file: Path) -> None:
         arrays["contextual"] = corpus.contextual
     if corpus.sentences is not None:
         arrays["sentences"] = corpus.sentences
-    save_file(arrays, file, {"encoder": corpus.encoder_name, "words": json.dumps(corpus.distinct_words)})
+    write_arrays(file, arrays, {"encoder": corpus.encoder_name, "words": json.dumps(corpus.distinct_words)})
 
 
 def _read(file: Path) -> EncodedCorpus:
-    with safe_open(file, framework="np") as opened:
-        arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata()
+    arrays, metadata = read_arrays(file)
     return EncodedCorpus(
         encoder_name=metadata["encoder"],
         distinct_words=tuple(json.loads(metadata["words"])),

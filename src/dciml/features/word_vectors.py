@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
 from dciml.errors import DataError, Where
+from dciml.features.array_file import read_arrays, write_arrays
 from dciml.features.base import FloatRows
 from dciml.features.plain_pickle import read_plain_pickle
 from dciml.features.pooling import l2_normalize
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import OneWordRows, WordEncoder
-from dciml.files import atomic_path
 
 FILE_NAME = "word_vectors.safetensors"
 _CPL = "name the glove.pkl of the CPL release"
@@ -58,8 +57,7 @@ def _vector(vectors: Any, word: object, number: object, path: Path) -> FloatRows
 
 def write_word_vectors(path: Path, words: Sequence[str], vectors: FloatRows) -> None:
     """Write a table of word vectors (N, width) that `WordVectorEncoder` reads."""
-    with atomic_path(path) as temporary:
-        save_file({"vectors": np.ascontiguousarray(vectors)}, temporary, {"words": json.dumps(list(words))})
+    write_arrays(path, {"vectors": vectors}, {"words": json.dumps(list(words))})
 
 
 class WordVectorEncoder(OneWordRows):
@@ -83,10 +81,9 @@ class WordVectorEncoder(OneWordRows):
                 mend="import a release with a glove.pkl, or name another text encoder",
             )
         try:
-            with safe_open(path, framework="np") as file:
-                vectors = file.get_tensor("vectors")
-                words = json.loads(file.metadata()["words"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            arrays, metadata = read_arrays(path)
+            vectors, words = arrays["vectors"], json.loads(metadata["words"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"this is no table of word vectors ({error})", where=path, mend="import it again"
             ) from error

@@ -12,9 +12,12 @@ tempered by a factor that falls with log N (`Calibration.temper`), fitted too. `
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +27,8 @@ from dciml.errors import DataError, ModelError
 from dciml.files import read_json, write_json
 
 CALIBRATION_FILE = "calibration.json"
-CALIBRATION_FORMAT = 1
+CALIBRATION_FORMAT = 2
+UNSEALED_FORMAT = 1  # without a checksum; still read
 MIN_TEMPER = (
     0.05  # however many videos, a better score must never make it less likely that there is an answer
 )
@@ -104,7 +108,8 @@ class Calibration:
 
     def write(self, model_folder: Path) -> None:
         """Put it into a model folder, atomically; the model's fingerprint stays as it is."""
-        write_json(model_folder / CALIBRATION_FILE, asdict(self))
+        content = asdict(self)
+        write_json(model_folder / CALIBRATION_FILE, content | {"checksum": _checksum(content)})
 
 
 def read_calibration(model_folder: Path, fingerprint: str) -> Calibration | None:
@@ -120,16 +125,23 @@ def read_calibration(model_folder: Path, fingerprint: str) -> Calibration | None
     try:
         content = read_json(file)
         version = content.get("format_version") if isinstance(content, dict) else None
-        if version != CALIBRATION_FORMAT:
+        if version not in (CALIBRATION_FORMAT, UNSEALED_FORMAT):
             raise ModelError(
                 f"{file}: the format is {version}, this version reads {CALIBRATION_FORMAT}; {mend}"
             )
+        if version == CALIBRATION_FORMAT and content.pop("checksum", None) != _checksum(content):
+            raise ModelError(f"{file}: damaged, it does not match its checksum; {mend}")
+        content["format_version"] = CALIBRATION_FORMAT
         calibration = TypeAdapter(Calibration).validate_python(content)
     except (DataError, ValidationError) as error:
         raise ModelError(f"{file}: damaged; {mend}") from error
     if calibration.fingerprint != fingerprint:
         raise ModelError(f"{file}: belongs to another model than the one beside it; {mend}")
     return calibration
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _logistic(odds: FloatArray) -> FloatArray:

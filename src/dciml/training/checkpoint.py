@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dciml.errors import ModelError
@@ -18,6 +19,7 @@ from dciml.method.dual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "model.safetensors"
+CHECKSUM = "crc32"  # in the metadata: over everything else in the file
 
 Settings = dict[str, Any]  # flat: dotted key → plain value
 
@@ -113,14 +115,16 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file atomically, from any device."""
+    """Write a safetensors file with a checksum, atomically, from any device."""
     plain = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
+    content = save(plain, metadata | {CHECKSUM: str(_checksum(plain, metadata))})
+    # Not by `save_file`: it leaves files of its own behind, and a full disk is another error there than elsewhere.
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        temporary.write_bytes(content)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file and its metadata.
+    """Read a safetensors file and its metadata; files of before have no checksum, and are taken as they are.
 
     Raises:
         ModelError: missing or damaged.
@@ -129,6 +133,22 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path}: there is no such file; train first, or check the folder")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path}: the file is damaged ({error}); restore it or train again") from error
+    known = metadata.pop(CHECKSUM, None)
+    if known is not None and known != str(_checksum(tensors, metadata)):
+        raise ModelError(
+            f"{path}: the file is damaged (it does not match its checksum); restore it or train again"
+        )
+    return tensors, metadata
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
+    """CRC-32 over names, types, shapes and bytes of all tensors, and the metadata."""
+    crc = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+    for key, value in sorted(tensors.items()):
+        crc = zlib.crc32(f"{key} {value.dtype} {tuple(value.shape)}".encode(), crc)
+        crc = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
