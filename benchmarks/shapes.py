@@ -10,7 +10,7 @@ import torch
 from dciml.build import MODEL_FORMAT, ModelCard, build_dual
 from dciml.config import RunConfig, parse_config
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.dual import DualBranch
+from dciml.method.mutual import DualBranch
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dciml.build import build_step
 from dciml.method.batch import Batch
 from dciml.method.mutual import best_clip
 from dciml.recipes.train import make_optimizers
-from dciml.threads import set_num_shares
 from dciml.training.steps import Step, training_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
@@ -160,7 +160,7 @@ def main() -> None:
                 f"ratio of plain to {way.name}: {in_time:.1f} in time, {in_processor:.1f} in processor time"
             )
     print(
-        "\nparts of the fast path, forward only, all threads on each operation; the floor is the larger of "
+        "\nparts of the fast path, forward only; the floor is the larger of "
         "operations / peak and bytes / bandwidth:"
     )
     for name, seconds, operations, moved in Bench(shape, "32-true", device).parts():
@@ -219,7 +219,7 @@ class Bench:
         config = make_config(shape)
         self.model = make_model(shape, config).to(device)
         self.batch = make_batch(shape).to(device)
-        self.step = Step(fabric, self.model, config, 0, torch.Generator().manual_seed(0))
+        self.step = build_step(config, fabric, self.model, 0, torch.Generator().manual_seed(0))
         self.optimizers = {
             name: fabric.setup_optimizers(optimizer)
             for name, optimizer in make_optimizers(config, self.model).items()
@@ -231,11 +231,7 @@ class Bench:
 
     def operations(self, path: TrainingStep) -> float:
         """Multiply–adds of the matrix products of a step."""
-        set_num_shares(1)  # the counter sees its own thread only
-        try:
-            return multiply_adds(lambda: self.run(path))
-        finally:
-            set_num_shares(None)
+        return multiply_adds(lambda: self.run(path))
 
     def kernel_share(self, path: TrainingStep) -> str:
         """On a GPU: for how much of a step its kernels run."""

@@ -10,6 +10,7 @@ import dciml
 from dciml.build import ModelCard, build_dual
 from dciml.config import dump_config, load_config, parse_config
 from dciml.errors import ConfigError, DataError
+from dciml.method.terms import TERMS
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(
@@ -129,3 +130,24 @@ def test_shipped_file_loads_and_builds(path: Path) -> None:
     model = build_dual(config, ModelCard("dciml", 1, "test-encoder", "words", 12, 10, 8, 20))
     assert model.retrieval.num_clips == config.retrieval.num_clips
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_setting_of_earlier_versions_is_read_over_and_its_neighbours_are_not() -> None:
+    tree = {"name": "n", "data": {"folder": "f"}, "training": {"parts": 4, "epochs": 3}}
+    config = parse_config(tree, "test")
+    assert config.training.epochs == 3
+    assert "parts" not in dump_config(config)
+    assert tree["training"] == {"parts": 4, "epochs": 3}
+    with pytest.raises(ConfigError, match=r"unknown setting retrieval\.parts"):
+        parse_config({**tree, "retrieval": {"parts": 4}}, "test")
+
+
+def test_each_loss_has_a_weight_and_a_misspelt_one_is_refused() -> None:
+    base = {"name": "n", "data": {"folder": "f"}}
+    assert parse_config(base, "test").weights.model_dump() == {n: t.weight for n, t in TERMS.items()}
+    changed = parse_config({**base, "weights": {"nce_clip": 0.5}}, "test").weights.model_dump()
+    assert changed == {**{n: t.weight for n, t in TERMS.items()}, "nce_clip": 0.5}
+    with pytest.raises(ConfigError, match=r"did you mean weights\.nce_clip"):
+        parse_config({**base, "weights": {"nce_clips": 1.0}}, "test")
+    with pytest.raises(ConfigError, match=r"weights\.nce_clip"):
+        parse_config({**base, "weights": {"nce_clip": -1.0}}, "test")

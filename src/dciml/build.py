@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from pydantic import TypeAdapter, ValidationError
 
 from dciml.build_baseline import load_baseline
@@ -22,15 +23,20 @@ from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json
 from dciml.index import ClipIndex
-from dciml.method.dual import DualBranch
 from dciml.method.grounding import GroundingBranch
+from dciml.method.losses import GroundingLosses, RetrievalLosses
+from dciml.method.mutual import DualBranch
 from dciml.method.retrieval import RetrievalBranch
+from dciml.method.terms import PATHWAY_TERMS
 from dciml.search.calibration import Calibration, read_calibration
 from dciml.search.dual_engine import DualEngine
 from dciml.search.engine import Engine
 from dciml.search.residual_engine import ResidualEngine
 from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
+from dciml.training.schedule import easiness, hard_pool_size, loss_weights
+from dciml.training.steps import Step
+from dciml.training.validation import Objective
 
 MODEL_FORMAT = 1
 UNKNOWN_WINDOW_SECONDS = 120.0  # of a model that does not say what it was trained on
@@ -129,6 +135,60 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         **shared,
     )
     return DualBranch(retrieval, grounding, r.hidden)
+
+
+def build_losses(config: RunConfig) -> tuple[RetrievalLosses, GroundingLosses]:
+    """The losses of both sides."""
+    r, g, mutual = config.retrieval, config.grounding, config.mutual
+    retrieval = RetrievalLosses(
+        margin=r.margin,
+        nce_temperature=r.nce_temperature,
+        clip_pool_temperature=r.clip_pool_temperature,
+        diversity_alpha=r.diversity_alpha,
+        diversity_delta=r.diversity_delta,
+        temperature=mutual.temperature,
+        modulation_margin=mutual.retrieval_margin,
+    )
+    grounding = GroundingLosses(
+        reference_margin=g.reference_margin,
+        negative_margin=g.negative_margin,
+        diversity_lambda=g.diversity_lambda,
+        modulation_margin=mutual.grounding_margin,
+    )
+    return retrieval, grounding
+
+
+def build_step(
+    config: RunConfig, fabric: Fabric, model: DualBranch, epoch: int, generator: torch.Generator
+) -> Step:
+    """A training step of an epoch: what the schedule says of it, and the losses."""
+    r, g = config.retrieval, config.grounding
+    retrieval_losses, grounding_losses = build_losses(config)
+    weights = loss_weights(
+        config.weights.model_dump(),
+        switches={pathway: getattr(config.mutual, pathway) for pathway in PATHWAY_TERMS},
+        from_epoch=config.mutual.from_epoch,
+        epoch=epoch,
+    )
+    return Step(
+        fabric=fabric,
+        model=model,
+        retrieval_losses=retrieval_losses,
+        grounding_losses=grounding_losses,
+        weights=weights,
+        easiness=easiness(epoch, epochs=g.easiness_epochs, exponent=g.easiness_exponent),
+        hard_pool_size=hard_pool_size(epoch, from_epoch=r.hard_negatives_from_epoch, size=r.hard_pool_size),
+        grounding_queries=config.training.grounding_queries,
+        clip_norm=config.training.clip_norm,
+        epoch=epoch,
+        generator=generator,
+    )
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """By what held-out pairs judge grounding."""
+    _, losses = build_losses(config)
+    return Objective(losses, config.weights.model_dump())
 
 
 def load_model(folder: Path, device: str = "cpu", *, calibrated: bool = True) -> Model:

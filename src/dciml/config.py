@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from dciml.errors import ConfigError
 from dciml.files import read_text
+from dciml.method.terms import TERMS
+
+RETIRED = {"training": ("parts",)}
+"""Settings of earlier versions that decide nothing any more; the model folders of then still hold them."""
 
 
 class Settings(BaseModel):
@@ -119,27 +123,17 @@ class MutualConfig(Settings):
     grounding_margin: float = Field(0.15, ge=0, description="nats by which modulation must help")
 
 
-class LossWeights(Settings):
-    """Weight of each loss term, by the name it has in the logs. 0 leaves a term out."""
+if TYPE_CHECKING:
 
-    nce_clip: float = Field(0.02, ge=0)
-    nce_frame: float = Field(0.04, ge=0)
-    triplet_clip: float = Field(1.0, ge=0)
-    triplet_frame: float = Field(1.0, ge=0)
-    query_diversity: float = Field(0.015, ge=0)
-    explicit_to_retrieval: float = Field(1.0, ge=0)
-    modulated_clip: float = Field(1.0, ge=0)
-    modulated_frame: float = Field(1.0, ge=0)
-    match_clip: float = Field(0.4, ge=0)
-    match_frame: float = Field(0.4, ge=0)
-    reconstruct: float = Field(1.0, ge=0)
-    contrast_reference: float = Field(2.0, ge=0)
-    contrast_left: float = Field(2.0, ge=0)
-    contrast_right: float = Field(2.0, ge=0)
-    proposal_diversity: float = Field(1.0, ge=0)
-    explicit_to_grounding: float = Field(3.0, ge=0)
-    modulated_nll: float = Field(0.8, ge=0)
-    match_grounding: float = Field(1.0, ge=0)
+    class LossWeights(Settings):
+        """Weight of each loss term, by its name in `TERMS`; 0 leaves a term out."""
+else:
+    LossWeights = create_model(
+        "LossWeights",
+        __base__=Settings,
+        __doc__="Weight of each loss term, by its name in `TERMS`; 0 leaves a term out.",
+        **{name: (float, Field(term.weight, ge=0)) for name, term in TERMS.items()},
+    )
 
 
 class TrainingConfig(Settings):
@@ -169,12 +163,6 @@ class TrainingConfig(Settings):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1, description="processes on this machine; torchrun overrides")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; null: as torch chooses")
-    parts: int = Field(
-        4,
-        ge=1,
-        description="parts of a batch, each computed by one CPU thread alone; the draws of dropout depend on it, not "
-        "on `threads`; on a GPU, in joint mode and for few sentences there is one part",
-    )
     validate_every: int = Field(1, ge=1, description="epochs")
     keep: Literal["best", "last"] = Field(
         "best",
@@ -326,6 +314,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     """Build the settings from plain values; `source` names where they come from in errors."""
+    tree = _without_retired(tree)
     _refuse_unknown_keys(tree, RunConfig, "", source)
     try:
         return RunConfig.model_validate(tree)
@@ -356,6 +345,15 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         tree[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _without_retired(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        part: {key: value for key, value in settings.items() if key not in RETIRED.get(part, ())}
+        if isinstance(settings, dict)
+        else settings
+        for part, settings in tree.items()
+    }
 
 
 def _refuse_unknown_keys(tree: dict[str, Any], model: type[Settings], prefix: str, source: str) -> None:

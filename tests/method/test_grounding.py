@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from dciml.method.batch import Batch
+from dciml.method.fast import Packing
 from dciml.method.grounding import GroundingBranch
 from dciml.method.outputs import Proposals
-from dciml.method.packed import Packing
 
 
 def make_grounding(dropout: float = 0.0) -> GroundingBranch:

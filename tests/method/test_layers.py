@@ -1,12 +1,21 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from dciml.method.fast import Sequences
 from dciml.method.grounding import log_gaussian
-from dciml.method.layers import Attention, GaussianAttentionBlock, attend_written_out, gaussian_window
-from dciml.method.packed import Packing
+from dciml.method.layers import (
+    Attention,
+    Dropout,
+    GaussianAttentionBlock,
+    Stack,
+    as_teacher,
+    attend_written_out,
+    gaussian_window,
+)
 
 
 def test_gaussian_bias_equals_reweighted_softmax() -> None:
@@ -22,9 +31,9 @@ def test_gaussian_bias_equals_reweighted_softmax() -> None:
         weights = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2.0, dim=-1) * g[:, None, :]
         heads.append(weights / weights.sum(dim=-1, keepdim=True) @ v[..., part])
     expected = attention.out(torch.cat(heads, dim=-1))
-    packing, rows = Packing.full(3, 5), x.flatten(0, 1)
-    found = attention((rows, packing), (rows, packing), g.log()[:, None], packing)
-    torch.testing.assert_close(packing.pad(found), expected)
+    asking = Sequences.full(x)
+    found = attention(asking, replace(asking, log_weights=g.log()))
+    torch.testing.assert_close(asking.pad(found), expected)
 
 
 def test_attention_written_out_equals_the_fused_kernel_with_gradients() -> None:
@@ -46,11 +55,11 @@ def test_attention_written_out_equals_the_fused_kernel_with_gradients() -> None:
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_in_half_precision_is_near_that_in_float32(causal: bool) -> None:
     torch.manual_seed(0)
-    attention, packing = Attention(8, 2), Packing.full(3, 5)
-    rows, bias = torch.randn(15, 8), None if causal else torch.randn(3, 1, 5)
-    expected = attention((rows, packing), (rows, packing), bias, packing)
+    attention, asking = Attention(8, 2), Sequences.full(torch.randn(3, 5, 8))
+    asked = None if causal else replace(asking, log_weights=torch.randn(3, 5))
+    expected = attention(asking, asked)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = attention((rows, packing), (rows, packing), bias, packing)
+        found = attention(asking, asked)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
 
@@ -61,8 +70,8 @@ def test_gaussian_block_equals_slow_definition(width: float) -> None:
     block = GaussianAttentionBlock(8, 2, width, dropout=0.0).eval()
     x, lengths = torch.randn(2, 6, 8), [6, 4]
     mask = torch.tensor([[j < n for j in range(6)] for n in lengths])
-    packing = Packing.of(mask)
-    out = packing.pad(block(packing.pack(x), packing))
+    found = block(Sequences.of(x, mask))
+    out = found.pad(found.rows)
     for b, n in enumerate(lengths):
         q, k, v = block.query_key_value(x[b, :n]).chunk(3, dim=-1)
         rows = torch.zeros(n, 8)
@@ -98,12 +107,55 @@ def test_attention_refuses_a_width_that_heads_do_not_divide() -> None:
         Attention(10, 4)
 
 
-def test_one_row_that_asks_gets_what_attention_gives_it() -> None:
+LENGTHS = torch.tensor([5, 2, 4])
+
+
+def stack_of(layers: int) -> Stack:
     torch.manual_seed(0)
-    attention, packing = Attention(8, 2).double(), Packing.full(3, 5)
-    x = torch.randn(3, 5, 8, dtype=torch.float64)
-    bias = torch.tensor([[0.0] * 5, [0.0, 0.0, -1e9, -1e9, -1e9], [-0.5, 0.0, 1.0, 0.0, -1e9]])
-    asking = x[:, 1]
-    single = Packing.full(3, 1)
-    expected = attention((asking, single), (x.flatten(0, 1), packing), bias[:, None], single)
-    torch.testing.assert_close(attention.attend_one(asking, x, bias), expected, atol=1e-7, rtol=1e-6)
+    return Stack(layers, 8, 2, dropout=0.0).double().eval()
+
+
+def padded(length: int, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(len(lengths), length, 8, dtype=torch.float64)
+    return x, torch.arange(length) < lengths[:, None]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_reading_beside_equals_reading_copies(layers: int) -> None:
+    """The first self-attention runs once a sequence, however many memories it is read beside."""
+    stack, reads = stack_of(layers), torch.tensor([2, 0, 2, 1])
+    x, mask = padded(5, LENGTHS)
+    memory = Sequences.of(*padded(3, torch.tensor([3, 1, 2, 3])))
+    memory = replace(memory, log_weights=torch.randn(4, 3) + memory.bias[:, 0])
+    expected = stack(Sequences.of(x[reads], mask[reads]), memory)
+    found = stack.read_beside(Sequences.of(x, mask), memory, reads)
+    torch.testing.assert_close(found.rows, expected.rows)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_end_of_a_stack_is_the_last_row_of_all_of_it(layers: int) -> None:
+    """Begun once a video, read by several queries; the last layer runs for one row."""
+    stack, owner = stack_of(layers), torch.tensor([1, 1, 0, 2])
+    x, mask = padded(5, LENGTHS)
+    memory = Sequences.of(*padded(3, torch.tensor([3, 1, 2, 3])))
+    whole = stack(Sequences.of(x[owner], mask[owner]), memory)
+    begun = stack.begin(Sequences.of(x, mask))
+    found = stack.end(Sequences.shared(begun.pad(begun.rows), mask, owner), memory)
+    torch.testing.assert_close(found, whole.pad(whole.rows)[torch.arange(4), LENGTHS[owner] - 1])
+
+
+def test_a_teacher_has_no_gradient_and_no_dropout_and_goes_back_to_its_mode() -> None:
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 3), Dropout(0.5)).train()
+    x = torch.randn(2, 3)
+    with as_teacher(layer):
+        assert not layer[1].training
+        assert torch.equal(layer(x), layer(x))
+        assert not layer(x).requires_grad
+    assert layer[1].training
+    assert layer(x).requires_grad
+    with pytest.raises(KeyError), as_teacher(layer):
+        raise KeyError
+    assert layer.training
+    with as_teacher(layer.eval()):
+        pass
+    assert not layer.training

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dciml.method.fast import Packing, linear_cross_entropy
+from dciml.method.layers import word_nll
 from dciml.method.losses import (
+    RetrievalLosses,
     better_by,
     explicit_to_grounding,
     explicit_to_retrieval,
@@ -12,13 +15,10 @@ from dciml.method.losses import (
     match,
     proposal_diversity,
     query_diversity,
-    retrieval_losses,
     span_on_clips,
     triplet,
 )
 from dciml.method.outputs import Proposals, RetrievalOutput
-from dciml.method.packed import Packing
-from dciml.method.word_loss import linear_cross_entropy, word_nll
 
 OWNER = torch.tensor([0, 0, 1, 2])
 
@@ -89,7 +89,8 @@ def retrieval_output() -> RetrievalOutput:
 
 def losses_of(output: RetrievalOutput, **settings: float) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return retrieval_losses(output, margin=0.2, hard_pool_size=None, generator=generator, **settings)
+    losses = RetrievalLosses(margin=0.2, **settings)
+    return losses.of_ranking(output, hard_pool_size=None, generator=generator)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -150,8 +151,8 @@ CLASSES = torch.tensor([6, 0, 3, 3, 1])
 def test_linear_cross_entropy_and_its_gradients_equal_autograd_in_one_piece_and_in_many(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dciml.method.word_loss.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
-    monkeypatch.setattr("dciml.method.word_loss.CLASSES_AT_ONCE", 3)
+    monkeypatch.setattr("dciml.method.fast.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
+    monkeypatch.setattr("dciml.method.fast.CLASSES_AT_ONCE", 3)
     torch.manual_seed(0)
     rows, weight, bias = inputs = [
         torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 4), (7, 4), (7,))

@@ -23,13 +23,17 @@ from torch.nn import functional as F
 
 from dciml.method.batch import Batch, QueryBatch
 from dciml.method.grounding import GroundingBranch, sinusoids
-from dciml.method.layers import Attention, AttentionPooling, DecoderLayer, GaussianAttentionBlock
-from dciml.method.losses import better_by, explicit_to_grounding, grounding_losses, match
-from dciml.method.mutual import BestClip
-from dciml.method.outputs import GroundingOutput, Proposals, RetrievalOutput, Selection
+from dciml.method.layers import Attention, AttentionPooling, DecoderLayer, GaussianAttentionBlock, Stack
+from dciml.method.losses import better_by, explicit_to_grounding, match
+from dciml.method.outputs import (
+    BestClip,
+    GroundingOutput,
+    Proposals,
+    Reconstructions,
+    RetrievalOutput,
+    Selection,
+)
 from dciml.method.retrieval import InputLayer, RetrievalBranch
-from dciml.method.stack import Stack
-from dciml.training.schedule import easiness
 from dciml.training.steps import Step, retrieval_terms
 
 
@@ -56,7 +60,8 @@ class PlainGrounding:
     def output(self, best_index: Tensor) -> GroundingOutput:
         chosen = best_index[:, None]
         best, left, right = (x.gather(1, chosen)[:, 0] for x in (self.nll, self.left, self.right))
-        return GroundingOutput(self.proposals, best_index, best, left, right, self.reference, self.sampled)
+        nll = Reconstructions(best, left, right, self.reference)
+        return GroundingOutput(self.proposals, best_index, nll, self.sampled)
 
 
 def padded_queries(queries: QueryBatch, length: int) -> QueryBatch:
@@ -201,24 +206,18 @@ def plain_grounding_terms(
     step: Step, batch: Batch, plain: PlainGrounding, clip: BestClip
 ) -> dict[str, Tensor]:
     """All losses of the grounding side, by name; means over the queries."""
-    branch, settings = step.model.grounding, step.config.grounding
+    branch = step.model.grounding
     output = plain.output(plain.selection().best_index)
     own = gaussian(
         plain.proposals.centers, plain.proposals.widths / branch.gaussian_sigma, branch.num_positions
     )
-    losses = grounding_losses(
-        output,
-        own.log(),
-        reference_margin=settings.reference_margin,
-        negative_margin=settings.negative_margin,
-        diversity_lambda=settings.diversity_lambda,
-    )
+    losses = step.grounding_losses.of_reconstruction(output, own.log())
     losses["explicit_to_grounding"] = explicit_to_grounding(output.proposals, clip.center_unit)
     modulated = step.model.to_grounding(plain.sampled, clip.feature)
     best = output.proposals.at(output.best_index)
     weights = gaussian(best.centers, best.widths / branch.gaussian_sigma, branch.num_positions)[:, 0]
     nll, _ = plain_sentence_nll(branch, batch.queries, modulated, weights)
-    losses["modulated_nll"] = better_by(-nll, -output.nll_best, step.config.mutual.grounding_margin)
+    losses["modulated_nll"] = better_by(-nll, -output.nll.best, step.grounding_losses.modulation_margin)
     losses["match_grounding"] = match(plain.sampled.mean(dim=1), modulated.mean(dim=1))
     return {name: loss.mean() for name, loss in losses.items()}
 
@@ -275,7 +274,7 @@ def plain_retrieval(branch: RetrievalBranch, batch: Batch) -> RetrievalOutput:
 
 
 def with_plain_retrieval(step: Step) -> Step:
-    """The same step, for `retrieval_terms`: the branch as above, and the batch in one part."""
+    """The same step, for `retrieval_terms`, with the branch as above."""
     branch = step.model.retrieval
 
     class Plain:
@@ -284,9 +283,8 @@ def with_plain_retrieval(step: Step) -> Step:
         def __call__(self, batch: Batch) -> RetrievalOutput:
             return plain_retrieval(branch, batch)
 
-    whole = step.config.training.model_copy(update={"parts": 1})
     model: Any = SimpleNamespace(retrieval=Plain(), to_retrieval=step.model.to_retrieval)
-    return replace(step, model=model, config=step.config.model_copy(update={"training": whole}))
+    return replace(step, model=model)
 
 
 def plain_best_clip(step: Step, batch: Batch) -> BestClip:
@@ -305,19 +303,19 @@ def plain_best_clip(step: Step, batch: Batch) -> BestClip:
 
 def plain_terms(step: Step, batch: Batch, side: str) -> dict[str, Tensor]:
     """The losses of one side, its teacher computed in full beforehand."""
-    batch = replace(batch, queries=padded_queries(batch.queries, step.config.text.max_words))
+    batch = replace(batch, queries=padded_queries(batch.queries, step.model.grounding.max_words))
     branch = step.model.grounding
     if side == "retrieval":
         was_training = branch.training
         branch.eval()
-        teacher = plain_grounding(branch, batch, easiness(step.config, step.epoch))
+        teacher = plain_grounding(branch, batch, step.easiness)
         branch.train(was_training)
         selection = teacher.selection()
         every = torch.arange(len(selection.best_index), device=selection.best_index.device)
         condition = teacher.features.detach()[every, selection.best_index]
         return retrieval_terms(with_plain_retrieval(step), batch, selection, condition)
     clip = plain_best_clip(step, batch)
-    plain = plain_grounding(branch, batch, easiness(step.config, step.epoch))
+    plain = plain_grounding(branch, batch, step.easiness)
     return plain_grounding_terms(step, batch, plain, clip)
 
 
@@ -332,10 +330,9 @@ def plain_training_step(
         optimizer = optimizers[side]
         optimizer.zero_grad(set_to_none=True)
         sum((step.weights[name] * term for name, term in used.items()), torch.zeros(())).backward()
-        clip_norm = step.config.training.clip_norm
-        if clip_norm is not None:
+        if step.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, step.clip_norm)
         optimizer.step()
         values |= {name: float(term.detach()) for name, term in used.items()}
     return values

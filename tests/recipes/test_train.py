@@ -43,7 +43,7 @@ def after_steps(monkeypatch: pytest.MonkeyPatch, count: int, action: Callable[[]
     """Do something in the middle of step `count` (from 0), when one side has moved and the other has not."""
     from dciml.training import steps
 
-    real, calls = steps._grounding_step, [0]
+    real, calls = steps.grounding_step, [0]
 
     def hooked(*args: Any) -> dict[str, float]:
         calls[0] += 1
@@ -51,7 +51,7 @@ def after_steps(monkeypatch: pytest.MonkeyPatch, count: int, action: Callable[[]
             action()
         return real(*args)
 
-    monkeypatch.setattr(steps, "_grounding_step", hooked)
+    monkeypatch.setattr(steps, "grounding_step", hooked)
 
 
 def interrupt() -> None:
@@ -156,8 +156,8 @@ def test_joint_run_resumes_exactly(
     with monkeypatch.context() as patch:
         from dciml.training import steps
 
-        real = steps._joint_step
-        patch.setattr(steps, "_joint_step", lambda s, *a: os.kill(os.getpid(), 15) or real(s, *a))
+        real = steps.joint_step
+        patch.setattr(steps, "joint_step", lambda s, *a: os.kill(os.getpid(), 15) or real(s, *a))
         with pytest.raises(Stopped):
             train(config, tmp_path / "m", quiet=True)
     train(config, tmp_path / "m", resume=True, quiet=True)
@@ -302,7 +302,7 @@ def test_bf16_trains_on_the_cpu(
 
 def test_half_precision_can_clip(tiny_config: MakeConfig) -> None:
     """A fused optimiser unscales by itself, and Fabric refuses to clip then."""
-    from dciml.method.dual import DualBranch
+    from dciml.method.mutual import DualBranch
 
     model = DualBranch.__new__(DualBranch)
     torch.nn.Module.__init__(model)

@@ -11,7 +11,7 @@ import torch
 
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.method.watched import Watched
+from dciml.method.grounding import Watched
 from dciml.search.seen_videos import SeenVideos
 
 

@@ -19,7 +19,7 @@ from dciml.features.long_videos import WindowedStore, WindowRule, long_windows, 
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
 from dciml.method.batch import Batch
-from dciml.method.dual import DualBranch
+from dciml.method.mutual import DualBranch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import WINDOWS_FILE, train
 from dciml.training.checkpoint import CHECKPOINT_FILE, load_tensors

@@ -12,25 +12,17 @@ import torch
 from lightning_fabric import Fabric
 from plain_step import plain_terms, plain_training_step
 
+from dciml.build import build_step
 from dciml.config import parse_config
 from dciml.method.batch import Batch
-from dciml.method.dual import DualBranch
 from dciml.method.grounding import GroundingBranch
-from dciml.method.mutual import best_clip, proposal_feature
+from dciml.method.mutual import DualBranch, best_clip, proposal_feature
 from dciml.method.retrieval import RetrievalBranch
-from dciml.training.parts import split
+from dciml.method.terms import terms_of
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 
-RETRIEVAL_TERMS = (
-    "nce_clip", "nce_frame", "triplet_clip", "triplet_frame", "query_diversity",
-    "explicit_to_retrieval", "modulated_clip", "modulated_frame", "match_clip", "match_frame",
-)  # fmt: skip
-GROUNDING_TERMS = (
-    "reconstruct", "contrast_reference", "contrast_left", "contrast_right", "proposal_diversity",
-    "explicit_to_grounding", "modulated_nll", "match_grounding",
-)  # fmt: skip
 TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[str, float]]
-SIDES = {"retrieval": RETRIEVAL_TERMS, "grounding": GROUNDING_TERMS}
+SIDES = {"retrieval": terms_of("retrieval"), "grounding": terms_of("grounding")}
 
 
 def make_step(
@@ -42,11 +34,18 @@ def make_step(
     """All pathways on, margins so wide that every hinge is active."""
     torch.manual_seed(0)
     retrieval = RetrievalBranch(
-        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=dropout
+        video_width=12,
+        text_width=10,
+        hidden=16,
+        heads=2,
+        num_clips=8,
+        max_frames=16,
+        max_words=9,
+        dropout=dropout,
     )
     grounding = GroundingBranch(
         video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=layers, num_proposals=4,
-        num_positions=6, dropout=dropout,
+        num_positions=6, max_words=9, dropout=dropout,
     )  # fmt: skip
     config = parse_config(
         {
@@ -61,7 +60,7 @@ def make_step(
     )
     model = DualBranch(retrieval, grounding, 16).to(dtype)
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    return Step(fabric, model, config, 0, torch.Generator().manual_seed(0))
+    return build_step(config, fabric, model, 0, torch.Generator().manual_seed(0))
 
 
 def fast_terms(step: Step, batch: Batch, side: str) -> dict[str, torch.Tensor]:
@@ -98,14 +97,10 @@ def gradients(step: Step, loss: torch.Tensor) -> Iterator[tuple[str, torch.Tenso
     [(1, (2, 1, 3, 1)), (2, (2, 1, 3, 1)), (3, (2, 1, 3, 1)), (2, (3, 7, 4, 2, 9, 8))],
 )
 def test_every_term_and_gradient_equals_the_plain_path(
-    batch_of: Callable[..., Batch], side: str, layers: int, sentences: tuple[int, ...], two_shares: None
+    batch_of: Callable[..., Batch], side: str, layers: int, sentences: tuple[int, ...]
 ) -> None:
-    """Float32 against the plain path in float64: 1e-4 of the largest gradient of each parameter.
-
-    The larger batch is computed in four parts, by two threads.
-    """
+    """Float32 against the plain path in float64: 1e-4 of the largest gradient of each parameter."""
     batch = batch_of(sentences)
-    assert len(split(batch, 4)) == (4 if len(batch.video_of_query) > 30 else 1)
     fast, plain = make_step(layers, torch.float32), make_step(layers, torch.float64)
     values, expected = fast_terms(fast, batch, side), plain_terms(plain, in_double(batch), side)
     assert set(values) == set(expected) == set(SIDES[side])
@@ -123,9 +118,9 @@ def test_every_term_and_gradient_equals_the_plain_path(
 
 @pytest.mark.parametrize("side", ["retrieval", "grounding"])
 def test_half_precision_gives_nearly_the_same_losses_and_gradients(
-    batch_of: Callable[..., Batch], side: str, two_shares: None
+    batch_of: Callable[..., Batch], side: str
 ) -> None:
-    """In four parts by two threads. Small rows round more than large ones, so the directions are compared."""
+    """Small rows round more than large ones, so the directions are compared."""
     batch, sides = batch_of((3, 7, 4, 2, 9, 8)), {}
     for precision in ("32-true", "bf16-mixed"):
         step = make_step(2, torch.float32, precision=precision)

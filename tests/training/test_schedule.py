@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dciml.build import build_step
 from dciml.config import RunConfig, parse_config
+from dciml.method.terms import PATHWAY_TERMS, TERMS
 from dciml.recipes.train import set_lr
-from dciml.training.schedule import PATHWAY_TERMS, easiness, hard_pool_size, loss_weights, lr_factor
+from dciml.training.schedule import lr_factor
+from dciml.training.steps import Step
 
 
 def make(**changes: object) -> RunConfig:
     return parse_config({"name": "n", "data": {"folder": "f"}, **changes}, "test")
 
 
+def step_in(config: RunConfig, epoch: int) -> Step:
+    """What the settings make of an epoch."""
+    fabric, model = cast("Any", None), cast("Any", None)
+    return build_step(config, fabric, model, epoch, torch.Generator())
+
+
 def test_rate_rises_then_falls_to_zero() -> None:
-    config = make(training={"warmup_fraction": 0.25})
-    factors = [lr_factor(config, step, 8) for step in range(9)]
+    factors = [lr_factor(step, 8, warmup_fraction=0.25) for step in range(9)]
     assert factors == pytest.approx([1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 500), st.floats(0, 0.99))
 def test_rate_stays_between_zero_and_one_and_every_step_learns(total: int, warmup: float) -> None:
-    config = make(training={"warmup_fraction": warmup})
-    factors = [lr_factor(config, step, total) for step in range(total)]
+    factors = [lr_factor(step, total, warmup_fraction=warmup) for step in range(total)]
     assert all(0 < factor <= 1 for factor in factors)
     top = factors.index(max(factors))
     assert factors[: top + 1] == sorted(factors[: top + 1])
@@ -45,24 +54,27 @@ def test_each_group_keeps_its_own_rate() -> None:
 @pytest.mark.parametrize("switch", sorted(PATHWAY_TERMS))
 def test_each_pathway_has_a_switch_and_weights(switch: str) -> None:
     on, off = make(mutual={"from_epoch": 2}), make(mutual={"from_epoch": 2, switch: False})
-    changed = {name for name, weight in loss_weights(on, 2).items() if loss_weights(off, 2)[name] != weight}
+    weights = step_in(off, 2).weights
+    changed = {name for name, weight in step_in(on, 2).weights.items() if weights[name] != weight}
     assert changed == set(PATHWAY_TERMS[switch])
-    assert all(loss_weights(on, 1)[name] == 0 for name in PATHWAY_TERMS[switch])
+    assert all(step_in(on, 1).weights[name] == 0 for name in PATHWAY_TERMS[switch])
 
 
 def test_terms_of_all_pathways_have_weights() -> None:
     terms = [term for several in PATHWAY_TERMS.values() for term in several]
     assert len(terms) == len(set(terms))
-    assert set(terms) <= make().weights.model_dump().keys()
+    assert set(terms) <= make().weights.model_dump().keys() == TERMS.keys()
 
 
 def test_easiness_follows_its_exponent() -> None:
     plain = make()
-    assert [easiness(plain, epoch) for epoch in (0, 5, 50)] == [1.0, 1.0, 1.0]
+    assert [step_in(plain, epoch).easiness for epoch in (0, 5, 50)] == [1.0, 1.0, 1.0]
     curved = make(grounding={"easiness_exponent": 0.5, "easiness_epochs": 16})
-    assert [easiness(curved, epoch) for epoch in (0, 4, 16, 99)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert [step_in(curved, epoch).easiness for epoch in (0, 4, 16, 99)] == pytest.approx(
+        [0.0, 0.5, 1.0, 1.0]
+    )
 
 
 def test_hard_negatives_begin_at_their_epoch() -> None:
     config = make(retrieval={"hard_negatives_from_epoch": 3, "hard_pool_size": 7})
-    assert [hard_pool_size(config, epoch) for epoch in (0, 2, 3, 4)] == [None, None, 7, 7]
+    assert [step_in(config, epoch).hard_pool_size for epoch in (0, 2, 3, 4)] == [None, None, 7, 7]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -12,24 +12,18 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from dciml.build import build_step
 from dciml.config import RunConfig, parse_config
 from dciml.errors import TrainingError
 from dciml.method.batch import Batch
-from dciml.method.dual import DualBranch
 from dciml.method.grounding import GroundingBranch
-from dciml.method.mutual import best_clip, proposal_feature
+from dciml.method.layers import as_teacher
+from dciml.method.mutual import DualBranch, best_clip, proposal_feature
 from dciml.method.retrieval import RetrievalBranch
-from dciml.training.schedule import PATHWAY_TERMS, loss_weights
-from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
+from dciml.method.terms import PATHWAY_TERMS, terms_of
+from dciml.training.steps import Step, grounding_terms, retrieval_terms, training_step
 
-RETRIEVAL_TERMS = (
-    "nce_clip", "nce_frame", "triplet_clip", "triplet_frame", "query_diversity",
-    "explicit_to_retrieval", "modulated_clip", "modulated_frame", "match_clip", "match_frame",
-)  # fmt: skip
-GROUNDING_TERMS = (
-    "reconstruct", "contrast_reference", "contrast_left", "contrast_right", "proposal_diversity",
-    "explicit_to_grounding", "modulated_nll", "match_grounding",
-)  # fmt: skip
+RETRIEVAL_TERMS, GROUNDING_TERMS = terms_of("retrieval"), terms_of("grounding")
 
 
 def settings(**changes: Any) -> RunConfig:
@@ -60,7 +54,11 @@ def make_model(dropout: float = 0.0) -> DualBranch:
 
 def make_step(model: DualBranch, config: RunConfig, epoch: int = 0) -> Step:
     fabric = Fabric(accelerator="cpu", devices=1)
-    return Step(fabric, model, config, epoch, torch.Generator().manual_seed(0))
+    return build_step(config, fabric, model, epoch, torch.Generator().manual_seed(0))
+
+
+def weights_in(config: RunConfig, epoch: int) -> Mapping[str, float]:
+    return make_step(make_model(), config, epoch).weights
 
 
 def optimizers(model: DualBranch, lr: float = 1e-3) -> dict[str, torch.optim.Optimizer]:
@@ -203,10 +201,10 @@ def test_joint_mode_lets_gradients_through_both_branches(batch: Batch) -> None:
 
 def test_pathways_are_off_before_their_epoch_and_by_their_switch() -> None:
     config = settings(mutual={"from_epoch": 3, "explicit_to_grounding": False})
-    assert loss_weights(config, 2)["modulated_clip"] == 0.0
-    assert loss_weights(config, 3)["modulated_clip"] == 1.0
-    assert loss_weights(config, 3)["explicit_to_grounding"] == 0.0
-    assert loss_weights(config, 0)["reconstruct"] == 1.0
+    assert weights_in(config, 2)["modulated_clip"] == 0.0
+    assert weights_in(config, 3)["modulated_clip"] == 1.0
+    assert weights_in(config, 3)["explicit_to_grounding"] == 0.0
+    assert weights_in(config, 0)["reconstruct"] == 1.0
 
 
 def test_a_switched_off_pathway_is_not_in_the_losses(batch: Batch) -> None:

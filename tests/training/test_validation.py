@@ -14,8 +14,8 @@ from dciml.datasets.folder import DataFolder
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.vocabulary import Vocabulary
 from dciml.features.words import WordEncoder
-from dciml.method.dual import DualBranch
-from dciml.method.losses import grounding_losses
+from dciml.method.losses import GroundingLosses
+from dciml.method.mutual import DualBranch
 from dciml.training.loader import PairData
 from dciml.training.validation import validate
 
@@ -71,13 +71,10 @@ def test_grounding_value_is_the_mean_objective_of_single_pairs(model: DualBranch
         for index, pair in enumerate(data.pairs):
             batch = data.collate([(pair.video_id, [index])], 0)
             output = model.grounding(batch, model.grounding.select(batch).best_index, 1.0)
-            terms = grounding_losses(
-                output,
-                model.grounding.log_weights(output.proposals),
-                reference_margin=0.1,
-                negative_margin=0.15,
-                diversity_lambda=0.13,
-            )
+            log_weights = model.grounding.log_weights(output.proposals)
+            terms = GroundingLosses(
+                reference_margin=0.1, negative_margin=0.15, diversity_lambda=0.13
+            ).of_reconstruction(output, log_weights)
             total += float(terms["reconstruct"])
             total += 2 * float(terms["contrast_reference"] + terms["contrast_left"] + terms["contrast_right"])
     expected = -total / len(data.pairs)

@@ -1,27 +1,26 @@
 """The grounding branch: when? Gaussian proposals, judged by how well each lets the sentence be reconstructed.
 
 METHOD §4; CPL (CVPR 2022). Only the best proposal's NLL enters the losses. So `select` finds it without gradients
-(all proposals, no dropout), and `forward` computes that one, the two beside it and the whole video with gradients.
+(all proposals, no dropout), and `forward` computes that one, the two beside it and the whole video with gradients
+(docs/decisions/0002-best-proposal-without-gradients.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.dropout import Dropout
-from dciml.method.masks import padding_bias
-from dciml.method.outputs import GroundingOutput, Proposals, Selection
-from dciml.method.packed import Packing
-from dciml.method.stack import Stack
-from dciml.method.support import Memory, Support
-from dciml.method.watched import Watched
-from dciml.method.word_loss import word_nll
+from dciml.method.fast import Packing, Sequences, View, num_seen
+from dciml.method.layers import Dropout, Stack, as_teacher, word_nll
+from dciml.method.outputs import GroundingOutput, Proposals, Reconstructions, Selection
 
 SEQUENCES_AT_ONCE = 256
 """How many (query, proposal) pairs are judged together: enough to fill a GPU's kernels, few enough for a cache."""
@@ -44,6 +43,36 @@ def log_gaussian(
 
 def _at(rows: Float[Tensor, "videos rows width"], index: Int[Tensor, "videos positions"]) -> Tensor:
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is computed of some videos before a sentence is known.
+
+    Attributes:
+        sampled: the frames that the reconstruction reads.
+        rows: what stands at each frame, and at the [PRED] row after a video's last one, after the first
+            self-attention of the frame stack.
+        mask: which of these rows are real.
+    """
+
+    sampled: Float[Tensor, "videos positions hidden"]
+    rows: Float[Tensor, "videos length hidden"]
+    mask: Bool[Tensor, "videos length"]
+
+    def each(self) -> Iterator[Watched]:
+        """One video after the other, without padding; copies, so that one may be kept without the others."""
+        for sampled, rows, mask in zip(self.sampled, self.rows, self.mask, strict=True):
+            yield Watched(sampled[None].clone(), rows[mask][None], mask[mask][None])
+
+    @classmethod
+    def join(cls, parts: Sequence[Watched]) -> Watched:
+        """The inverse of `each`."""
+        return cls(
+            torch.cat([part.sampled for part in parts]),
+            pad_sequence([part.rows[0] for part in parts], batch_first=True),
+            pad_sequence([part.mask[0] for part in parts], batch_first=True),
+        )
 
 
 class GroundingBranch(nn.Module):
@@ -91,12 +120,13 @@ class GroundingBranch(nn.Module):
     def watch(self, videos: VideoBatch) -> Watched:
         """All that can be computed of videos before a sentence is known."""
         frames = self.dropout(self.frame_project(videos.frames))
-        sampled = _at(frames, self._sampled_index(videos))
-        at = videos.frame_mask.sum(dim=1, keepdim=True)
-        rows = nn.functional.pad(self._with_time(frames, at), (0, 0, 0, 1))
+        num_frames = videos.frame_mask.sum(dim=1, keepdim=True)
+        rows = F.pad(self._with_time(frames, num_frames), (0, 0, 0, 1))
         place = torch.arange(rows.shape[1], device=rows.device)[None]
-        rows = torch.where((place == at)[..., None], self.prediction_row.to(rows.dtype), rows)
-        return Watched(sampled, self.frame_stack.begin(rows, place <= at), place <= at)
+        mask = place <= num_frames
+        rows = torch.where((place == num_frames)[..., None], self.prediction_row.to(rows.dtype), rows)
+        begun = self.frame_stack.begin(Sequences.of(rows, mask))
+        return Watched(_at(frames, self._sampled_index(videos)), begun.pad(begun.rows), mask)
 
     def sampled_frames(self, videos: VideoBatch) -> Float[Tensor, "videos positions hidden"]:
         """The frames nearest to `num_positions` points spread evenly over the valid rows, in the branch's width.
@@ -126,20 +156,18 @@ class GroundingBranch(nn.Module):
         self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
     ) -> Proposals:
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
-        (centre, width) pairs."""
-        words = self._encoded_words(queries)
-        last = self.frame_stack.last_row(watched.rows, watched.mask, video_of_query, words)
-        centers, widths = torch.sigmoid(self.span_head(last).float()).chunk(2, dim=-1)
+        (centre, width) pairs (METHOD §4.2)."""
+        frames = Sequences.shared(watched.rows, watched.mask, video_of_query)
+        prediction = self.frame_stack.end(frames, self._encoded_words(queries))
+        centers, widths = torch.sigmoid(self.span_head(prediction).float()).chunk(2, dim=-1)
         return Proposals(centers, widths.clamp(min=self.min_width))
 
-    def _encoded_words(self, queries: QueryBatch) -> Memory:
+    def _encoded_words(self, queries: QueryBatch) -> Sequences:
         distinct, reads = queries.distinct()
         projected = self._with_start(self.dropout(self.word_project(distinct.static_words)))
-        mask = nn.functional.pad(distinct.word_mask, (1, 0), value=True)
-        packing = Packing.of(mask)
-        encoded = self.word_stack.encode(packing.pack(projected), packing)
-        memory = Memory(encoded, packing, padding_bias(mask)[:, None])
-        return memory if reads is None else memory.read_by(reads)
+        mask = F.pad(distinct.word_mask, (1, 0), value=True)
+        encoded: Sequences = self.word_stack(Sequences.of(projected, mask))
+        return encoded if reads is None else encoded.read_by(reads)
 
     def _with_start(self, words: Float[Tensor, "queries words hidden"]) -> Tensor:
         start = self.start_word.to(words.dtype).expand(len(words), 1, -1)
@@ -151,12 +179,13 @@ class GroundingBranch(nn.Module):
         sampled: Float[Tensor, "videos positions hidden"],
         video_of_sequence: Int[Tensor, "sequences"],
         log_weights: Float[Tensor, "sequences positions"],
-    ) -> Memory:
+    ) -> Sequences:
         """Pass 2, frames: self-attention re-weighted by a Gaussian (log weights of 0: the whole video evenly).
 
-        Only the positions that the Gaussian lets through are there (see `support`).
+        Positions that the Gaussian hides are not there.
         """
-        return self.frame_stack.encode_under(sampled, video_of_sequence, Support.of(log_weights))
+        encoded: Sequences = self.frame_stack(Sequences.weighed(sampled, video_of_sequence, log_weights))
+        return encoded
 
     def mean_under(
         self,
@@ -165,11 +194,12 @@ class GroundingBranch(nn.Module):
         log_weights: Float[Tensor, "sequences positions"],
     ) -> Float[Tensor, "sequences hidden"]:
         """The mean over time of the frames as encoded under a Gaussian; each counts alike, so all are there."""
-        memory = self.frame_stack.encode_under(sampled, video_of_sequence, Support.whole(log_weights))
-        return memory.layout.pad(memory.rows).mean(dim=1)
+        seen = Sequences.weighed(sampled, video_of_sequence, log_weights, whole=True)
+        encoded: Sequences = self.frame_stack(seen)
+        return encoded.pad(encoded.rows).mean(dim=1)
 
     def reconstruct(
-        self, queries: QueryBatch, memory: Memory, beside: Int[Tensor, "memories"]
+        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, "memories"]
     ) -> Float[Tensor, "rows hidden"]:
         """Pass 2, words: what stands at position i is computed from the start vector and words before i only.
 
@@ -182,12 +212,11 @@ class GroundingBranch(nn.Module):
         """
         words = self.dropout(self.word_project(queries.static_words))
         words = torch.where(queries.hidden_words[..., None], self.hidden_word.to(words.dtype), words)
-        packing = Packing.of(queries.word_mask)
-        rows = packing.pack(self._with_start(words[:, :-1]))
-        return self.word_stack.decode(rows, packing, memory, beside)
+        shifted = Sequences.of(self._with_start(words[:, :-1]), queries.word_mask)
+        return self.word_stack.read_beside(shifted, memory, beside).rows
 
     def sentence_nll(
-        self, queries: QueryBatch, memory: Memory, beside: Int[Tensor, "memories"]
+        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, "memories"]
     ) -> Float[Tensor, "memories"]:
         """Mean negative log-likelihood of the words of sentence `beside[i]`, nats, given the frames of memory i."""
         packing = Packing.of(queries.word_mask[beside])
@@ -198,6 +227,16 @@ class GroundingBranch(nn.Module):
             (self.vocabulary_head.weight, self.vocabulary_head.bias),
             self.label_smoothing,
         )
+
+    def nll_of_views(
+        self, queries: QueryBatch, views: Mapping[str, View]
+    ) -> dict[str, Float[Tensor, "queries"]]:
+        """The NLL of each sentence in each view, by the view's name; all are computed together."""
+        every = View.together(list(views.values()))
+        memory = self.encode_under(every.frames, every.video, every.log_weights)
+        query = torch.arange(len(queries.query_ids), device=every.video.device)
+        nll = self.sentence_nll(queries, memory.read_by(every.way_of_query), query.repeat(len(views)))
+        return dict(zip(views, nll.chunk(len(views)), strict=True))
 
     def log_weights(self, proposals: Proposals) -> Float[Tensor, "queries proposals positions"]:
         """log g_p of each proposal, σ = width / 9."""
@@ -222,15 +261,10 @@ class GroundingBranch(nn.Module):
             log_gaussian(1 - right / 2, wide_right, self.num_positions),
         )
 
-    @torch.no_grad()
     def select(self, batch: Batch) -> Selection:
         """Judge every proposal, without gradients and without dropout."""
-        was_training = self.training
-        self.eval()
-        try:
+        with as_teacher(self):
             return self.choose(self.watch(batch.videos), batch.queries, batch.video_of_query)
-        finally:
-            self.train(was_training)
 
     def choose(
         self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
@@ -239,7 +273,7 @@ class GroundingBranch(nn.Module):
         proposals = self.propose(watched, queries, video_of_query)
         distinct, reads = queries.distinct()
         weights, count = self.log_weights(proposals).flatten(0, 1), proposals.centers.shape[1]
-        order = Support.num_seen(weights).argsort(stable=True)  # those beside each other let through as much
+        order = num_seen(weights).argsort(stable=True)  # those beside each other let through as much
         nll = []
         for part in torch.split(order, SEQUENCES_AT_ONCE):
             query = part // count
@@ -266,22 +300,19 @@ class GroundingBranch(nn.Module):
         watched, owner = self.watch(batch.videos), batch.video_of_query
         proposals, sampled = self.propose(watched, batch.queries, owner), watched.sampled
         best = proposals.at(best_index)
-        own = self.log_weights(best)[:, 0]
-        seen = [own, *self.negative_log_weights(best, easiness), own.new_zeros(len(sampled), own.shape[1])]
-        query, video = (torch.arange(len(x), device=owner.device) for x in (owner, sampled))
-        # The whole video is encoded once, and read by each of its queries.
-        watching = [owner, owner, owner, video]
-        reads = [query, len(query) + query, 2 * len(query) + query, 3 * len(query) + owner]
-        frames, modulated = sampled, None
+        under_best = self.log_weights(best)[:, 0]
+        left, right = self.negative_log_weights(best, easiness)
+        views = {
+            "best": View.own(sampled, owner, under_best),
+            "left": View.own(sampled, owner, left),
+            "right": View.own(sampled, owner, right),
+            "whole": View.evenly(sampled, owner),
+        }
+        modulated = None
         if modulate is not None:
             modulated = modulate(sampled[owner])
-            frames = torch.cat([sampled, modulated])  # one more video a query
-            seen.append(own)
-            watching.append(len(video) + query)
-            reads.append(3 * len(query) + len(video) + query)
-        memory = self.encode_under(frames, torch.cat(watching), torch.cat(seen)).read_by(torch.cat(reads))
-        nll = self.sentence_nll(batch.queries, memory, query.repeat(len(reads)))
-        nll_best, left, right, reference, *others = nll.chunk(len(reads))
-        return GroundingOutput(
-            proposals, best_index, nll_best, left, right, reference, sampled, modulated, *others
-        )
+            views["modulated"] = View.own(
+                modulated, torch.arange(len(owner), device=owner.device), under_best
+            )
+        nll = Reconstructions(**self.nll_of_views(batch.queries, views))
+        return GroundingOutput(proposals, best_index, nll, sampled, modulated)

@@ -1,18 +1,54 @@
-"""Attention, as both branches use it: plain, scaled by a Gaussian window, and in decoder layers."""
+"""The layers of both branches: plain attention, decoder layers and stacks, the Gaussian block, pooling."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.method.dropout import Dropout
-from dciml.method.masks import causal_bias, padding_bias
-from dciml.method.packed import Packing, Picks
-from dciml.method.support import Memory
+from dciml.method import fast
+from dciml.method.fast import PADDING, Packing, Sequences
+
+
+@contextmanager
+def as_teacher(module: nn.Module) -> Iterator[None]:
+    """Run a module fixed: without gradients and without dropout. Afterwards it is in the mode that it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+class Dropout(nn.Module):
+    """As `torch.nn.Dropout`, by `fast.dropout`."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"the probability of dropout must lie in [0, 1), not {probability}")
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        return fast.dropout(x, self.probability)
+
+    def extra_repr(self) -> str:
+        return f"probability={self.probability}"
+
+
+def causal_bias(length: int, device: torch.device) -> Float[Tensor, "length length"]:
+    """0 on and below the diagonal, a very large negative number above: position i sees positions ≤ i."""
+    later = torch.ones(length, length, dtype=torch.bool, device=device).triu(diagonal=1)
+    return torch.zeros(length, length, device=device).masked_fill(later, PADDING)
 
 
 def split_heads(
@@ -27,28 +63,44 @@ def merge_heads(x: Float[Tensor, "batch heads length head"]) -> Float[Tensor, "b
     return x.transpose(1, 2).flatten(-2)
 
 
+def attend(
+    q: Float[Tensor, "batch heads queries head"],
+    k: Float[Tensor, "batch heads keys head"],
+    v: Float[Tensor, "batch heads keys head"],
+    bias: Float[Tensor, "#batch #queries keys"] | None,
+) -> Float[Tensor, "batch heads queries head"]:
+    """softmax(q·k / √head + bias)·v, by the fused kernel where that is faster.
+
+    Args:
+        bias: None: causal, position i sees positions ≤ i.
+    """
+    # A CPU's fused kernel has no gradient for the bias, and takes three to seven times as long in bf16.
+    falls_back = q.dtype == torch.bfloat16 or (bias is not None and bias.requires_grad)
+    if falls_back and q.device.type == "cpu":
+        return attend_written_out(q, k, v, causal_bias(q.shape[2], q.device)[None] if bias is None else bias)
+    mask = None if bias is None else bias[:, None].to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=bias is None)
+
+
 def attend_written_out(
     q: Float[Tensor, "batch heads queries head"],
     k: Float[Tensor, "batch heads keys head"],
     v: Float[Tensor, "batch heads keys head"],
     bias: Float[Tensor, "#batch #queries keys"],
 ) -> Float[Tensor, "batch heads queries head"]:
-    """softmax(q·k / √head + bias)·v.
-
-    Where a fused kernel cannot serve, this is less work than PyTorch's own fallback, which scales both sides and looks
-    for rows without any key.
-    """
+    """The same by its definition; less work than PyTorch's own fallback where the fused kernel cannot serve."""
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + bias[:, None]
     return torch.softmax(scores, dim=-1).to(v.dtype) @ v
 
 
 class Attention(nn.Module):
-    """Multi-head attention with an additive bias on its scores.
+    """Multi-head attention.
 
     Multiplying the attention by positive weights g and normalising again is the same as adding log g to the scores:
     softmax(a)·g / Σ softmax(a)·g = softmax(a + log g). So the Gaussian re-weighting of the grounding branch
     (METHOD §4.3) is a bias, and the fused kernel serves it. That kernel has no dropout on a CPU, so there is none on
-    the attention weights; the layers drop what attention gives.
+    the attention weights; the layers drop what attention gives
+    (docs/decisions/0011-no-dropout-on-attention-weights.md).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -60,92 +112,32 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(
-        self,
-        asking: tuple[Float[Tensor, "rows width"], Packing | Picks],
-        asked: tuple[Float[Tensor, "others width"], Packing | Picks],
-        bias: Float[Tensor, "#batch #queries keys"] | None,
-        packing: Packing,
-    ) -> Float[Tensor, "out width"]:
-        """Attention between sequences of rows.
+    def forward(self, asking: Sequences, asked: Sequences | None = None) -> Float[Tensor, "real width"]:
+        """What each real row of `asking` gets from the sequence beside its own in `asked`.
 
         Args:
-            asking, asked: rows, and how they stand in sequences.
-            bias: what is added to the scores; None: it is causal, position i sees positions ≤ i.
-            packing: how the sequences that ask are packed when they have got their answer.
+            asked: None: `asking` itself, causally; position i sees positions ≤ i.
         """
-        (rows, asks), (others, holds) = asking, asked
-        q, kv = self.query(rows), self.key_value(others)
-        if holds.runs is not None and bias is not None:
-            mixed = self._attend_in_runs(q, asks, kv, holds, bias, packing)
-        else:
-            mixed = packing.pack(self._attend(asks.pad(q), holds.pad(kv), bias))
-        out: Tensor = self.out(mixed)
+        others = asking if asked is None else asked
+        q = asking.pad(self.query(asking.rows))  # (sequences, length, width)
+        k, v = others.pad(self.key_value(others.rows)).chunk(2, dim=-1)
+        bias = self._causal(asking) if asked is None else asked.bias
+        mixed = attend(
+            split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads), bias
+        )
+        out: Tensor = self.out(asking.packing.pack(merge_heads(mixed)))
         return out
 
-    def _attend_in_runs(
-        self,
-        q: Tensor,
-        asks: Packing | Picks,
-        kv: Tensor,
-        holds: Packing | Picks,
-        bias: Tensor,
-        packing: Packing,
-    ) -> Float[Tensor, "rows width"]:
-        """Sequences of one length need no padding. Those that ask are of the same lengths, or have no runs."""
-        padded = asks.pad(q) if asks.runs is None else None
-        found = []
-        for run in holds.runs or ():
-            own = asks.take(q, run) if padded is None else padded[run.sequences]
-            limits = bias[run.sequences, : run.length, : run.length]
-            found.append(self._attend(own, holds.take(kv, run), limits))
-        if padded is not None:
-            return packing.pack(torch.cat(found))
-        return torch.cat([part.flatten(0, 1) for part in found])
-
-    def _attend(
-        self,
-        q: Float[Tensor, "batch queries width"],
-        kv: Float[Tensor, "batch keys both"],
-        bias: Float[Tensor, "#batch #queries keys"] | None,
-    ) -> Float[Tensor, "batch queries width"]:
-        keys, values = kv.chunk(2, dim=-1)
-        by_head = split_heads(q, self.heads), split_heads(keys, self.heads), split_heads(values, self.heads)
-        # A CPU's fused kernel has no gradient for the bias, and takes three to seven times as long in bf16.
-        falls_back = q.dtype == torch.bfloat16 or (bias is not None and bias.requires_grad)
-        if falls_back and q.device.type == "cpu":
-            own = causal_bias(q.shape[1], q.device)[None] if bias is None else bias
-            return merge_heads(attend_written_out(*by_head, own))
-        mask = None if bias is None else bias[:, None].to(q.dtype)
-        return merge_heads(F.scaled_dot_product_attention(*by_head, mask, is_causal=bias is None))
-
-    def attend_one(
-        self,
-        asking: Float[Tensor, "batch width"],
-        rows: Float[Tensor, "batch length width"],
-        bias: Float[Tensor, "batch length"],
-    ) -> Float[Tensor, "batch width"]:
-        """Attention of one row of each sequence to all its rows, without their keys and values.
-
-        (W q)·x = q·(Wᵀ x), and a mean of values is the value of a mean: with one row that asks, it is cheaper to turn
-        what it asks than all that is asked. The bias of the keys moves all scores alike and falls out of the softmax.
-        """
-        width, head = rows.shape[-1], rows.shape[-1] // self.heads
-        key, value = self.key_value.weight.reshape(2, self.heads, head, width)
-        q = self.query(asking).reshape(-1, self.heads, head)
-        turned = torch.einsum("bhd,hdw->bhw", q, key)
-        scores = turned @ rows.transpose(1, 2) / math.sqrt(head)  # (batch, heads, length)
-        weights = torch.softmax(scores.float() + bias[:, None], dim=-1).to(rows.dtype)
-        mixed = torch.einsum("bhw,hdw->bhd", weights @ rows, value).flatten(1)
-        out: Tensor = self.out(mixed + self.key_value.bias[width:])
-        return out
+    @staticmethod
+    def _causal(x: Sequences) -> Tensor | None:
+        # Padding stands at the end, where no real row can see it.
+        if x.log_weights is None:
+            return None
+        return causal_bias(x.packing.length, x.rows.device)[None] + x.bias
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention when there is a memory, feed-forward; each with a residual and post-norm.
-
-    It works on packed rows; attention alone sees them padded.
-    """
+    """Causal self-attention, cross-attention to a memory, feed-forward; each with a residual and post-norm."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -157,48 +149,76 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = Dropout(dropout)
 
-    def self_attend(
-        self,
-        x: Float[Tensor, "rows width"],
-        packing: Packing,
-        bias: Float[Tensor, "#batch length length"] | None = None,
-        picks: Picks | None = None,
-    ) -> Float[Tensor, "out width"]:
-        """The first third of the layer. Padding stands at the end, so that no real row can see it.
+    def forward(self, x: Sequences, memory: Sequences | None = None) -> Sequences:
+        """All three, or two without a memory."""
+        x = self.attend_self(x)
+        if memory is not None:
+            x = self.attend_memory(x, memory)
+        return self.feed(x)
 
-        Args:
-            bias: causal and more; None: causal.
-            picks: what the sequences read of `x`; None: `x` is them, packed.
-        """
-        own = x, picks or packing
-        return self.add(
-            0, picks.pack(x, packing) if picks else x, self.self_attention(own, own, bias, packing)
-        )
+    def attend_self(self, x: Sequences) -> Sequences:
+        """The first third."""
+        return self.add(0, x, self.self_attention(x))
 
-    def attend_memory(
-        self,
-        x: Float[Tensor, "rows width"],
-        packing: Packing,
-        memory: Memory,
-        picks: Picks | None = None,
-    ) -> Float[Tensor, "out width"]:
-        """The second third: cross-attention, each sequence beside its own memory.
+    def attend_memory(self, x: Sequences, memory: Sequences) -> Sequences:
+        """The second third: each sequence attends to the one beside it in the memory."""
+        return self.add(1, x, self.cross_attention(x, memory))
 
-        Args:
-            picks: what the sequences read of `x`; None: `x` is them, packed.
-        """
-        asked = memory.rows, memory.layout
-        update = self.cross_attention((x, picks or packing), asked, memory.bias, packing)
-        return self.add(1, picks.pack(x, packing) if picks else x, update)
+    def feed(self, x: Sequences) -> Sequences:
+        """The last third."""
+        return self.add(2, x, self.feed_forward(x.real_rows()))
 
-    def feed(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
-        """The last third: feed-forward."""
-        return self.add(2, x, self.feed_forward(x))
-
-    def add(self, index: int, x: Tensor, update: Tensor) -> Tensor:
+    def add(self, index: int, x: Sequences, update: Tensor) -> Sequences:
         """Dropout, residual and norm of one third."""
-        out: Tensor = self.norms[index](x + self.dropout(update))
-        return out
+        return x.with_rows(self.norms[index](x.real_rows() + self.dropout(update)))
+
+
+class Stack(nn.Module):
+    """Decoder layers, one after the other; the frame stack and the word stack of the grounding branch are one each."""
+
+    def __init__(self, layers: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers))
+
+    def forward(self, x: Sequences, memory: Sequences | None = None) -> Sequences:
+        """All layers; each sequence reads the one beside it in the memory."""
+        return self._through(self._layers(), x, memory)
+
+    def read_beside(self, x: Sequences, memory: Sequences, reads: Int[Tensor, "memories"]) -> Sequences:
+        """`self(x.read_by(reads), memory)`: sequence `reads[i]` beside memory i.
+
+        The first self-attention knows no memory, and runs once a sequence.
+        """
+        first, *others = self._layers()
+        x = first.attend_self(x).read_by(reads)
+        return self._through(others, first.feed(first.attend_memory(x, memory)), memory)
+
+    def begin(self, x: Sequences) -> Sequences:
+        """What `end` needs of sequences, whatever the memory: the first self-attention."""
+        first, *others = self._layers()
+        return first.attend_self(x) if others else x
+
+    def end(self, begun: Sequences, memory: Sequences) -> Float[Tensor, "sequences width"]:
+        """The last row of each sequence of `self(x, memory)`, where `begun` is `begin(x)`.
+
+        The last layer runs for that row alone.
+        """
+        *others, last = self._layers()
+        for index, layer in enumerate(others):
+            begun = begun if index == 0 else layer.attend_self(begun)
+            begun = layer.feed(layer.attend_memory(begun, memory))
+        row = begun.last()
+        row = last.add(0, row, last.self_attention(row, begun))  # the last row sees all
+        return last.feed(last.attend_memory(row, memory)).rows
+
+    def _layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+
+    @staticmethod
+    def _through(layers: list[DecoderLayer], x: Sequences, memory: Sequences | None) -> Sequences:
+        for layer in layers:
+            x = layer(x, memory)
+        return x
 
 
 def gaussian_window(
@@ -225,40 +245,61 @@ class GaussianAttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "rows hidden"], packing: Packing) -> Float[Tensor, "rows hidden"]:
-        """Packed rows in, packed rows out; only the attention itself sees padding."""
-        qkv, mask = packing.pad(self.query_key_value(x)), packing.mask(x.device)
-        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
+    def forward(self, x: Sequences) -> Sequences:
+        q, k, v = (
+            split_heads(part, self.heads) for part in x.pad(self.query_key_value(x.rows)).chunk(3, dim=-1)
+        )
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (batch, heads, length, length)
         if self.width is not None:
-            num_valid = mask.sum(dim=1).to(torch.float32)
-            scores = scores * gaussian_window(num_valid, packing.length, self.width)[:, None].to(scores.dtype)
-        weights = torch.softmax(scores.float() + padding_bias(mask)[:, None, None], dim=-1).to(v.dtype)
-        update = self.out(packing.pack(merge_heads(self.dropout(weights) @ v)))
-        out: Tensor = self.norm(x + self.dropout(update))
-        return out
+            num_valid = x.packing.mask(scores.device).sum(dim=1).to(torch.float32)
+            window = gaussian_window(num_valid, x.packing.length, self.width)
+            scores = scores * window[:, None].to(scores.dtype)
+        weights = torch.softmax(scores.float() + x.bias[:, None], dim=-1).to(v.dtype)
+        update = self.out(x.packing.pack(merge_heads(self.dropout(weights) @ v)))
+        return x.with_rows(self.norm(x.real_rows() + self.dropout(update)))
 
 
 class GaussianMixtureBlock(nn.Module):
-    """Blocks with windows of different width, side by side; the mean of what they give."""
+    """Blocks with windows of different width, side by side; the mean of what they give (METHOD §3.2)."""
 
     def __init__(self, hidden: int, heads: int, widths: tuple[float | None, ...], dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(GaussianAttentionBlock(hidden, heads, w, dropout) for w in widths)
 
-    def forward(self, x: Float[Tensor, "rows hidden"], packing: Packing) -> Float[Tensor, "rows hidden"]:
-        return torch.stack([block(x, packing) for block in self.blocks]).mean(dim=0)
+    def forward(self, x: Sequences) -> Sequences:
+        return x.with_rows(torch.stack([block(x).rows for block in self.blocks]).mean(dim=0))
 
 
 class AttentionPooling(nn.Module):
-    """One learned scoring vector, softmax over the valid rows, weighted mean."""
+    """One learned scoring vector, softmax over the valid rows, weighted mean (METHOD §3.1)."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.score = nn.Linear(hidden, 1, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch hidden"]:
-        weights = torch.softmax(self.score(x)[..., 0].float() + padding_bias(mask), dim=-1)
-        return (weights[..., None].to(x.dtype) * x).sum(dim=1)
+    def forward(self, x: Sequences) -> Float[Tensor, "sequences hidden"]:
+        padded = x.pad(x.rows)
+        weights = torch.softmax(self.score(padded)[..., 0].float() + x.bias[:, 0], dim=-1)
+        return (weights[..., None].to(padded.dtype) * padded).sum(dim=1)
+
+
+def word_nll(
+    states: Float[Tensor, "rows hidden"],
+    word_ids: Int[Tensor, "rows"],
+    packing: Packing,
+    head: tuple[Float[Tensor, "vocabulary hidden"], Float[Tensor, "vocabulary"]],
+    label_smoothing: float,
+) -> Float[Tensor, "sentences"]:
+    """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
+
+    Only real words are here; padding never meets the vocabulary.
+
+    Args:
+        states, word_ids: the packed words of the sentences.
+        head: weight and bias that turn a state into logits.
+    """
+    per_word = fast.linear_cross_entropy(states, word_ids, *head, label_smoothing)
+    sentence = packing.sequence_of_row(per_word.device)
+    zeros = per_word.new_zeros(packing.batch)
+    counts = zeros.index_add(0, sentence, torch.ones_like(per_word))
+    return zeros.index_add(0, sentence, per_word) / counts.clamp(min=1)

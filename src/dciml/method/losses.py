@@ -10,12 +10,21 @@ there: with a gradient it would be pushed to be worse, which satisfies the hinge
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dciml.method.outputs import GroundingOutput, Proposals, RetrievalOutput
+from dciml.method.outputs import (
+    BestClip,
+    GroundingOutput,
+    ModulatedVideos,
+    Proposals,
+    RetrievalOutput,
+    paired_similarity,
+)
 
 
 def soft_max_pool(
@@ -126,39 +135,6 @@ def query_diversity(
     return torch.logsumexp(torch.cat([zeros, exponent], dim=1), dim=1).mean()
 
 
-def retrieval_losses(
-    output: RetrievalOutput,
-    *,
-    margin: float,
-    hard_pool_size: int | None,
-    generator: torch.Generator,
-    nce_temperature: float | None = None,
-    clip_pool_temperature: float | None = None,
-) -> dict[str, Tensor]:
-    """The losses of METHOD §3.4 that every batch has, by name; each at the clip scale and at the frame scale.
-
-    Args:
-        nce_temperature: InfoNCE reads cosines divided by this; None: products that are not normalised, as published.
-        clip_pool_temperature: a query meets a video by the soft maximum of its cosines with the clips, so that every
-            clip learns; None: by its best clip, as published.
-    """
-    own = output.video_of_query
-    query = F.normalize(output.query, dim=-1)
-    clip_cosine = _best_clip(query, F.normalize(output.clips, dim=-1), clip_pool_temperature)
-    frame_cosine = query @ F.normalize(output.frames, dim=-1).t()
-    if nce_temperature is None:
-        nce_clip, nce_frame = clip_products(output.query, output.clips), output.query @ output.frames.t()
-    else:
-        nce_clip, nce_frame = clip_cosine / nce_temperature, frame_cosine / nce_temperature
-    hinge = {"margin": margin, "hard_pool_size": hard_pool_size, "generator": generator}
-    return {
-        "nce_clip": info_nce(nce_clip, own),
-        "nce_frame": info_nce(nce_frame, own),
-        "triplet_clip": triplet(clip_cosine, own, **hinge),  # type: ignore[arg-type]
-        "triplet_frame": triplet(frame_cosine, own, **hinge),  # type: ignore[arg-type]
-    }
-
-
 def _best_clip(
     query: Float[Tensor, "queries hidden"],
     clips: Float[Tensor, "videos clips hidden"],
@@ -176,25 +152,6 @@ def proposal_diversity(
     rows = torch.softmax(log_weights, dim=-1)  # exp(log g) / Σ exp(log g)
     target = lam * torch.eye(rows.shape[1], device=rows.device)
     return (target - rows @ rows.transpose(1, 2)).square().sum(dim=(1, 2))
-
-
-def grounding_losses(
-    output: GroundingOutput,
-    log_weights: Float[Tensor, "queries proposals positions"],
-    *,
-    reference_margin: float,
-    negative_margin: float,
-    diversity_lambda: float,
-) -> dict[str, Float[Tensor, "queries"]]:
-    """The losses of METHOD §4.5, by name."""
-    best = output.nll_best
-    return {
-        "reconstruct": 0.5 * (best + output.nll_reference),
-        "contrast_reference": (best - output.nll_reference + reference_margin).clamp(min=0),
-        "contrast_left": (best - output.nll_left + negative_margin).clamp(min=0),
-        "contrast_right": (best - output.nll_right + negative_margin).clamp(min=0),
-        "proposal_diversity": proposal_diversity(log_weights, diversity_lambda),
-    }
 
 
 def span_on_clips(best: Proposals, num_clips: int) -> Float[Tensor, "queries clips"]:
@@ -248,3 +205,136 @@ def match(
     """Squared distance of the normalised plain feature to the fixed, normalised modulated one, mean over elements."""
     target = F.normalize(modulated.detach(), dim=-1)
     return (F.normalize(plain, dim=-1) - target).square().flatten(1).mean(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalLosses:
+    """All losses of the retrieval side, by name.
+
+    Args:
+        margin: of the triplet losses, in cosine.
+        nce_temperature: InfoNCE reads cosines divided by this; None: products that are not normalised, as published.
+        clip_pool_temperature: a query meets a video by the soft maximum of its cosines with the clips, so that every
+            clip learns; None: by its best clip, as published.
+        diversity_alpha, diversity_delta: of `query_diversity`.
+        temperature: of the explicit pathway.
+        modulation_margin: cosine by which modulation must help.
+    """
+
+    margin: float = 0.2
+    nce_temperature: float | None = None
+    clip_pool_temperature: float | None = None
+    diversity_alpha: float = 32.0
+    diversity_delta: float = 0.2
+    temperature: float = 0.1
+    modulation_margin: float = 0.2
+
+    def of_ranking(
+        self, output: RetrievalOutput, *, hard_pool_size: int | None, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """METHOD §3.4: every sentence against every video, at the clip scale and at the frame scale.
+
+        Args:
+            hard_pool_size, generator: see `triplet`.
+        """
+        own = output.video_of_query
+        query = F.normalize(output.query, dim=-1)
+        clip_cosine = _best_clip(query, F.normalize(output.clips, dim=-1), self.clip_pool_temperature)
+        frame_cosine = query @ F.normalize(output.frames, dim=-1).t()
+        if self.nce_temperature is None:
+            clip_logits, frame_logits = (
+                clip_products(output.query, output.clips),
+                output.query @ output.frames.t(),
+            )
+        else:
+            clip_logits, frame_logits = (
+                clip_cosine / self.nce_temperature,
+                frame_cosine / self.nce_temperature,
+            )
+
+        def hinge(cosine: Tensor) -> Tensor:
+            return triplet(
+                cosine, own, margin=self.margin, hard_pool_size=hard_pool_size, generator=generator
+            )
+
+        return {
+            "nce_clip": info_nce(clip_logits, own),
+            "nce_frame": info_nce(frame_logits, own),
+            "triplet_clip": hinge(clip_cosine),
+            "triplet_frame": hinge(frame_cosine),
+            "query_diversity": query_diversity(
+                output.query, own, alpha=self.diversity_alpha, delta=self.diversity_delta
+            ),
+        }
+
+    def of_place(self, output: RetrievalOutput, best: Proposals) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §5.2: grounding says where; `best` is (queries, 1)."""
+        similarity = output.paired_similarity()
+        return {"explicit_to_retrieval": explicit_to_retrieval(similarity, best, self.temperature)}
+
+    def of_modulation(
+        self, output: RetrievalOutput, modulated: ModulatedVideos
+    ) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §5.3: each query beside its own video, plain and modulated."""
+        plain_clips = output.clips[output.video_of_query]
+        plain_frames = output.frames[output.video_of_query]
+        best_plain = output.paired_similarity().amax(dim=1)
+        best_modulated = paired_similarity(output.query, modulated.clips).amax(dim=1)
+        frame_plain = F.cosine_similarity(output.query, plain_frames)
+        frame_modulated = F.cosine_similarity(output.query, modulated.frames)
+        return {
+            "modulated_clip": better_by(best_modulated, best_plain, self.modulation_margin),
+            "modulated_frame": better_by(frame_modulated, frame_plain, self.modulation_margin),
+            "match_clip": match(plain_clips, modulated.clips),
+            "match_frame": match(plain_frames, modulated.frames),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingLosses:
+    """All losses of the grounding side, by name; a value a query.
+
+    Args:
+        reference_margin, negative_margin: nats by which the best proposal must be better than the whole video, and
+            than what lies beside it.
+        diversity_lambda: of `proposal_diversity`.
+        modulation_margin: nats by which modulation must help.
+    """
+
+    reference_margin: float = 0.1
+    negative_margin: float = 0.15
+    diversity_lambda: float = 0.13
+    modulation_margin: float = 0.15
+
+    def of_reconstruction(
+        self, output: GroundingOutput, log_weights: Float[Tensor, "queries proposals positions"]
+    ) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §4.5.
+
+        Args:
+            log_weights: log g of all proposals.
+        """
+        nll = output.nll
+        return {
+            "reconstruct": 0.5 * (nll.best + nll.whole),
+            "contrast_reference": (nll.best - nll.whole + self.reference_margin).clamp(min=0),
+            "contrast_left": (nll.best - nll.left + self.negative_margin).clamp(min=0),
+            "contrast_right": (nll.best - nll.right + self.negative_margin).clamp(min=0),
+            "proposal_diversity": proposal_diversity(log_weights, self.diversity_lambda),
+        }
+
+    def of_place(self, output: GroundingOutput, clip: BestClip) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §5.4: retrieval says where."""
+        return {"explicit_to_grounding": explicit_to_grounding(output.proposals, clip.center_unit)}
+
+    def of_modulation(
+        self, output: GroundingOutput, video_of_query: Int[Tensor, "queries"]
+    ) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §5.5: each query's own frames, plain and modulated. `output` must have modulated ones."""
+        assert output.modulated is not None
+        assert output.nll.modulated is not None
+        plain = output.sampled.mean(dim=1)[video_of_query]
+        return {
+            "modulated_nll": better_by(-output.nll.modulated, -output.nll.best, self.modulation_margin),
+            "match_grounding": match(plain, output.modulated.mean(dim=1)),
+        }

@@ -1,8 +1,8 @@
-"""The implicit pathways between the branches: feature-wise modulation (FiLM), METHOD §5.3 and METHOD §5.5."""
+"""Both branches and what passes between them: modulation (FiLM), best proposal, best clip (METHOD §5)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
-from dciml.method.outputs import Proposals, RetrievalOutput, paired_similarity
+from dciml.method.outputs import BestClip, ModulatedVideos, Proposals, RetrievalOutput, paired_similarity
 from dciml.method.retrieval import RetrievalBranch
+from dciml.method.terms import Side
 
 
 class Film(nn.Module):
@@ -48,12 +49,12 @@ class GroundingTeachesRetrieval(nn.Module):
 
     def forward(
         self, output: RetrievalOutput, condition: Float[Tensor, "queries grounding"]
-    ) -> tuple[Float[Tensor, "queries clips hidden"], Float[Tensor, "queries hidden"]]:
+    ) -> ModulatedVideos:
         """Modulated clips and frame vector of each query's own video."""
         projected = self.clip_project(condition)
         clips = self.clip_film(output.clips[output.video_of_query], projected)
         frames = self.frame_film(output.frames[output.video_of_query][:, None], projected)[:, 0]
-        return clips, frames
+        return ModulatedVideos(clips, frames)
 
 
 class RetrievalTeachesGrounding(nn.Module):
@@ -72,14 +73,6 @@ class RetrievalTeachesGrounding(nn.Module):
         return out
 
 
-@dataclass(frozen=True)
-class BestClip:
-    """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature."""
-
-    center_unit: Float[Tensor, "queries"]
-    feature: Float[Tensor, "queries hidden"]
-
-
 def best_clip(retrieval: RetrievalBranch, batch: Batch) -> BestClip:
     """Find each query's best clip in the paired video (published code: in the best video of the batch)."""
     own = retrieval.encode_clips(batch.videos)[batch.video_of_query]
@@ -94,3 +87,21 @@ def proposal_feature(
     """The frame stack's output under the best proposal, averaged over time."""
     sampled = grounding.sampled_frames(batch.videos)
     return grounding.mean_under(sampled, batch.video_of_query, grounding.log_weights(best)[:, 0])
+
+
+class DualBranch(nn.Module):
+    """Retrieval and grounding. Each parameter belongs to exactly one side; a modulator to the side that it teaches."""
+
+    def __init__(self, retrieval: RetrievalBranch, grounding: GroundingBranch, retrieval_hidden: int) -> None:
+        super().__init__()
+        self.retrieval, self.grounding = retrieval, grounding
+        self.to_retrieval = GroundingTeachesRetrieval(grounding.hidden, retrieval_hidden)
+        self.to_grounding = RetrievalTeachesGrounding(retrieval_hidden, grounding.hidden)
+
+    def side(self, name: Side) -> Iterator[tuple[str, nn.Parameter]]:
+        """Named parameters of one side, `retrieval` or `grounding`."""
+        prefixes = {
+            "retrieval": ("retrieval.", "to_retrieval."),
+            "grounding": ("grounding.", "to_grounding."),
+        }[name]
+        return ((key, value) for key, value in self.named_parameters() if key.startswith(prefixes))

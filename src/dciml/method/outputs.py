@@ -1,4 +1,4 @@
-"""What the branches give, by name."""
+"""What the branches give, and what they tell each other, by name."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def paired_similarity(
 ) -> Float[Tensor, "queries clips"]:
     """cos(q, C_j) of each query and the clips beside it."""
     return (F.normalize(own_clips, dim=-1) @ F.normalize(query, dim=-1)[:, :, None])[..., 0]
+
+
+@dataclass(frozen=True)
+class ModulatedVideos:
+    """Each query's own video as the other branch modulates it: its clips, and its frame vector."""
+
+    clips: Float[Tensor, "queries clips hidden"]
+    frames: Float[Tensor, "queries hidden"]
+
+
+@dataclass(frozen=True)
+class BestClip:
+    """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature."""
+
+    center_unit: Float[Tensor, "queries"]
+    feature: Float[Tensor, "queries hidden"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +89,33 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Reconstructions:
+    """NLL of each sentence, in nats, as reconstructed from different views of its video (METHOD §4.4).
+
+    Attributes:
+        best: under the best proposal.
+        left, right: in the room beside it.
+        whole: from the whole video, the reference.
+        modulated: under the best proposal of modulated frames; None where none were.
+    """
+
+    best: Float[Tensor, "queries"]
+    left: Float[Tensor, "queries"]
+    right: Float[Tensor, "queries"]
+    whole: Float[Tensor, "queries"]
+    modulated: Float[Tensor, "queries"] | None = None
+
+
+@dataclass(frozen=True)
 class GroundingOutput:
-    """Proposals, and the NLL of the sentence under the best one, beside it, and under the whole video.
+    """Proposals, and the NLL of each sentence by what it was reconstructed from.
 
     `sampled` are the frames that the reconstruction read, for each video. Where they were modulated, `modulated` are
-    each query's own, and `nll_modulated` is the NLL under the best proposal of these.
+    each query's own.
     """
 
     proposals: Proposals
     best_index: Int[Tensor, "queries"]
-    nll_best: Float[Tensor, "queries"]
-    nll_left: Float[Tensor, "queries"]
-    nll_right: Float[Tensor, "queries"]
-    nll_reference: Float[Tensor, "queries"]
+    nll: Reconstructions
     sampled: Float[Tensor, "videos positions hidden"]
     modulated: Float[Tensor, "queries positions hidden"] | None = None
-    nll_modulated: Float[Tensor, "queries"] | None = None

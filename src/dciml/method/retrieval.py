@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.dropout import Dropout
-from dciml.method.layers import AttentionPooling, GaussianAttentionBlock, GaussianMixtureBlock
+from dciml.method.fast import Sequences
+from dciml.method.layers import AttentionPooling, Dropout, GaussianAttentionBlock, GaussianMixtureBlock
 from dciml.method.outputs import RetrievalOutput
-from dciml.method.packed import Packing
 
 
 class InputLayer(nn.Module):
@@ -26,17 +25,14 @@ class InputLayer(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.dropout = Dropout(dropout)
 
-    def forward(self, rows: Float[Tensor, "rows width"], packing: Packing) -> Float[Tensor, "rows hidden"]:
-        """Packed rows in, packed rows out."""
-        x = self.project(rows) + F.embedding(packing.position_of_row(rows.device), self.positions)
-        out: Tensor = self.dropout(self.norm(x))
-        return out
+    def forward(self, x: Sequences) -> Sequences:
+        place = x.packing.position_of_row(x.rows.device)
+        rows = self.project(x.rows) + F.embedding(place, self.positions)
+        return x.with_rows(self.dropout(self.norm(rows)))
 
 
 class RetrievalBranch(nn.Module):
     """Sentence → one vector; video → S clip vectors and one frame vector.
-
-    Padding is left out of all but the attention itself.
 
     Args:
         video_width, text_width: widths of the features.
@@ -83,24 +79,26 @@ class RetrievalBranch(nn.Module):
 
     def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries hidden"]:
         """One vector a sentence, not normalised."""
-        packing = Packing.of(queries.word_mask)
-        x = self.query_block(self.query_input(packing.pack(queries.words), packing), packing)
-        pooled: Tensor = self.query_pool(packing.pad(x), queries.word_mask)
+        words = self.query_input(Sequences.of(queries.words, queries.word_mask))
+        pooled: Tensor = self.query_pool(self.query_block(words))
         return pooled
 
     def encode_videos(
         self, videos: VideoBatch
     ) -> tuple[Float[Tensor, "videos clips hidden"], Float[Tensor, "videos hidden"]]:
         """Clip vectors and the frame vector of each video, not normalised."""
-        packing = Packing.of(videos.frame_mask)
-        frames = _through(self.frame_blocks, self.frame_input(packing.pack(videos.frames), packing), packing)
-        return self.encode_clips(videos), self.frame_pool(packing.pad(frames), videos.frame_mask)
+        frames = self.frame_input(Sequences.of(videos.frames, videos.frame_mask))
+        for block in self.frame_blocks:
+            frames = block(frames)
+        return self.encode_clips(videos), self.frame_pool(frames)
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         """Clip vectors alone, not normalised."""
-        packing = Packing.full(*videos.clips.shape[:2])
-        rows = self.clip_input(packing.pack(videos.clips), packing)
-        return packing.pad(_through(self.clip_blocks, rows, packing))
+        clips = self.clip_input(Sequences.full(videos.clips))
+        for block in self.clip_blocks:
+            clips = block(clips)
+        out: Tensor = clips.pad(clips.rows)
+        return out
 
     def fused_clips(
         self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]
@@ -108,14 +106,6 @@ class RetrievalBranch(nn.Module):
         """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (METHOD §3.3)."""
         frame_part = F.normalize(frames, dim=-1)[:, None]
         return self.clip_weight * F.normalize(clips, dim=-1) + (1 - self.clip_weight) * frame_part
-
-
-def _through(
-    blocks: nn.ModuleList, x: Float[Tensor, "rows hidden"], packing: Packing
-) -> Float[Tensor, "rows hidden"]:
-    for block in blocks:
-        x = block(x, packing)
-    return x
 
 
 def score_matrix(

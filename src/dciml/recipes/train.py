@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from dciml.build import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
+from dciml.build import (
+    MODEL_FORMAT,
+    ModelCard,
+    build_dual,
+    build_objective,
+    build_step,
+    make_text_encoder,
+)
 from dciml.config import RunConfig, dump_config
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
@@ -31,7 +38,8 @@ from dciml.features.store import StoreManifest
 from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json, write_json, write_text
-from dciml.method.dual import DualBranch
+from dciml.method.mutual import DualBranch
+from dciml.method.terms import SIDES
 from dciml.recipes.calibrate import calibrate_run
 from dciml.recipes.run_record import describe_run
 from dciml.search.calibration import CALIBRATION_FILE
@@ -50,12 +58,11 @@ from dciml.training.distributed import any_process
 from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
 from dciml.training.progress import Reporter
 from dciml.training.schedule import lr_factor
-from dciml.training.steps import Step, training_step
+from dciml.training.steps import training_step
 from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import Moments, validate
 from dciml.training.windows import choose_windows
 
-SIDES = ("retrieval", "grounding")
 WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
 
@@ -301,9 +308,10 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
         step = run.progress.step
         # The random state is a function of the step, so a resumed run draws the same dropout.
         torch.manual_seed(config.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank)
-        set_lr(run.optimizers, lr_factor(config, step, total_steps))
+        rate = lr_factor(step, total_steps, warmup_fraction=config.training.warmup_fraction)
+        set_lr(run.optimizers, rate)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        context = Step(fabric, run.model, config, epoch, generator)
+        context = build_step(config, fabric, run.model, epoch, generator)
         values = training_step(context, batch.to(fabric.device), run.optimizers)
         run.progress = replace(run.progress, step=step + 1, step_in_epoch=run.progress.step_in_epoch + 1)
         reporter.step(step, values, len(batch.video_of_query) * fabric.world_size)
@@ -342,7 +350,10 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch (or the last); at inference the sides do not touch each other."""
-    values = validate(run.model, run.held_out, run.fabric.device, moments=run.held_out_moments)
+    objective = build_objective(run.config)
+    values = validate(
+        run.model, run.held_out, run.fabric.device, moments=run.held_out_moments, objective=objective
+    )
     reporter.validation(epoch, values)
     writes = run.fabric.global_rank == 0
     kept = load_tensors(run.out / WEIGHTS_FILE)[0] if writes and run.progress.best else {}

@@ -15,9 +15,9 @@ from dciml.features.base import TextEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.method.batch import QueryBatch, collate_queries, collate_videos, hidden_positions
-from dciml.method.dual import DualBranch
+from dciml.method.grounding import Watched
+from dciml.method.mutual import DualBranch
 from dciml.method.outputs import Selection
-from dciml.method.watched import Watched
 from dciml.search.engine import Grounding
 from dciml.search.seen_videos import SeenVideos
 from dciml.threads import num_shares, share_out

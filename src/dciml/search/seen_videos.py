@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 
 from dciml.features.store import FeatureStore
-from dciml.method.watched import Watched
+from dciml.method.grounding import Watched
 
 MOST_VIDEOS = 256
 """About 165 KB each at the published sizes (128 frames, 256 wide): 42 MB."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dciml.errors import ModelError
 from dciml.files import atomic_path
-from dciml.method.dual import DualBranch
+from dciml.method.mutual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "model.safetensors"

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from dciml.features.long_videos import parse_window
-from dciml.method.dual import DualBranch
-from dciml.method.losses import grounding_losses
+from dciml.method.layers import as_teacher
+from dciml.method.losses import GroundingLosses
+from dciml.method.mutual import DualBranch
 from dciml.method.retrieval import score_matrix
+from dciml.method.terms import HELD_OUT_TERMS, PUBLISHED_WEIGHTS
 from dciml.spans import temporal_iou
 from dciml.training.loader import Chosen, Group, PairData
 from dciml.training.windows import best_windows, window_scores
-
-GROUNDING_TERMS = ("reconstruct", "contrast_reference", "contrast_left", "contrast_right")
-
 
 Moments = Mapping[str, tuple[tuple[float, float], ...]]
 """True moments in seconds, by query id; of held-out videos only, and only when the user allows it."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Objective:
+    """By what grounding is judged: its own losses and their weights; the published ones unless said."""
+
+    losses: GroundingLosses = field(default_factory=GroundingLosses)
+    weights: Mapping[str, float] = field(default_factory=lambda: PUBLISHED_WEIGHTS)
+
+
 def validate(
     model: DualBranch,
     data: PairData,
     device: torch.device,
     pairs_at_once: int = 64,
     moments: Moments | None = None,
+    objective: Objective | None = None,
 ) -> dict[str, float]:
     """Evaluate held-out pairs, without dropout and with the same hidden words each time.
 
@@ -36,19 +44,12 @@ def validate(
         weighted reconstruction and contrast losses or, with moments, the mean IoU in percent of the first proposal
         with the nearest true moment. Higher is better for both. A long video counts by its best window.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        return {
-            "retrieval": _sum_of_recalls(model, data, device),
-            "grounding": (
-                -_grounding_objective(model, data, device, pairs_at_once)
-                if moments is None
-                else _mean_iou(model, data, device, pairs_at_once, moments)
-            ),
-        }
-    finally:
-        model.train(was_training)
+    with as_teacher(model):
+        if moments is not None:
+            grounding = _mean_iou(model, data, device, pairs_at_once, moments)
+        else:
+            grounding = -_grounding_objective(model, data, device, pairs_at_once, objective or Objective())
+        return {"retrieval": _sum_of_recalls(model, data, device), "grounding": grounding}
 
 
 def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> float:
@@ -73,22 +74,16 @@ def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> 
 
 
 def _grounding_objective(
-    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int
+    model: DualBranch, data: PairData, device: torch.device, pairs_at_once: int, objective: Objective
 ) -> float:
-    settings, weights = data.config.grounding, data.config.weights.model_dump()
     total, count = 0.0, 0
     for groups in _few_pairs(data, pairs_at_once, best_windows(model, data, device)):
         batch = data.collate(groups, epoch=0).to(device)
         selection = model.grounding.select(batch)
         output = model.grounding(batch, selection.best_index, 1.0)
-        terms = grounding_losses(
-            output,
-            model.grounding.log_weights(output.proposals),
-            reference_margin=settings.reference_margin,
-            negative_margin=settings.negative_margin,
-            diversity_lambda=settings.diversity_lambda,
-        )
-        total += sum(weights[name] * float(terms[name].sum()) for name in GROUNDING_TERMS)
+        log_weights = model.grounding.log_weights(output.proposals)
+        terms = objective.losses.of_reconstruction(output, log_weights)
+        total += sum(objective.weights[name] * float(terms[name].sum()) for name in HELD_OUT_TERMS)
         count += len(selection.best_index)
     return total / count
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dciml.method.batch import collate_queries, collate_videos
-from dciml.method.dual import DualBranch
+from dciml.method.layers import as_teacher
+from dciml.method.mutual import DualBranch
 from dciml.method.retrieval import score_matrix
 from dciml.training.loader import Chosen, PairData
 
@@ -39,23 +40,17 @@ def random_windows(data: PairData) -> Chosen:
     return chosen
 
 
-@torch.no_grad()
 def best_windows(model: DualBranch, data: PairData, device: torch.device) -> Chosen:
     """The window that the retrieval branch scores best, without dropout; the earlier one of equals."""
-    was_training = model.training
-    model.eval()
-    try:
-        chosen: dict[int, str] = {}
+    chosen: dict[int, str] = {}
+    with as_teacher(model):
         for video_id, members in data.by_video().items():
             windows = data.windows.get(video_id)
             if windows is not None:
-                best = window_scores(model, data, windows, _queries(model, data, members, device)).argmax(
-                    dim=1
-                )
-                chosen |= {index: windows[place] for index, place in zip(members, best.tolist(), strict=True)}
-        return chosen
-    finally:
-        model.train(was_training)
+                scores = window_scores(model, data, windows, _queries(model, data, members, device))
+                best = scores.argmax(dim=1).tolist()
+                chosen |= {index: windows[place] for index, place in zip(members, best, strict=True)}
+    return chosen
 
 
 def window_scores(model: DualBranch, data: PairData, windows: Sequence[str], queries: Tensor) -> Tensor:
