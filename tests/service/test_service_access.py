@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from dciml.cli.app import app
+from dciml.errors import ConfigError
 from dciml.service.access import COOKIE
-from dciml.service.settings import Limits
+from dciml.service.settings import Limits, ServiceSettings
 
 DATA_PATHS = (
     "/api/videos", "/api/videos/plain", "/api/examples", "/api/jobs", "/media/plain", "/thumbnails/plain?t=1",
@@ -144,3 +147,26 @@ def test_bodies_over_the_limit_are_refused(served: Path, client_of: Callable[...
     # An upload's limit holds for uploads only.
     kind = {"content-type": "multipart/form-data; boundary=x"}
     assert client.post("/api/search", content=b"x" * 2000, headers=kind).status_code == 413
+
+
+@pytest.mark.parametrize("token", ["", " ", "\t", "\u2003", "secret\n", " secret", "a\0b", "\udcff"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_token_that_protects_nothing_is_refused_wherever_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, token: str
+) -> None:
+    with pytest.raises(ConfigError, match="token"):
+        ServiceSettings(tmp_path, host=host, token=token)
+    command = ["serve", str(tmp_path), "--host", host]
+    result = CliRunner().invoke(app, [*command, "--token", token])
+    assert isinstance(result.exception, ConfigError), result.exception
+    if "\0" not in token:  # the environment cannot hold it
+        monkeypatch.setenv("DCIML_TOKEN", token)
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, ConfigError), result.exception
+        assert token not in str(result.exception) or not token.strip()
+
+
+def test_a_variable_that_is_not_set_is_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DCIML_TOKEN", raising=False)
+    result = CliRunner().invoke(app, ["serve", str(tmp_path), "--host", "0.0.0.0"])
+    assert "not an index" in str(result.exception)

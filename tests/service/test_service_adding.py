@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -148,6 +149,10 @@ def test_paths_outside_of_the_roots_are_refused(
         ("<img src=x onerror=alert(1)>.mp4", "_img src_x onerror_alert(1)_"),
         ("x" * 300 + ".mp4", "x" * 100),
         ("Füße.MP4", "Füße"),
+        ("映" * 90 + ".mp4", "映" * 60),
+        ("😀é" * 90 + ".webm", "_é" * 50),
+        ("हिन्दी.mp4", "हिन्दी"),
+        ("e\u0301te\u0301.mp4", "été"),
     ],
 )
 def test_names_of_uploads_are_never_paths(
@@ -163,6 +168,30 @@ def test_names_of_uploads_are_never_paths(
     files = {path.relative_to(own).parts[0] for path in own.rglob("*") if "cron" in str(path)}
     assert not files
     assert not list((own / "index.added").rglob("*.mp4"))
+
+
+def test_a_long_name_of_wide_letters_is_stored_whole_and_twice(
+    own: Path, client_of: Callable[..., TestClient], video: bytes
+) -> None:
+    client = client_of(own)
+    jobs = [finished(client, upload(client, "映" * 90 + ".mp4", video).json()) for _ in range(2)]
+    assert [job["state"] for job in jobs] == ["done", "done"], jobs
+    kept = {file.name for file in (own / "index.added" / "videos").iterdir()}
+    assert kept == {f"{job['video_id']}.mp4" for job in jobs}
+    assert len(kept) == 2
+    assert all(len(os.fsencode(name)) <= 255 - 40 for name in kept)
+
+
+def test_a_file_that_lies_there_already_is_not_written_over(
+    own: Path, client_of: Callable[..., TestClient], video: bytes
+) -> None:
+    other = own / "index.added" / "videos" / "mine.mp4"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"somebody else's")
+    client = client_of(own)
+    assert finished(client, upload(client, "mine.mp4", video).json())["video_id"] == "mine-2"
+    assert finished(client, upload(client, "mine.mp4", b"no video").json())["state"] == "failed"
+    assert other.read_bytes() == b"somebody else's"
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.mp4.exe", "a.html", "a.m3u8", "a.mp4/", ".", "a.svg"])

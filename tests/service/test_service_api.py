@@ -93,6 +93,12 @@ def test_similar_finds_other_moments(client: TestClient) -> None:
         {"sentence": None},
         {"sentence": "red", "video_ids": "plain"},
         {"sentence": "red", "min_duration_seconds": -1},
+        {"sentence": "red", "k": True},
+        {"sentence": "red", "k": "5"},
+        {"sentence": "red", "after": False},
+        {"sentence": "red", "max_duration_seconds": True},
+        {"sentence": "red", "folder": "a\0b"},
+        {"sentence": True},
         [],
     ],
     ids=str,
@@ -108,11 +114,48 @@ def test_a_malformed_body_is_refused(client: TestClient, content: bytes) -> None
     assert response.status_code in (400, 422)
 
 
+@pytest.mark.parametrize("number", ["true", "NaN", "Infinity", "-Infinity", "1e999", '"1"', "null"])
+def test_what_is_no_number_is_refused(client: TestClient, number: str) -> None:
+    kind = {"content-type": "application/json"}
+    for field in ("start_seconds", "end_seconds", "k"):
+        values = {"video_id": '"plain"', "start_seconds": "0", "end_seconds": "1", "k": "3", field: number}
+        content = "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+        check_problem(client.post("/api/similar", content=content, headers=kind), 422)
+    for query in (
+        f"/thumbnails/plain?t={number}",
+        f"/api/videos?limit={number}",
+        f"/api/videos?offset={number}",
+    ):
+        check_problem(client.get(query.replace('"', "%22")), 422)
+
+
+def test_a_folder_that_is_a_loop_of_links_is_refused(own: Path, client_of: Callable[..., TestClient]) -> None:
+    (own / "loop").symlink_to(own / "loop")
+    body = {"sentence": "red", "folder": str(own / "loop" / "x")}
+    check_problem(client_of(own).post("/api/search", json=body), 422)
+
+
+def test_head_is_answered_wherever_get_is(client: TestClient) -> None:
+    paths = (
+        "/", "/healthz", "/metrics", "/openapi.json", "/static/index.html", "/api/videos", "/api/videos/plain",
+        "/api/examples", "/api/jobs", "/media/plain", "/thumbnails/plain?t=1",
+    )  # fmt: skip
+    for path in paths:
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"], path
+    for path in ("/api/videos/none", "/api/jobs/none", "/media/none", "/nothing"):
+        assert client.head(path).status_code == 404, path
+    assert client.head("/api/search").status_code == 405
+
+
 def test_half_a_surrogate_pair_breaks_nothing(client: TestClient) -> None:
-    body = json.dumps({"sentence": "red \ud800", "video_ids": ["\ud800"]})
-    response = client.post("/api/search", content=body, headers={"content-type": "application/json"})
-    check_problem(response, response.status_code)
-    assert response.status_code < 500
+    fields: tuple[dict[str, Any], ...] = ({"video_ids": ["\ud800"]}, {"folder": "\udc80"}, {"tag": "\ud800"})
+    for more in ({"sentence": "red \ud800"}, *fields):
+        body = json.dumps({"sentence": "red"} | more)
+        response = client.post("/api/search", content=body, headers={"content-type": "application/json"})
+        check_problem(response, response.status_code)
+        assert response.status_code < 500
 
 
 def test_videos_are_listed_in_pages_newest_first_and_found_by_part_of_their_id(

@@ -16,13 +16,14 @@ from dciml.cli.options import (
     MovedStoreOption,
 )
 
+TOKEN_VARIABLE = "DCIML_TOKEN"
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")]
 OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        "--token", envvar="DCIML_TOKEN", help="Ask clients for this token; better set in the environment."
+        "--token", envvar=TOKEN_VARIABLE, help="Ask clients for this token; better set in the environment."
     ),
 ]
 AllowRootOption = Annotated[
@@ -93,7 +94,9 @@ def serve(
         vector_store=store,
         device=device,
         host=host,
-        token=token,
+        token=os.environ.get(TOKEN_VARIABLE)
+        if token is None
+        else token,  # typer passes over an empty variable
         allow_roots=tuple(allow_root or ()),
         allow_hosts=tuple(allow_host or ()),
         cors_origins=tuple(allow_origin or ()),

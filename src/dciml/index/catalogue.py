@@ -368,7 +368,7 @@ def _conditions(wanted: VideoFilter, index_folder: Path) -> tuple[list[str], lis
     conditions = [condition for condition, value in limits.items() if value is not None]
     values: list[str | float] = [value for value in limits.values() if value is not None]
     if wanted.folder is not None:
-        folder = FolderReference.to(Path(wanted.folder), index_folder)
+        folder = _folder_reference(wanted.folder, index_folder)
         inside = "substr({0}, 1, length(?)) = ?"
         absolute = folder.absolute.rstrip(os.sep) + os.sep
         columns = {"media_absolute": absolute}
@@ -377,3 +377,12 @@ def _conditions(wanted: VideoFilter, index_folder: Path) -> tuple[list[str], lis
         conditions.append(f"({' OR '.join(inside.format(column) for column in columns)})")
         values += [prefix for prefix in columns.values() for _ in range(2)]
     return conditions, values
+
+
+def _folder_reference(folder: str | Path, index_folder: Path) -> FolderReference:
+    try:
+        return FolderReference.to(Path(folder), index_folder)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a NUL, half a surrogate pair
+        raise DataError(
+            "the folder of the filter is no path that can be followed", mend="name another"
+        ) from error

@@ -32,7 +32,7 @@ class AccessControl:
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self.app = app
-        self._token = settings.token.encode() if settings.token else None
+        self._token = None if settings.token is None else settings.token.encode()
         self._origins = frozenset(settings.cors_origins)
         names = {*LOCAL_NAMES, settings.host, *settings.allow_hosts}
         self._hosts = {name.lower() for name in names} if settings.is_local or settings.allow_hosts else None

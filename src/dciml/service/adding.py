@@ -68,7 +68,7 @@ class Library:
             with file.open("xb") as kept:
                 shutil.copyfileobj(content, kept, PIECE)
             with self._lock:
-                job.video_id = free_id(stem, self._taken())
+                job.video_id = free_id(stem, self._taken() | self._kept_names())
                 new = _NewVideo(job.video_id, file, self.videos / f"{job.video_id}{suffix}")
                 self.jobs.submit(job, lambda job: self._add(job, new))
         except BaseException as error:
@@ -116,6 +116,10 @@ class Library:
         """Ids of videos that are in the index or on their way; what was taken out of it may come again."""
         self.corpus.refresh()
         return {*self.corpus.now.video_ids, *self.jobs.pending_ids()}
+
+    def _kept_names(self) -> set[object]:
+        """Names of files here, though the index may not hold them: nothing is written over."""
+        return {file.stem for file in self.videos.iterdir()} if self.videos.is_dir() else set()
 
     def _add(self, job: Job, new: _NewVideo) -> None:
         is_upload = new.file != new.final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from dciml.service import errors, media, pictures, search, videos
 from dciml.service.access import AccessControl
@@ -57,10 +59,25 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.runtime = runtime
     errors.install(app)
+    _add_own_routes(app)
     for router in (search.router, videos.router, media.router, pictures.router):
         app.include_router(router)
-    _add_own_routes(app)
+        _answer_head(app, router.routes)
+    _answer_head(app, app.routes)
     return app
+
+
+def _answer_head(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Take HEAD wherever GET is taken: proxies and players ask that way. The server leaves the content out."""
+    for route in [route for route in routes if isinstance(route, APIRoute) and route.methods == {"GET"}]:
+        app.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=["HEAD"],
+            include_in_schema=False,
+            response_model=route.response_model,
+            response_class=route.response_class,
+        )
 
 
 def _middleware(settings: ServiceSettings, runtime: Runtime) -> list[Middleware]:

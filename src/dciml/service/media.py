@@ -24,7 +24,6 @@ CHUNK = 256 * 1024
 router = APIRouter(tags=["media"])
 
 
-@router.head("/media/{video_id:path}", include_in_schema=False)
 @router.get(
     "/media/{video_id:path}",
     response_class=Response,

@@ -29,7 +29,7 @@ VideoId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid", strict=True)  # true is no number, and neither is "5"
 
 
 class Filters(_Request):
@@ -53,7 +53,7 @@ class SearchRequest(Filters):
     """A question to the corpus."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"sentence": "a red ball bounces twice", "k": 5}]}, extra="forbid"
+        json_schema_extra={"examples": [{"sentence": "a red ball bounces twice", "k": 5}]}
     )
     sentence: Annotated[str, Field(min_length=1, max_length=MAX_SENTENCE_CHARS)]
     k: Hits = 10
@@ -66,7 +66,6 @@ class SimilarRequest(Filters):
         json_schema_extra={
             "examples": [{"video_id": "kitchen/monday", "start_seconds": 12.4, "end_seconds": 19.1, "k": 5}]
         },
-        extra="forbid",
     )
     video_id: VideoId
     start_seconds: Seconds
@@ -149,9 +148,7 @@ class VideoPage(BaseModel):
 class AddByPath(_Request):
     """A video file on the server's disk, below an allowed root."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"path": "kitchen/monday.mp4"}]}, extra="forbid"
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "kitchen/monday.mp4"}]})
     path: Annotated[str, Field(min_length=1, max_length=4096)]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from dciml.errors import ConfigError
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -71,6 +73,10 @@ class ServiceSettings:
     poll_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
 
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            check_token(self.token)
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server.
@@ -106,3 +112,20 @@ class ServiceSettings:
     def is_writable(self) -> bool:
         """Whether videos may be added and removed: not by everybody on the network without a token."""
         return self.is_local or self.token is not None
+
+
+def check_token(token: str) -> None:
+    """Refuse a token that protects nothing, or that a client could not send.
+
+    Raises:
+        ConfigError: empty, or with blanks or characters that cannot be printed; the message does not show the token.
+
+    >>> check_token("")
+    Traceback (most recent call last):
+    dciml.errors.ConfigError: the token is empty, ...
+    """
+    mend = "To mend it: set a long random one, or leave out --token and unset DCIML_TOKEN for none."
+    if not token.strip():
+        raise ConfigError(f"the token is empty, which would let everybody in. {mend}")
+    if token != token.strip() or not token.isprintable():
+        raise ConfigError(f"the token has blanks at its ends, or characters that cannot be sent. {mend}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,8 @@ from dciml.service.errors import ServiceError, shortened
 from dciml.service.files import MEDIA_TYPES
 
 MAX_NAME_CHARS = 100
-_UNSAFE = re.compile(r"[^\w .()+-]+")
+MAX_NAME_BYTES = 180  # a file may have 255: the rest is for a number, the suffix, ends of temporary names
+PUNCTUATION = frozenset(" .()+-_")
 MEND = "add a video file, such as MP4, WebM, MKV or MOV"
 
 
@@ -34,8 +35,24 @@ def split_name(file_name: str) -> tuple[str, str]:
         raise ServiceError(
             422, f"{shortened(name, 80)!r} does not have the name of a video file. To mend it: {MEND}."
         )
-    safe = _UNSAFE.sub("_", stem).strip(" .")[:MAX_NAME_CHARS].strip(" .")
-    return safe or "video", suffix.lower()
+    return _cut(_safe(stem).strip(" .")).strip(" .") or "video", suffix.lower()
+
+
+def _safe(stem: str) -> str:
+    """Letters, their marks, numbers and some signs as they are; an underline for each run of others."""
+    runs = itertools.groupby(
+        stem, lambda letter: letter in PUNCTUATION or unicodedata.category(letter)[0] in "LMN"
+    )
+    return "".join("".join(run) if is_safe else "_" for is_safe, run in runs)
+
+
+def _cut(stem: str) -> str:
+    """As many whole characters as fit into both limits.
+
+    >>> len(_cut("映" * 90)), len(_cut("a" * 300))
+    (60, 100)
+    """
+    return stem[:MAX_NAME_CHARS].encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def free_id(wanted: str, taken: Iterable[object]) -> str:
@@ -44,7 +61,8 @@ def free_id(wanted: str, taken: Iterable[object]) -> str:
     >>> free_id("a", ["b"]), free_id("a", ["a", "a-2"])
     ('a', 'a-3')
     """
-    taken, number, video_id = set(taken), 1, wanted
+    taken = {unicodedata.normalize("NFC", str(name)) for name in taken}
+    number, video_id = 1, wanted
     while video_id in taken:
         number += 1
         video_id = f"{wanted}-{number}"
@@ -77,7 +95,8 @@ def find_below_roots(path: str, roots: Iterable[Path]) -> tuple[Path, str]:
             raise refused
         if real.is_file():
             split_name(real.name)
-            return real, real.relative_to(root).with_suffix("").as_posix()
+            video_id = real.relative_to(root).with_suffix("").as_posix()
+            return real, unicodedata.normalize("NFC", video_id)
     raise ServiceError(404, "There is no such file.") if is_below else refused
 
 
