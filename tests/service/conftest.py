@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -24,6 +24,7 @@ from dciml.config import parse_config
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.features.extract import extract_videos
 from dciml.features.visual import BuiltinVisualEncoder
+from dciml.index.seals import seal_facts, seal_videos
 from dciml.media import write_video
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
@@ -93,6 +94,21 @@ def _settings(data: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def editing(index: Path) -> Iterator[sqlite3.Connection]:
+    """Change a catalogue by hand, as whoever gives an index away might: its checksums fit in the end."""
+    with closing(sqlite3.connect(index / "catalogue.sqlite")) as connection, connection:
+        yield connection
+        seal_videos(connection)
+        seal_facts(connection)
+
+
+@pytest.fixture(scope="session")
+def edited() -> Callable[[Path], AbstractContextManager[sqlite3.Connection]]:
+    """Changes the catalogue of an index folder by hand."""
+    return editing
+
+
 def settings_for(folder: Path, **changes: Any) -> ServiceSettings:
     """Settings that serve a folder like `served`, with the thumbnails inside it."""
     return replace(ServiceSettings(folder / "index", cache=folder / "cache", poll_seconds=0), **changes)
@@ -110,7 +126,7 @@ def own(served: Path, tmp_path: Path) -> Path:
     """A copy of the served folder that a test may change; nothing in it refers to the first one."""
     folder = tmp_path / "own"
     shutil.copytree(served, folder)
-    with closing(sqlite3.connect(folder / "index" / "catalogue.sqlite")) as connection, connection:
+    with editing(folder / "index") as connection:
         change = "UPDATE {0} SET {1} = replace({1}, ?, ?)"
         for table, column in (("videos", "media_absolute"), ("stores", "absolute")):
             connection.execute(change.format(table, column), (str(served), str(folder)))

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -192,10 +193,12 @@ def test_a_pipe_in_place_of_a_file_does_not_hang_the_server(
     assert client.get("/thumbnails/plain?t=0").status_code == 404
 
 
-def test_names_cannot_break_headers(own: Path, client_of: Callable[..., TestClient]) -> None:
+def test_names_cannot_break_headers(
+    own: Path, client_of: Callable[..., TestClient], edited: Callable[..., Any]
+) -> None:
     name = 'x"\r\nSet-Cookie: a=b; <script>ü.mp4'
     (own / "videos" / PLAIN).rename(own / "videos" / name)
-    with closing(sqlite3.connect(own / "index" / "catalogue.sqlite")) as connection, connection:
+    with edited(own / "index") as connection:
         connection.execute(
             "UPDATE videos SET media_relative = ?, media_absolute = ?, title = ? WHERE video_id = 'plain'",
             (f"../videos/{name}", str(own / "videos" / name), "<script>alert(1)</script>"),
