@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dciml.index.seals import seal_videos
 from dciml.service.ranges import Unsatisfiable, parse_range
 
 PLAIN = "v2.mp4"
@@ -203,6 +204,7 @@ def test_names_cannot_break_headers(
             "UPDATE videos SET media_relative = ?, media_absolute = ?, title = ? WHERE video_id = 'plain'",
             (f"../videos/{name}", str(own / "videos" / name), "<script>alert(1)</script>"),
         )
+        seal_videos(connection)
     client = client_of(own)
     response = client.get("/media/plain")
     assert response.status_code == 200

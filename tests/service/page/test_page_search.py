@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dciml.index import ClipIndex
+from dciml.index.seals import seal_videos
 from dciml.media import frame_at
 
 pytestmark = pytest.mark.browser
@@ -249,6 +250,7 @@ def test_any_title_leaves_room_for_the_rest(
     def rename(corpus: Any) -> None:
         with closing(sqlite3.connect(corpus.index / "catalogue.sqlite")) as connection, connection:
             connection.execute("UPDATE videos SET title = ?", (title,))
+            seal_videos(connection)
 
     visitor = visit("", at=own_site(change=rename), viewport={"width": 360, "height": 740})
     page = visitor.page
