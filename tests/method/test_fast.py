@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dciml.method.batch import Batch
-from dciml.method.fast import NEGLIGIBLE, PADDING, Packing, Sequences, View, num_seen
+from dciml.method.fast import NEGLIGIBLE, PADDING, Packing, Sequences, View, alike
 from dciml.method.grounding import GroundingBranch, log_gaussian
 from dciml.method.layers import Dropout
 
@@ -140,7 +140,19 @@ def test_what_is_seen_is_a_run_around_the_heaviest_position() -> None:
     assert seen.pad(seen.rows)[..., 0].tolist() == [[0, 1], [1, 2]]
     assert seen.packing.mask(weights.device).tolist() == [[True, False], [True, True]]
     assert seen.log_weights.tolist() == [[0.0, PADDING], [pytest.approx(cut - 1), -2.0]]
-    assert num_seen(weights).tolist() == [1, 2]
+
+
+def test_pairs_in_groups_are_all_pairs_in_the_order_of_what_they_see() -> None:
+    torch.manual_seed(0)
+    weights = log_gaussian(torch.rand(5, 3), torch.rand(5, 3) / 9, POSITIONS)
+    groups = alike(weights, 4)
+    assert [len(query) for query, _ in groups] == [4, 4, 4, 3]
+    pairs = [
+        pair for query, proposal in groups for pair in zip(query.tolist(), proposal.tolist(), strict=True)
+    ]
+    assert sorted(pairs) == list(itertools.product(range(5), range(3)))
+    kept = [int((weights[pair] >= math.log(NEGLIGIBLE) + weights[pair].max()).sum()) for pair in pairs]
+    assert kept == sorted(kept)
 
 
 def test_weights_that_are_no_numbers_are_not_hidden() -> None:

@@ -20,7 +20,7 @@ def retrieval() -> RetrievalBranch:
 
 def test_score_is_the_weighted_sum_of_both_scales(retrieval: RetrievalBranch, batch: Batch) -> None:
     output = retrieval(batch)
-    score = score_matrix(output.query, retrieval.fused_clips(output.clips, output.frames))
+    score = score_matrix(output.query, retrieval.fused_clips(retrieval.encode_videos(batch.videos)))
     for i, q in enumerate(output.query):
         for v in range(len(output.clips)):
             clip = max(F.cosine_similarity(q, c, dim=0) for c in output.clips[v])
@@ -52,16 +52,16 @@ def test_padding_changes_nothing(retrieval: RetrievalBranch, batch: Batch) -> No
 
 
 def test_batch_mates_and_order_change_nothing(retrieval: RetrievalBranch, batch: Batch) -> None:
-    clips, frames = retrieval.encode_videos(batch.videos)
+    together = retrieval.encode_videos(batch.videos)
     for i in (2, 0, 1):
         rows = slice(i, i + 1)
         videos = batch.videos
         alone = VideoBatch(
             videos.video_ids[rows], videos.clips[rows], videos.frames[rows], videos.frame_mask[rows]
         )
-        one_clip, one_frame = retrieval.encode_videos(alone)
-        torch.testing.assert_close(one_clip[0], clips[i], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(one_frame[0], frames[i], atol=1e-5, rtol=1e-5)
+        one = retrieval.encode_videos(alone)
+        torch.testing.assert_close(one.clips[0], together.clips[i], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one.frames[0], together.frames[i], atol=1e-5, rtol=1e-5)
 
 
 def test_windows_can_be_switched_off(batch_of: Callable[..., Batch]) -> None:
@@ -70,7 +70,7 @@ def test_windows_can_be_switched_off(batch_of: Callable[..., Batch]) -> None:
         branch = RetrievalBranch(
             video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, windows=windows, num_blocks=1
         )
-        return branch.eval().encode_videos(batch_of().videos)[0]
+        return branch.eval().encode_videos(batch_of().videos).clips
 
     assert not torch.allclose(clips((None, None)), clips((None, 0.5)))
     # A window as wide as thousands of videos is no window.

@@ -62,11 +62,11 @@ def test_products_with_fused_clips_are_the_retrieval_score(engine: DualEngine, s
     scores = np.einsum("qd,vsd->qvs", queries, fused).max(axis=2)
     videos = collate_videos(store, store.video_ids, num_clips=8, max_frames=16)
     with torch.no_grad():
-        clips, frames = engine.dual.retrieval.encode_videos(videos)
+        encoded = engine.dual.retrieval.encode_videos(videos)
         vectors = engine.dual.retrieval.encode_queries(engine._queries(SENTENCES))
-        clip_cosine = torch.cosine_similarity(vectors[:, None, None], clips[None], dim=-1).amax(dim=2)
-        frame_cosine = torch.cosine_similarity(vectors[:, None], frames[None], dim=-1)
-        matrix = score_matrix(vectors, engine.dual.retrieval.fused_clips(clips, frames))
+        clip_cosine = torch.cosine_similarity(vectors[:, None, None], encoded.clips[None], dim=-1).amax(dim=2)
+        frame_cosine = torch.cosine_similarity(vectors[:, None], encoded.frames[None], dim=-1)
+        matrix = score_matrix(vectors, engine.dual.retrieval.fused_clips(encoded))
     np.testing.assert_allclose(scores, (0.7 * clip_cosine + 0.3 * frame_cosine).numpy(), atol=2e-6)
     np.testing.assert_allclose(scores, matrix.numpy(), atol=2e-6)
 

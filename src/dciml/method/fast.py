@@ -218,9 +218,14 @@ def _support(
     return positions, weights, Packing.of(real)
 
 
-def num_seen(log_weights: Float[Tensor, "sequences length"]) -> Int[Tensor, "sequences"]:
-    """How many positions `Sequences.weighed` keeps of each sequence."""
-    return _seen(log_weights).sum(dim=1)
+def alike(
+    log_weights: Float[Tensor, "queries proposals length"], at_once: int
+) -> list[tuple[Int[Tensor, "group"], Int[Tensor, "group"]]]:
+    """All pairs of query and proposal, in groups of at most so many, alike in how much is kept."""
+    kept = _seen(log_weights.flatten(0, 1)).sum(dim=1)
+    order = kept.argsort(stable=True)
+    count = log_weights.shape[1]
+    return [(group // count, group % count) for group in torch.split(order, at_once)]
 
 
 def _seen(log_weights: Float[Tensor, "sequences length"]) -> Bool[Tensor, "sequences length"]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.fast import Packing, Sequences, View, num_seen
+from dciml.method.fast import Packing, Sequences, View, alike
 from dciml.method.layers import Dropout, Stack, as_teacher, word_nll
 from dciml.method.outputs import GroundingOutput, Proposals, Reconstructions, Selection
 
@@ -249,7 +249,7 @@ class GroundingBranch(nn.Module):
 
         Args:
             best: (queries, 1).
-            easiness: f in [0, 1]: how far the negatives reach from the video's ends towards the proposal.
+            easiness: e in [0, 1]: how far the negatives reach from the video's ends towards the proposal.
         """
         center, width = best.centers[:, 0], best.widths[:, 0]
         left = easiness * (center - width / 2).clamp(min=0)
@@ -271,16 +271,27 @@ class GroundingBranch(nn.Module):
     ) -> Selection:
         """Judge every proposal, given what is known of the videos."""
         proposals = self.propose(watched, queries, video_of_query)
+        nll = self.nll_of_proposals(watched.sampled, queries, video_of_query, self.log_weights(proposals))
+        return Selection(proposals, nll, nll.argmin(dim=1))
+
+    def nll_of_proposals(
+        self,
+        sampled: Float[Tensor, "videos positions hidden"],
+        queries: QueryBatch,
+        video_of_query: Int[Tensor, "queries"],
+        log_weights: Float[Tensor, "queries proposals positions"],
+    ) -> Float[Tensor, "queries proposals"]:
+        """The NLL of each sentence under each of its proposals; those that see as much are judged together."""
         distinct, reads = queries.distinct()
-        weights, count = self.log_weights(proposals).flatten(0, 1), proposals.centers.shape[1]
-        order = num_seen(weights).argsort(stable=True)  # those beside each other let through as much
-        nll = []
-        for part in torch.split(order, SEQUENCES_AT_ONCE):
-            query = part // count
-            memory = self.encode_under(watched.sampled, video_of_query[query], weights[part])
-            nll.append(self.sentence_nll(distinct, memory, query if reads is None else reads[query]))
-        judged = torch.cat(nll)[order.argsort()].reshape(-1, count)
-        return Selection(proposals, judged, judged.argmin(dim=1))
+        groups = alike(log_weights, SEQUENCES_AT_ONCE)
+        found = []
+        for query, proposal in groups:
+            memory = self.encode_under(sampled, video_of_query[query], log_weights[query, proposal])
+            found.append(self.sentence_nll(distinct, memory, query if reads is None else reads[query]))
+        nll = found[0].new_empty(log_weights.shape[:2])
+        for (query, proposal), values in zip(groups, found, strict=True):
+            nll[query, proposal] = values
+        return nll
 
     def forward(
         self,
@@ -311,8 +322,7 @@ class GroundingBranch(nn.Module):
         modulated = None
         if modulate is not None:
             modulated = modulate(sampled[owner])
-            views["modulated"] = View.own(
-                modulated, torch.arange(len(owner), device=owner.device), under_best
-            )
+            each = torch.arange(len(owner), device=owner.device)
+            views["modulated"] = View.own(modulated, each, under_best)
         nll = Reconstructions(**self.nll_of_views(batch.queries, views))
         return GroundingOutput(proposals, best_index, nll, sampled, modulated)

@@ -10,6 +10,14 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
+class EncodedVideos:
+    """Clip vectors and the frame vector of each video, not normalised."""
+
+    clips: Float[Tensor, "videos clips hidden"]
+    frames: Float[Tensor, "videos hidden"]
+
+
+@dataclass(frozen=True)
 class RetrievalOutput:
     """Embeddings, not normalised. `video_of_query[i]` is the row in `clips` and `frames` of query i's own video."""
 

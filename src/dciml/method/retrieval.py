@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
 from dciml.method.fast import Sequences
 from dciml.method.layers import AttentionPooling, Dropout, GaussianAttentionBlock, GaussianMixtureBlock
-from dciml.method.outputs import RetrievalOutput
+from dciml.method.outputs import EncodedVideos, RetrievalOutput
 
 
 class InputLayer(nn.Module):
@@ -74,8 +74,9 @@ class RetrievalBranch(nn.Module):
         return nn.ModuleList(GaussianMixtureBlock(hidden, heads, windows, dropout) for _ in range(num_blocks))
 
     def forward(self, batch: Batch) -> RetrievalOutput:
-        clips, frames = self.encode_videos(batch.videos)
-        return RetrievalOutput(self.encode_queries(batch.queries), clips, frames, batch.video_of_query)
+        videos = self.encode_videos(batch.videos)
+        query = self.encode_queries(batch.queries)
+        return RetrievalOutput(query, videos.clips, videos.frames, batch.video_of_query)
 
     def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries hidden"]:
         """One vector a sentence, not normalised."""
@@ -83,14 +84,12 @@ class RetrievalBranch(nn.Module):
         pooled: Tensor = self.query_pool(self.query_block(words))
         return pooled
 
-    def encode_videos(
-        self, videos: VideoBatch
-    ) -> tuple[Float[Tensor, "videos clips hidden"], Float[Tensor, "videos hidden"]]:
-        """Clip vectors and the frame vector of each video, not normalised."""
+    def encode_videos(self, videos: VideoBatch) -> EncodedVideos:
+        """Both scales of each video."""
         frames = self.frame_input(Sequences.of(videos.frames, videos.frame_mask))
         for block in self.frame_blocks:
             frames = block(frames)
-        return self.encode_clips(videos), self.frame_pool(frames)
+        return EncodedVideos(self.encode_clips(videos), self.frame_pool(frames))
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         """Clip vectors alone, not normalised."""
@@ -100,12 +99,10 @@ class RetrievalBranch(nn.Module):
         out: Tensor = clips.pad(clips.rows)
         return out
 
-    def fused_clips(
-        self, clips: Float[Tensor, "videos clips hidden"], frames: Float[Tensor, "videos hidden"]
-    ) -> Float[Tensor, "videos clips hidden"]:
+    def fused_clips(self, videos: EncodedVideos) -> Float[Tensor, "videos clips hidden"]:
         """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (METHOD §3.3)."""
-        frame_part = F.normalize(frames, dim=-1)[:, None]
-        return self.clip_weight * F.normalize(clips, dim=-1) + (1 - self.clip_weight) * frame_part
+        frame_part = F.normalize(videos.frames, dim=-1)[:, None]
+        return self.clip_weight * F.normalize(videos.clips, dim=-1) + (1 - self.clip_weight) * frame_part
 
 
 def score_matrix(

@@ -59,7 +59,8 @@ class DualEngine:
                 num_clips=self.num_clips,
                 max_frames=self.config.retrieval.max_frames,
             ).to(self.device)
-            parts.append(self.dual.retrieval.fused_clips(*self.dual.retrieval.encode_videos(videos)).cpu())
+            encoded = self.dual.retrieval.encode_videos(videos)
+            parts.append(self.dual.retrieval.fused_clips(encoded).cpu())
         if not parts:
             return np.zeros((0, self.num_clips, self.vector_width), dtype=np.float32)
         return torch.cat(parts).float().numpy()

@@ -57,8 +57,8 @@ def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> 
     groups = list(data.by_video().items())
     for start in range(0, len(groups), 64):
         batch = data.collate(groups[start : start + 64], epoch=0).to(device)
-        clips, frames = model.retrieval.encode_videos(batch.videos)
-        fused.append(model.retrieval.fused_clips(clips, frames))
+        videos = model.retrieval.encode_videos(batch.videos)
+        fused.append(model.retrieval.fused_clips(videos))
         encoded.append(model.retrieval.encode_queries(batch.queries))
         owner.append(batch.video_of_query + start)
     queries = torch.cat(encoded)

@@ -63,7 +63,7 @@ def window_scores(model: DualBranch, data: PairData, windows: Sequence[str], que
             num_clips=settings.num_clips,
             max_frames=settings.max_frames,
         ).to(queries.device)
-        fused = model.retrieval.fused_clips(*model.retrieval.encode_videos(videos))
+        fused = model.retrieval.fused_clips(model.retrieval.encode_videos(videos))
         parts.append(score_matrix(queries, fused))
     return torch.cat(parts, dim=1)
 
