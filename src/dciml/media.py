@@ -192,7 +192,7 @@ def frame_at(
 def _frame_on_screen(track: VideoTrack, seconds: float, *, since_start: bool, first_packet: int = 0) -> Any:
     """The last frame up to a time; the first one of the file stands for what comes before it, too."""
     shown = None
-    for at_seconds, frame in track.frames(first_packet=first_packet):
+    for at_seconds, frame in track.frames(first_packet=first_packet, is_part=True):
         if at_seconds > seconds + 1e-6:
             return frame if shown is None and since_start else shown
         shown = frame

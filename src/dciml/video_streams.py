@@ -82,6 +82,7 @@ def picture_stream(path: Path, container: Any) -> Any:
         raise unreadable(path, "there is no decoder for its pictures")
     stream = streams[0] if len(streams) == 1 else _best_stream(path, streams)
     check_size(path, stream.codec_context.width, stream.codec_context.height)
+    check_count(path, stream.frames)
     return stream
 
 
@@ -107,6 +108,12 @@ def check_size(path: Path, width: int, height: int) -> None:
         raise DataError(
             f"its pictures are too large ({width}x{height})", where=path, mend="scale the video down"
         )
+
+
+def check_count(path: Path, num_pictures: int) -> None:
+    """Refuse more pictures than there is room for: a table can point to the same bytes many times. Raises DataError."""
+    if num_pictures > path.stat().st_size:
+        raise unreadable(path, f"it claims to hold {num_pictures} pictures")
 
 
 def unreadable(path: Path, why: str) -> DataError:

@@ -25,7 +25,15 @@ from dciml.video_clock import (
     Timeline,
 )
 from dciml.video_pictures import Scaler, shown_size
-from dciml.video_streams import check_size, decoder_of, opened_container, picture_stream, reason, unreadable
+from dciml.video_streams import (
+    check_count,
+    check_size,
+    decoder_of,
+    opened_container,
+    picture_stream,
+    reason,
+    unreadable,
+)
 
 DAMAGED_SHARE = 0.1
 """A file of which more than this share of the packets cannot be decoded is refused; a few are passed over."""
@@ -73,10 +81,13 @@ class VideoTrack:
             DataError: damaged, cut off, without a picture, or its clock is damaged.
         """
         clock, keys, file_end_seconds = self._clock(), [], -1e9
+        num_bytes = self.path.stat().st_size
         try:
             for number, packet in enumerate(self.container.demux()):
                 num_pictures = clock.num_pictures
                 clock.follow(packet)
+                if number > num_bytes:
+                    check_count(self.path, number)
                 if packet.pts is None and packet.dts is None:
                     continue
                 time = packet.pts if packet.pts is not None else packet.dts
@@ -133,13 +144,16 @@ class VideoTrack:
                 self.path, f"it ends at {found_seconds - zero:.1f} s of {stated_seconds - zero:.1f} s"
             )
 
-    def frames(self, rates: Sequence[float] = (), first_packet: int = 0) -> Iterator[tuple[float, Any]]:
+    def frames(
+        self, rates: Sequence[float] = (), first_packet: int = 0, *, is_part: bool = False
+    ) -> Iterator[tuple[float, Any]]:
         """Decode: yield (seconds, frame); times never go back.
 
         Args:
             rates: where it is known that only the pictures on screen at 0, 1/rate, 2/rate, … seconds will be looked at,
                 for any of these rates, others may be left out; the first and the last one never are.
             first_packet: number of the first packet to decode, of a picture that can be decoded alone.
+            is_part: a part of the file does not tell how damaged it is.
         Raises:
             DataError: the file is damaged, a picture is too large, or decoding takes too long.
         """
@@ -171,7 +185,7 @@ class VideoTrack:
                     yield seconds, frame
         except (av.FFmpegError, OSError, MemoryError) as error:
             raise unreadable(self.path, reason(error)) from error
-        if num_damaged > DAMAGED_SHARE * num_packets:
+        if num_damaged > DAMAGED_SHARE * num_packets and not is_part:
             raise unreadable(self.path, f"{num_damaged} of its {num_packets} packets are damaged")
 
     def _check_error(self, error: av.FFmpegError, begun: bool) -> None:
