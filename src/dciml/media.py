@@ -5,7 +5,7 @@ Times are those of a player: they count from where the file begins to play, what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -59,16 +59,18 @@ class Sampling:
             raise ValueError(f"frames_per_second must be positive, not {self.frames_per_second}")
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, on_progress: Callable[[], None] | None = None) -> VideoInfo:
     """Read length and size; decodes one frame, so that a file without a single good picture is refused.
 
     The length is that of the pictures, counted from the times of all packets, whatever the file states; or that of the
     sound where it goes on after the last picture, which then stands.
 
+    Args:
+        on_progress: called now and then: to read the times of a large file takes a while.
     Raises:
         DataError: missing, empty, damaged, cut off, or not a video.
     """
-    timeline = timeline_of(path)
+    timeline = timeline_of(path, on_progress)
     with opened(path) as track:
         first = next(track.frames(), None)
         if first is None:

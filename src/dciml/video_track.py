@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from time import thread_time
@@ -43,6 +42,8 @@ SKIPPING_CODECS = {"h264", "hevc"}
 """Their decoders can leave out a picture that no other one refers to."""
 DECODING_SECONDS, DECODING_SECONDS_PER_SECOND = 60.0, 30.0
 """Decoding may take so much processor time, and so much more for each second of video; then the file is given up."""
+PACKETS_A_CALL = 1000
+KEPT_TIMELINES = 256
 LAST_SECOND = 1e9  # no time of a file is later
 
 
@@ -74,9 +75,11 @@ class VideoTrack:
         """Count from where this file was found to begin."""
         self._zero_seconds = timeline.zero_seconds
 
-    def timeline(self) -> Timeline:
+    def timeline(self, on_progress: Callable[[], None] | None = None) -> Timeline:
         """Read the times of all packets; nothing can be decoded afterwards.
 
+        Args:
+            on_progress: called now and then: to read a large file takes a while.
         Raises:
             DataError: damaged, cut off, without a picture, or its clock is damaged.
         """
@@ -86,6 +89,8 @@ class VideoTrack:
             for number, packet in enumerate(self.container.demux()):
                 num_pictures = clock.num_pictures
                 clock.follow(packet)
+                if number % PACKETS_A_CALL == 0 and on_progress is not None:
+                    on_progress()
                 if number > num_bytes:
                     check_count(self.path, number)
                 if packet.pts is None and packet.dts is None:
@@ -260,24 +265,27 @@ def opened(path: Path) -> Iterator[VideoTrack]:
         yield VideoTrack(path, container)
 
 
-def timeline_of(path: Path) -> Timeline:
+def timeline_of(path: Path, on_progress: Callable[[], None] | None = None) -> Timeline:
     """How long a file lasts, by the times of all its packets; a file that has been read before is not read again.
 
+    Args:
+        on_progress: as for `VideoTrack.timeline`.
     Raises:
         DataError: as `opened` and `VideoTrack.timeline`.
     """
-    try:
-        status = path.stat()
-    except OSError:
-        return _timeline_of(path, 0, 0)  # which says what is wrong
-    return _timeline_of(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=256)
-def _timeline_of(path: Path, mtime_ns: int, num_bytes: int) -> Timeline:
-    del mtime_ns, num_bytes  # a file that was changed has another timeline
     with opened(path) as track:
-        return track.timeline()
+        status = path.stat()
+        version = str(path.absolute()), status.st_mtime_ns, status.st_size
+        found = _timelines.get(version)
+        if found is None:
+            found = track.timeline(on_progress)
+            if len(_timelines) >= KEPT_TIMELINES:
+                _timelines.clear()
+            _timelines[version] = found
+        return found
+
+
+_timelines: dict[tuple[str, int, int], Timeline] = {}  # by path, time and size of the file
 
 
 def _with_next_time(packets: Iterable[Any]) -> Iterator[tuple[Any, int | None]]:

@@ -69,7 +69,7 @@ def encode_video(
         DataError: the file cannot be decoded, or an encoder cannot work on it.
     """
     parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
-    info = probe(path)
+    info = probe(path, None if on_progress is None else lambda: on_progress(0.0, 0))
     builders = [part.begin(info) for part in parts]
     seeing = [number for number, part in enumerate(parts) if part.frames_per_second > 0]
     samplings = [
