@@ -89,6 +89,7 @@ def make_batch(shape: Shape, seed: int = 0, num_clips: int = 32) -> Batch:
     videos = VideoBatch(
         tuple(f"v{i}" for i in range(shape.videos)),
         unit(shape.videos, num_clips, shape.video_width),
+        ((torch.arange(num_clips) + 0.5) / num_clips).repeat(shape.videos, 1),
         unit(*frame_mask.shape, shape.video_width) * frame_mask[..., None],
         frame_mask,
     )

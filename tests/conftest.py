@@ -68,6 +68,7 @@ def make_batch(
     videos = VideoBatch(
         tuple(f"v{i}" for i in range(num_videos)),
         unit(num_videos, num_clips, VIDEO_WIDTH),
+        ((torch.arange(num_clips) + 0.5) / num_clips).repeat(num_videos, 1),
         unit(*frame_mask.shape, VIDEO_WIDTH) * frame_mask[..., None],
         frame_mask,
     )

@@ -46,6 +46,16 @@ def test_video_rows_have_unit_length_and_short_videos_keep_their_rows(store: Fea
     torch.testing.assert_close(videos.frames[0, : len(rows)], expected)
 
 
+@pytest.mark.parametrize("num_clips", [8, 32])
+def test_a_clip_is_where_its_rows_are_for_training_as_for_search(store: FeatureStore, num_clips: int) -> None:
+    """Both ways: the middles of clips lie in the seconds that an answer would give for the clip."""
+    videos = collate_videos(store, store.video_ids, num_clips=num_clips, max_frames=16)
+    for video_id, centers in zip(videos.video_ids, videos.clip_centers, strict=True):
+        times = store.row_times(video_id)
+        spans = times.clip_spans(num_clips)
+        np.testing.assert_allclose(times.seconds(centers.numpy()), spans.mean(axis=1), rtol=1e-5)
+
+
 def test_unknown_video_is_named(store: FeatureStore) -> None:
     with pytest.raises(DataError, match="nowhere"):
         collate_videos(store, ["nowhere"], num_clips=4, max_frames=4)

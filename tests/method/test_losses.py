@@ -197,13 +197,16 @@ def test_proposal_diversity_equals_the_slow_definition() -> None:
 
 def test_span_on_clips_marks_clips_inside() -> None:
     best = Proposals(torch.tensor([[0.5], [0.99]]), torch.tensor([[0.5], [0.01]]))
-    assert span_on_clips(best, 4).tolist() == [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    centers = torch.tensor([[0.125, 0.375, 0.625, 0.875]]).repeat(2, 1)
+    assert span_on_clips(best, centers).tolist() == [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    few_rows = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.25, 0.25, 0.75, 0.75]])  # clips 2 and 3 show one row
+    assert span_on_clips(best, few_rows).tolist() == [[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
 
 
 def test_explicit_to_retrieval_has_a_gradient_with_the_right_sign() -> None:
     cosine = torch.zeros(1, 4, requires_grad=True)
     best = Proposals(torch.tensor([[0.5]]), torch.tensor([[0.5]]))
-    loss = explicit_to_retrieval(cosine, best, 0.1).sum()
+    loss = explicit_to_retrieval(cosine, best, 0.1, torch.tensor([[0.125, 0.375, 0.625, 0.875]])).sum()
     assert loss.item() == pytest.approx(math.log(2.0), rel=1e-5)
     loss.backward()
     assert (cosine.grad[0].sign() == torch.tensor([1.0, -1.0, -1.0, 1.0])).all()

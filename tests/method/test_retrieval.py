@@ -57,7 +57,11 @@ def test_batch_mates_and_order_change_nothing(retrieval: RetrievalBranch, batch:
         rows = slice(i, i + 1)
         videos = batch.videos
         alone = VideoBatch(
-            videos.video_ids[rows], videos.clips[rows], videos.frames[rows], videos.frame_mask[rows]
+            videos.video_ids[rows],
+            videos.clips[rows],
+            videos.clip_centers[rows],
+            videos.frames[rows],
+            videos.frame_mask[rows],
         )
         one = retrieval.encode_videos(alone)
         torch.testing.assert_close(one.clips[0], together.clips[i], atol=1e-5, rtol=1e-5)

@@ -298,7 +298,7 @@ def plain_best_clip(step: Step, batch: Batch) -> BestClip:
     cosine = F.cosine_similarity(own, output.query[:, None].detach(), dim=-1)
     index = cosine.argmax(dim=1)
     every = torch.arange(len(index), device=index.device)
-    return BestClip((index + 0.5) / own.shape[1], own[every, index])
+    return BestClip(batch.videos.clip_centers[batch.video_of_query[every], index], own[every, index])
 
 
 def plain_terms(step: Step, batch: Batch, side: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
 from dciml.method.layers import as_teacher
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
+from dciml.method.outputs import Proposals, Selection
 from dciml.method.retrieval import RetrievalBranch
 from dciml.method.terms import PATHWAY_TERMS, terms_of
 from dciml.training.steps import Step, grounding_terms, retrieval_terms, training_step
@@ -155,14 +156,43 @@ def test_query_is_taught_by_its_own_video(batch: Batch) -> None:
         assert not torch.allclose(values[own], changed[name][own]), name
 
 
-def test_best_clip_is_in_the_paired_video(batch: Batch) -> None:
-    model = make_model().eval()
+def with_own_centers(batch: Batch) -> Batch:
+    """Clips at other times in each video, as where rows do not divide into clips."""
+    drawn = torch.rand(batch.videos.clip_centers.shape, generator=torch.Generator().manual_seed(0))
+    return replace(batch, videos=replace(batch.videos, clip_centers=drawn.sort(dim=1).values))
+
+
+def test_the_mask_that_teaches_retrieval_is_of_each_query_s_own_video(batch: Batch) -> None:
+    step, batch = make_step(make_model().eval(), settings()), with_own_centers(batch)
+    selection = step.model.grounding.select(batch)
+    own = step.model.retrieval(batch).paired_similarity()
+    for places in (None, torch.tensor([1, 3, 4])):
+        asked = torch.arange(len(own)) if places is None else places
+        chosen = Selection(
+            Proposals(selection.proposals.centers[asked], selection.proposals.widths[asked]),
+            selection.nll[asked],
+            selection.best_index[asked],
+        )
+        best = chosen.best()
+        term = retrieval_terms(step, batch, chosen, None, places)["explicit_to_retrieval"]
+        expected = []
+        for row, query in enumerate(asked.tolist()):
+            centers = batch.videos.clip_centers[batch.video_of_query[query]]
+            target = (centers >= best.starts()[row]) & (centers <= best.ends()[row])
+            target[(centers - best.centers[row]).abs().argmin()] = True
+            p = torch.sigmoid(own[query] / settings().mutual.temperature)
+            expected.append(-torch.where(target, p, 1 - p).log().mean())
+        torch.testing.assert_close(term, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_best_clip_is_in_the_paired_video_and_where_its_rows_are(batch: Batch) -> None:
+    model, batch = make_model().eval(), with_own_centers(batch)
     output = model.retrieval(batch)
     clip = best_clip(model.retrieval, batch)
     for i, owner in enumerate(batch.video_of_query.tolist()):
         cosine = [torch.cosine_similarity(output.query[i], c, dim=0).item() for c in output.clips[owner]]
         best = max(range(8), key=cosine.__getitem__)
-        assert clip.center_unit[i].item() == pytest.approx((best + 0.5) / 8)
+        assert clip.center_unit[i] == batch.videos.clip_centers[owner, best]
         torch.testing.assert_close(clip.feature[i], output.clips[owner, best])
 
 

@@ -72,6 +72,15 @@ def clip_rows(num_rows: int, num_clips: int) -> IntArray:
     return np.stack([borders[:-1], np.maximum(borders[1:], borders[:-1] + 1)], axis=1)
 
 
+def clip_centers(num_rows: int, num_clips: int) -> FloatArray:
+    """The middle of the rows that each of S clips shows, in unit time: (S,).
+
+    >>> clip_centers(5, 2).round(3).tolist(), clip_centers(2, 3).tolist()
+    ([0.2, 0.7], [0.25, 0.25, 0.75])
+    """
+    return np.asarray(clip_rows(num_rows, num_clips).mean(axis=1) / num_rows)
+
+
 def clips_to_unit(borders: ArrayLike, num_rows: ArrayLike, num_clips: int) -> FloatArray:
     """Borders of clips, whole numbers 0 … S → unit time. `num_rows` broadcasts against them.
 

@@ -14,16 +14,21 @@ from torch import Tensor
 
 from dciml.features.base import EncodedSentence
 from dciml.features.pooling import frame_rows, l2_normalize, mean_pool
+from dciml.features.row_times import clip_centers
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """B videos. Rows are L2-normalised; `frame_mask` is True at real rows."""
+    """B videos. Rows are L2-normalised; `frame_mask` is True at real rows.
+
+    `clip_centers` is the middle of the rows that a clip is made of, in unit time.
+    """
 
     video_ids: tuple[str, ...]
     clips: Float[Tensor, "videos clips width"]
+    clip_centers: Float[Tensor, "videos clips"]
     frames: Float[Tensor, "videos frames width"]
     frame_mask: Bool[Tensor, "videos frames"]
 
@@ -33,7 +38,8 @@ class VideoBatch:
 
     def at(self, places: Int[Tensor, "chosen"]) -> VideoBatch:
         """The videos at these places."""
-        chosen = (self.clips[places], self.frames[places], self.frame_mask[places])
+        parts = (self.clips, self.clip_centers, self.frames, self.frame_mask)
+        chosen = (part[places] for part in parts)
         return VideoBatch(tuple(self.video_ids[i] for i in places.tolist()), *chosen)
 
 
@@ -113,13 +119,15 @@ def collate_videos(
     Raises:
         DataError: the store does not hold one of them.
     """
-    clips, frames = [], []
+    clips, centers, frames = [], [], []
     for video_id in video_ids:
         rows = _float32(store.rows(video_id))
         clips.append(l2_normalize(mean_pool(rows, num_clips) if num_clips else rows[:0]))
+        centers.append(clip_centers(len(rows), num_clips) if num_clips else np.empty(0))
         frames.append(l2_normalize(frame_rows(rows, max_frames)))
     padded, mask = _padded(frames)
-    return VideoBatch(tuple(video_ids), torch.from_numpy(np.stack(clips)), padded, mask)
+    at = torch.from_numpy(np.stack(centers).astype(np.float32))
+    return VideoBatch(tuple(video_ids), torch.from_numpy(np.stack(clips)), at, padded, mask)
 
 
 def collate_queries(

@@ -154,26 +154,31 @@ def proposal_diversity(
     return (target - rows @ rows.transpose(1, 2)).square().sum(dim=(1, 2))
 
 
-def span_on_clips(best: Proposals, num_clips: int) -> Float[Tensor, "queries clips"]:
+def span_on_clips(best: Proposals, centers: Float[Tensor, "queries clips"]) -> Float[Tensor, "queries clips"]:
     """1 for clips whose centre lies in the span, else 0; the clip nearest to the span's middle is always 1.
+
+    Clips that show the same row, in a video of few rows, have the same centre and the same value.
 
     Args:
         best: (queries, 1).
+        centers: of the clips of each query's own video (`VideoBatch.clip_centers`).
     """
-    centers = (torch.arange(num_clips, device=best.centers.device) + 0.5) / num_clips
     inside = (centers >= best.starts()) & (centers <= best.ends())
-    nearest = (centers - best.centers).abs().argmin(dim=1)
-    return (inside | F.one_hot(nearest, num_clips).bool()).float()
+    nearest = (centers - best.centers).abs().argmin(dim=1, keepdim=True)
+    return (inside | (centers == centers.gather(1, nearest))).float()
 
 
 def explicit_to_retrieval(
-    similarity: Float[Tensor, "queries clips"], best: Proposals, temperature: float
+    similarity: Float[Tensor, "queries clips"],
+    best: Proposals,
+    temperature: float,
+    clip_centers: Float[Tensor, "queries clips"],
 ) -> Float[Tensor, "queries"]:
     """The best proposal's span, as a 0/1 mask, teaches the clip similarities: cross-entropy of sigmoid(cos / τ).
 
     The published code thresholds both sides, so its loss has no gradient; here the similarities stay real-valued.
     """
-    target = span_on_clips(best, similarity.shape[1])
+    target = span_on_clips(best, clip_centers)
     return F.binary_cross_entropy_with_logits(
         similarity.float() / temperature, target, reduction="none"
     ).mean(dim=1)
@@ -267,10 +272,12 @@ class RetrievalLosses:
             ),
         }
 
-    def of_place(self, output: RetrievalOutput, best: Proposals) -> dict[str, Float[Tensor, "queries"]]:
-        """METHOD §5.2: grounding says where; `best` is (queries, 1)."""
-        similarity = output.paired_similarity()
-        return {"explicit_to_retrieval": explicit_to_retrieval(similarity, best, self.temperature)}
+    def of_place(
+        self, output: RetrievalOutput, best: Proposals, clip_centers: Float[Tensor, "videos clips"]
+    ) -> dict[str, Float[Tensor, "queries"]]:
+        """METHOD §5.2: grounding says where; `best` is (queries, 1), `clip_centers` that of the batch's videos."""
+        similarity, centers = output.paired_similarity(), clip_centers[output.video_of_query]
+        return {"explicit_to_retrieval": explicit_to_retrieval(similarity, best, self.temperature, centers)}
 
     def of_modulation(
         self, output: RetrievalOutput, modulated: ModulatedVideos

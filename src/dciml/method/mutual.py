@@ -77,8 +77,8 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch) -> BestClip:
     """Find each query's best clip in the paired video (published code: in the best video of the batch)."""
     own = retrieval.encode_clips(batch.videos)[batch.video_of_query]
     index = paired_similarity(retrieval.encode_queries(batch.queries), own).argmax(dim=1)
-    feature = own[torch.arange(len(index), device=index.device), index]
-    return BestClip((index + 0.5) / own.shape[1], feature)
+    centers = batch.videos.clip_centers[batch.video_of_query].gather(1, index[:, None])[:, 0]
+    return BestClip(centers, own[torch.arange(len(index), device=index.device), index])
 
 
 def proposal_feature(

@@ -157,7 +157,7 @@ def retrieval_terms(
     taught = output if places is None else output.at(places)
     lessons: dict[str, Tensor] = {}
     if selection is not None and step.wants("explicit_to_retrieval"):
-        lessons |= losses.of_place(taught, selection.best())
+        lessons |= losses.of_place(taught, selection.best(), batch.videos.clip_centers)
     if condition is not None:
         lessons |= losses.of_modulation(taught, model.to_retrieval(taught, condition))
     return terms | _means(step, lessons)
