@@ -74,3 +74,6 @@ def test_what_was_seen_is_said_with_its_first_place() -> None:
     assert zero.startswith("3 rows of 2 videos are all zeros")
     assert zero.endswith("(the first: video 'mixed', row 1)")
     assert alike.startswith("all rows are the same in 1 video (the first: 'still')")
+    captions = RowsSeen(silence_is_known=True)
+    captions.add("silent", np.zeros((2, 3)))
+    assert captions.warnings() == []

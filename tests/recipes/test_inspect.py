@@ -61,6 +61,16 @@ def test_silence_between_captions_is_no_fault(tmp_path: Path) -> None:
     assert (found.to_json()["rows"]["rows_without_norm"], list(found.findings)) == (1, [])
 
 
+def test_rows_that_do_not_fit_their_length_are_found(tmp_path: Path) -> None:
+    for name, rate in (("timed", 1.0), ("untimed", None)):
+        with FeatureStoreWriter(tmp_path / name, StoreManifest("enc", 3, rate)) as writer:
+            writer.append("right", np.ones((4, 3)), 4.0)
+            writer.append("wrong", np.ones((9, 3)), 4.0)
+    (finding,) = inspect(tmp_path / "timed").findings
+    assert finding.startswith("rows, rows per second and length do not agree in 1 video(s), 'wrong' first")
+    assert inspect(tmp_path / "untimed").findings == ()
+
+
 def test_an_empty_store_says_so(tmp_path: Path) -> None:
     with FeatureStoreWriter(tmp_path / "store", StoreManifest("enc", 3)):
         pass

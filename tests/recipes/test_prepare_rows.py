@@ -71,6 +71,20 @@ def test_a_rate_that_does_not_fit_some_videos_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "d").exists()
 
 
+def test_a_length_of_the_annotations_may_be_rounded_where_the_features_state_their_own(
+    tmp_path: Path,
+) -> None:
+    """203 rows at 2 a second, and the file says 101.5 s; the sentences say 100 s, and that is what counts."""
+    queries, features = files(tmp_path / "in", {"a": (rows(203), 100.0), "b": (rows(20), 10.0)})
+    options = ImportOptions(rows_per_second=2.0)
+    with pytest.raises(DataError, match="1 of 2 videos"):
+        prepare_records({"train": queries}, features, tmp_path / "d", "x", options)
+    with h5py.File(features, "r+") as file:
+        file["a"].attrs["duration"] = 101.5
+    store = prepare_records({"train": queries}, features, tmp_path / "d", "x", options).folder.store
+    assert (store.num_rows("a"), store.duration_seconds("a")) == (200, 100.0)
+
+
 def test_the_rate_that_would_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 of 3 videos.*all rows would fit --rows-per-second 0\.5"):
         imported(tmp_path, {**GOOD, "c": (rows(1), 2.0)}, rows_per_second=1.0)

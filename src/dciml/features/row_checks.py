@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -54,6 +55,18 @@ def check_shapes(source: FeatureSource, video_ids: Collection[str]) -> None:
     )
 
 
+def rows_fit(num_rows: int, seconds: float, rate: float) -> bool:
+    """Whether so many rows at this rate and this length agree, to a row or 1 %.
+
+    >>> rows_fit(75, 150.0, 0.5), rows_fit(75, 126.0, 0.5)
+    (True, False)
+    """
+    expected = seconds * rate
+    return (
+        math.isfinite(expected) and abs(num_rows - expected) <= max(ROWS_APART, SHARE_APART * expected) + 1e-6
+    )
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """Videos whose rows and stated rate give another length than they have; the worst one is named."""
@@ -80,13 +93,19 @@ class Mismatch:
 def find_mismatch(source: FeatureSource, durations: Mapping[str, float]) -> Mismatch | None:
     """Compare the rows of videos with their lengths, where rows per second are known; None: all agree.
 
-    They agree when they are no more than a row apart, or 1 %.
+    They agree when they are no more than a row apart, or 1 %. Where the source states a length that its rows fit, that
+    will do: how far annotations may be from it is another question.
     """
     rate = source.rows_per_second
     if not rate:
         return None
     counts = {video_id: source.num_rows(video_id) for video_id in durations}
-    bad = [v for v, seconds in durations.items() if not _fits(counts[v], seconds, rate)]
+    bad = [
+        video_id
+        for video_id, seconds in durations.items()
+        if not rows_fit(counts[video_id], seconds, rate)
+        and not rows_fit(counts[video_id], source.durations.get(video_id, math.inf), rate)
+    ]
     if not bad:
         return None
     worst = max(bad, key=lambda v: abs(counts[v] / (durations[v] * rate) - 1))
@@ -101,14 +120,10 @@ def refuse_mismatch(source: FeatureSource, durations: Mapping[str, float], found
         "evenly over its length)"
     )
     shapes = {video_id: source.shape(video_id) for video_id in durations}
-    if all(_fits(width, durations[v], found.rate) for v, (_, width) in shapes.items()):
+    if all(rows_fit(width, durations[v], found.rate) for v, (_, width) in shapes.items()):
         mend = f"the widths would fit: the features probably lie [width, time]; {_TURN}"
     else:
         usual = statistics.median(shapes[v][0] / seconds for v, seconds in durations.items())
-        if all(_fits(count, durations[v], usual) for v, (count, _) in shapes.items()):
+        if all(rows_fit(count, durations[v], usual) for v, (count, _) in shapes.items()):
             mend = f"all rows would fit --rows-per-second {usual:.4g}; {mend}"
     return DataError(str(found), where=source.place(found.worst_id), mend=mend)
-
-
-def _fits(num_rows: int, seconds: float, rate: float) -> bool:
-    return abs(num_rows - seconds * rate) <= max(ROWS_APART, SHARE_APART * seconds * rate) + 1e-6

@@ -48,8 +48,12 @@ def scale_hint(rows: NDArray[Any]) -> str:
 
 @dataclass
 class RowsSeen:
-    """Goes through the rows of videos and keeps what a user should know of them."""
+    """Goes through the rows of videos and keeps what a user should know of them.
 
+    `silence_is_known`: rows of captions are zero where nothing is said, and no word is lost about it.
+    """
+
+    silence_is_known: bool = False
     _zero: list[tuple[str, int, int]] = field(default_factory=list)  # video, its first such row, how many
     _lost: list[tuple[str, int, int]] = field(default_factory=list)
     _alike: list[str] = field(default_factory=list)
@@ -72,7 +76,7 @@ class RowsSeen:
         if self._lost:
             what = _counted(self._lost, "lost their direction in float16: their numbers are too small")
             found.append(f"{what}. To mend it: {self._hint}")
-        if self._zero:
+        if self._zero and not self.silence_is_known:
             found.append(_counted(self._zero, "are all zeros, which is evidence of nothing"))
         if self._alike:
             found.append(

@@ -14,6 +14,7 @@ from dciml.datasets.fields import read_rows
 from dciml.datasets.folder import DATA_FILE, FEATURES_FOLDER, VIDEOS_FILE, DataFolder
 from dciml.datasets.records import read_pairs
 from dciml.errors import DataError
+from dciml.features.row_checks import rows_fit
 from dciml.features.store import FeatureStore
 from dciml.features.store_format import MANIFEST_FILE
 from dciml.features.vocabulary import Vocabulary, tokenize
@@ -220,12 +221,18 @@ def _health(store: FeatureStore) -> tuple[Section, list[str]]:
             if bad:
                 not_finite[video_id] = not_finite.get(video_id, 0) + bad
     damaged = store.verify()
+    off_rate = _off_rate(store)
     figures = {
         "rows_without_norm": sum(without_norm.values()),
         "rows_not_finite": sum(not_finite.values()),
         "videos_with_wrong_checksum": len(damaged),
     }
     findings = [f"{sentence}: extract or import it again" for sentence in damaged[:3]]
+    if off_rate:
+        findings.append(
+            f"rows, rows per second and length do not agree in {len(off_rate)} video(s), {off_rate[0]!r} first; answers "
+            "go by the rows: import again with the right rate"
+        )
     silence = store.manifest.encoder.startswith("text:")  # rows of captions are zero where nothing is said
     for found, what in (({} if silence else without_norm, "only zeros"), (not_finite, "NaN or infinity")):
         if found:
@@ -235,6 +242,15 @@ def _health(store: FeatureStore) -> tuple[Section, list[str]]:
                 "extract it again, or leave it out"
             )
     return Section("rows", {name: (count,) for name, count in figures.items()}), findings
+
+
+def _off_rate(store: FeatureStore) -> list[str]:
+    rate = store.manifest.rows_per_second
+    return [
+        video_id
+        for video_id in store.video_ids
+        if rate and not rows_fit(store.num_rows(video_id), store.duration_seconds(video_id), rate)
+    ]
 
 
 def _blocks(rows: NDArray[np.float16]) -> Iterator[NDArray[np.float16]]:

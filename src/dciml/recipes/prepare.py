@@ -213,7 +213,7 @@ def assemble(
     num_extra = _count_extra(source, frozenset(used), options)
     check_shapes(source, used)
     warnings += _check_rate(source, used, options)
-    seen = RowsSeen()
+    seen = RowsSeen(silence_is_known=source.encoder.startswith("text:"))
     folder = write_data_folder(
         out,
         name,
