@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from dciml.cli.app import app
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
+from dciml.features.row_checks import find_mismatch
+from dciml.features.source import open_features, write_store
 from dciml.recipes.prepare import ImportOptions, ImportSummary, prepare_records
 
 WIDTH = 16
@@ -74,14 +76,14 @@ def test_a_rate_that_does_not_fit_some_videos_is_refused(tmp_path: Path) -> None
 def test_a_length_of_the_annotations_may_be_rounded_where_the_features_state_their_own(
     tmp_path: Path,
 ) -> None:
-    """203 rows at 2 a second, and the file says 101.5 s; the sentences say 100 s, and that is what counts."""
-    queries, features = files(tmp_path / "in", {"a": (rows(203), 100.0), "b": (rows(20), 10.0)})
-    options = ImportOptions(rows_per_second=2.0)
-    with pytest.raises(DataError, match="1 of 2 videos"):
-        prepare_records({"train": queries}, features, tmp_path / "d", "x", options)
+    """203 rows at 2 a second are 101.5 s, and the file says so; published annotations say 100 s, and those count."""
+    _, features = files(tmp_path / "in", {"a": (rows(203), None)})
+    assert find_mismatch(open_features(features, "x", rows_per_second=2.0), {"a": 100.0}) is not None
     with h5py.File(features, "r+") as file:
         file["a"].attrs["duration"] = 101.5
-    store = prepare_records({"train": queries}, features, tmp_path / "d", "x", options).folder.store
+    source = open_features(features, "x", rows_per_second=2.0)
+    assert find_mismatch(source, {"a": 100.0}) is None
+    store = write_store(source, tmp_path / "store", ["a"], {"a": 100.0})
     assert (store.num_rows("a"), store.duration_seconds("a")) == (200, 100.0)
 
 

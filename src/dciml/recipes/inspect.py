@@ -230,8 +230,8 @@ def _health(store: FeatureStore) -> tuple[Section, list[str]]:
     findings = [f"{sentence}: extract or import it again" for sentence in damaged[:3]]
     if off_rate:
         findings.append(
-            f"rows, rows per second and length do not agree in {len(off_rate)} video(s), {off_rate[0]!r} first; answers "
-            "go by the rows: import again with the right rate"
+            f"rows, rows per second and length do not agree in {len(off_rate)} video(s), {off_rate[0]!r} first; "
+            "answers go by the rows: import again with the right rate"
         )
     silence = store.manifest.encoder.startswith("text:")  # rows of captions are zero where nothing is said
     for found, what in (({} if silence else without_norm, "only zeros"), (not_finite, "NaN or infinity")):
