@@ -88,3 +88,12 @@ def read_text(path: Path) -> str:
             "the file is empty", where=path, mend="check how it was written, or name another file"
         )
     return text
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names of new files to disk; a name is an entry of its folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -130,8 +130,6 @@ def own(served: Path, tmp_path: Path) -> Path:
         change = "UPDATE {0} SET {1} = replace({1}, ?, ?)"
         for table, column in (("videos", "media_absolute"), ("stores", "absolute")):
             connection.execute(change.format(table, column), (str(served), str(folder)))
-        seal_videos(connection)
-        seal_facts(connection)
     return folder
 
 

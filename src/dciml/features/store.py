@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import math
-import os
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -43,6 +42,7 @@ from dciml.features.store_format import (
     read_manifest,
     write_manifest,
 )
+from dciml.files import sync_folder
 
 __all__ = ["FeatureStore", "FeatureStoreWriter", "StoreManifest"]
 
@@ -196,7 +196,7 @@ class FeatureStoreWriter:
             opened.callback(self._rows_file.close)
             self._index_file = AppendedFile(self.path / INDEX_FILE, len(committed_bytes(self.path)))
             opened.callback(self._index_file.close)
-            _sync_folder(self.path)
+            sync_folder(self.path)
             opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -382,14 +382,6 @@ def _take_lock(path: Path) -> BinaryIO:
             "another writer has the store open", where=path, mend="wait until it is done, or end it"
         ) from error
     return lock
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _map_rows(file: Path, num_rows: int, width: int) -> NDArray[np.float16]:

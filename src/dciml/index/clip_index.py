@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -359,7 +360,9 @@ class ClipIndex:
             self._state = (
                 self._read()
             )  # what is committed: the change, or after a failure the state before it
-        with self._catalogue.idle() as idle:  # else the files of another writer would look like leftovers
+        # The change is committed; what cannot be swept now is swept by the next one.
+        with suppress(OSError, sqlite3.Error), self._catalogue.idle() as idle:
+            # When another writes, its new files would look like leftovers.
             if idle and self._catalogue.generation() == self.generation:
                 self._backend.sweep(self._state.contents)
 

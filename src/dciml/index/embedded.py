@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import ModelError
-from dciml.files import atomic_path
+from dciml.files import atomic_path, sync_folder
 from dciml.index.backend import FloatArray
 from dciml.index.catalogue import Contents, IndexFacts, SegmentEntry
 from dciml.index.codes import Coder
@@ -30,7 +30,7 @@ from dciml.index.open_segments import (
     codes_file,
     segment_file,
 )
-from dciml.index.segments import Segment, in_range, sync_folder, write_segment
+from dciml.index.segments import Segment, in_range, write_segment
 
 SMALL_VIDEOS = 4096  # a segment of fewer videos is joined with others in time
 MAX_SMALL_SEGMENTS = 8

@@ -112,12 +112,3 @@ def write_segment(file: Path, blocks: Iterable[FloatArray], dtype: str) -> list[
             checksums += [zlib.crc32(video.data) for video in stored]
             handle.write(stored.data)
     return checksums
-
-
-def sync_folder(folder: Path) -> None:
-    """Force the names of new files to disk; a name is an entry of its folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dciml.build import Model
-from dciml.errors import DataError
+from dciml.errors import DataError, DcimlError
+from dciml.files import sync_folder
 from dciml.index import ClipIndex
 from dciml.recipes.index import add_videos
+from dciml.search.long_videos import WindowedIds
 from dciml.service.encode import Order
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job, JobFailed, JobQueue
@@ -67,12 +70,15 @@ class Library:
             self.incoming.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as kept:
                 shutil.copyfileobj(content, kept, PIECE)
+                kept.flush()
+                os.fsync(kept.fileno())  # what the index names must be on disk before it does
             with self._lock:
                 job.video_id = free_id(stem, self._taken() | self._kept_names())
                 new = _NewVideo(job.video_id, file, self.videos / f"{job.video_id}{suffix}")
                 self.jobs.submit(job, lambda job: self._add(job, new))
         except BaseException as error:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise ServiceError(507, "The server could not keep the file.") from error
             raise
@@ -122,7 +128,7 @@ class Library:
         return {file.stem for file in self.videos.iterdir()} if self.videos.is_dir() else set()
 
     def _add(self, job: Job, new: _NewVideo) -> None:
-        is_upload = new.file != new.final
+        is_upload, is_placed = new.file != new.final, False
         try:
             check_looks_like_video(new.file)
             job.message = "reading the video"
@@ -131,22 +137,33 @@ class Library:
             if is_upload:
                 new.final.parent.mkdir(parents=True, exist_ok=True)
                 new.file.replace(new.final)
+                is_placed = True
+                sync_folder(new.final.parent)
             self.corpus.change(self._entering(new))
+        except BaseException:
+            with suppress(OSError):
+                if is_placed and not self._is_entered(new.video_id):
+                    new.final.unlink(missing_ok=True)
+            raise
         finally:
-            if is_upload:
-                new.file.unlink(missing_ok=True)
+            with suppress(OSError):
+                if is_upload:
+                    new.file.unlink(missing_ok=True)
 
     def _entering(self, new: _NewVideo) -> Callable[[Snapshot, ClipIndex, Model], None]:
         def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
-            try:
-                if not add_videos(index, model, self.store, only=[new.video_id]):
-                    raise JobFailed("Meanwhile a video of this name has been added to the index.")
-            except BaseException:
-                if new.file != new.final:
-                    new.final.unlink(missing_ok=True)
-                raise
+            if not add_videos(index, model, self.store, only=[new.video_id]):
+                raise JobFailed("Meanwhile a video of this name has been added to the index.")
 
         return work
+
+    def _is_entered(self, video_id: str) -> bool:
+        """Does the index hold a video, though its job did not end well? Yes, too, where that cannot be told."""
+        try:
+            index = ClipIndex.open(self.settings.index, store=self.settings.vector_store)
+        except (DcimlError, sqlite3.Error, OSError):
+            return True
+        return video_id in WindowedIds(index.video_ids).whole_videos
 
     def _encode(self, job: Job, new: _NewVideo) -> None:
         """Run the encoding process. Raises JobFailed: with what it says is wrong; JobCancelled."""
