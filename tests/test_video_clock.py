@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -154,6 +155,39 @@ def test_a_wrong_length_of_the_track_is_not_believed(tmp_path: Path, factor: flo
     path = tmp_path / "wrong.mp4"
     path.write_bytes(content)
     check(path, SECONDS)
+
+
+def ten_times(content: bytes, kind: str) -> bytes:
+    """The content with a stated length of ten times the right one."""
+    changed = bytearray(content)
+    if kind == "mkv":
+        at = content.index(b"\x44\x89\x88") + 3
+        stated = struct.unpack(">d", content[at : at + 8])[0]
+        changed[at : at + 8] = struct.pack(">d", 10 * stated)
+    elif kind == "flv":
+        at = content.index(b"duration") + 9
+        changed[at : at + 8] = struct.pack(">d", 10 * SECONDS)
+    else:
+        for at in (content.index(b"avih") + 24, content.index(b"strh") + 40):
+            changed[at : at + 4] = (10 * COUNT).to_bytes(4, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("mkv", "ffv1"), ("flv", "flv1"), ("avi", "ffv1"), ("avi", "mpeg4")]
+)
+def test_a_whole_file_may_state_any_length_and_a_cut_one_is_refused(
+    tmp_path: Path, kind: str, codec: str
+) -> None:
+    path = tmp_path / f"v.{kind}"
+    content = write(path, codec)
+    assert ten_times(content, kind) != content
+    path.write_bytes(ten_times(content, kind))
+    check(path, SECONDS)
+    for whole in (content, ten_times(content, kind)):
+        path.write_bytes(whole[: len(whole) * 6 // 10])
+        with pytest.raises(DataError, match=rf"v\.{kind}: this video cannot be read"):
+            probe(path)
 
 
 def test_the_last_picture_stands_while_there_is_sound(tmp_path: Path) -> None:

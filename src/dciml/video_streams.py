@@ -29,6 +29,7 @@ REFUSED_FORMS = {
     "image2": "a single picture",
     "tty": "text",  # any text passes for this form, drawn as on an old terminal
 }
+SEGMENT = b"\x18\x53\x80\x67"  # the part of a Matroska file that holds all the others
 NOT_THE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 DECODERS_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these pass over the channel that says how transparent a picture is."""
@@ -108,6 +109,35 @@ def check_size(path: Path, width: int, height: int) -> None:
         raise DataError(
             f"its pictures are too large ({width}x{height})", where=path, mend="scale the video down"
         )
+
+
+def is_whole(path: Path, form: str) -> bool:
+    """Whether a file is as large as its outermost parts say, so that nothing was cut off; False where none can tell.
+
+    Args:
+        form: the name of its container's format.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if form == "avi":
+            return 8 + int.from_bytes(head[4:8], "little") <= size
+        if form == "flv":  # each part is followed by its length
+            file.seek(max(size - 4, 0))
+            length = int.from_bytes(file.read(4), "big")
+            if not 11 < length < size - 4:
+                return False
+            file.seek(size - 4 - length)
+            part = file.read(4)
+            return part[0] in (8, 9, 18) and int.from_bytes(part[1:], "big") + 11 == length
+    if form.startswith("matroska"):
+        at = head.find(SEGMENT)
+        first = head[at + 4] if 0 <= at < len(head) - 12 else 0
+        width = 9 - first.bit_length()  # the leading zeros of the first byte say how many follow
+        length = int.from_bytes(head[at + 4 : at + 4 + width], "big") & ~(1 << 7 * width)
+        is_known = first > 0 and length != (1 << 7 * width) - 1
+        return is_known and at + 4 + width + length <= size
+    return False
 
 
 def check_count(path: Path, num_pictures: int) -> None:

@@ -28,6 +28,7 @@ from dciml.video_streams import (
     check_count,
     check_size,
     decoder_of,
+    is_whole,
     opened_container,
     picture_stream,
     reason,
@@ -144,7 +145,7 @@ class VideoTrack:
         else:  # some files count their stated length from 0, wherever their clock begins
             found_seconds = max(file_end_seconds, end) - min(zero, 0.0)
             stated_seconds = float((self.container.duration or 0) / av.time_base)
-        if stated_seconds - found_seconds > missed:
+        if stated_seconds - found_seconds > missed and not is_whole(self.path, self.container.format.name):
             raise unreadable(
                 self.path, f"it ends at {found_seconds - zero:.1f} s of {stated_seconds - zero:.1f} s"
             )

@@ -71,6 +71,21 @@ def test_a_picture_that_grows_is_refused_and_the_next_is_made(
     assert brightness(cache.get(video, 1.2)) == pytest.approx(100, abs=3)
 
 
+def test_a_head_that_claims_millions_of_pictures_is_refused(
+    cache: ThumbnailCache, video: Path, tmp_path: Path
+) -> None:
+    content = bytearray(video.read_bytes())
+    for box, at in ((b"stsz", 12), (b"stts", 12), (b"stsc", 16)):
+        begin = content.index(box) + at
+        content[begin : begin + 4] = (31_000_000).to_bytes(4, "big")
+    size = content.index(b"stsz") + 8
+    content[size : size + 4] = (1).to_bytes(4, "big")  # all of one byte, so that no table is needed
+    (tmp_path / "claim.mp4").write_bytes(content)
+    with pytest.raises(DataError, match="it asks for too much memory|it claims to hold 31000000 pictures"):
+        cache.get(tmp_path / "claim.mp4", 1.0)
+    assert brightness(cache.get(video, 1.2)) == pytest.approx(100, abs=3)
+
+
 def test_a_file_that_takes_too_long_is_given_up_and_not_tried_again(
     tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
