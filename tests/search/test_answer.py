@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def slow_moments(
     num_grounded = 0 if grounding is None else len(grounding.scores) // len(known.video_scores)
     for place, clips in enumerate(known.clip_scores[query]):
         own = pick(grounding, query * num_grounded + place) if place < num_grounded else None
-        ranked = rank_spans(clips[None], own, settings)
+        counts = None if known.num_rows is None else known.num_rows[query, place : place + 1]
+        ranked = rank_spans(clips[None], own, settings, counts)
         for span, score in zip(ranked.spans_unit[0], ranked.scores[0], strict=True):
             if np.isfinite(score):
                 term = score - ranked.scores[0, 0] if settings.span_reference == "best" else score
@@ -123,6 +125,20 @@ def test_window_counts_as_an_average_proposal() -> None:
     scores = rank_spans(known.clip_scores[0], known.grounding, settings).scores[0]
     below = known.grounding.scores[0] - known.grounding.scores[0].max()
     np.testing.assert_allclose(scores, -np.sort(-np.append(below, [below.mean()] * 2)))
+
+
+def test_each_video_of_an_answer_has_spans_of_its_own_rows() -> None:
+    """In a video of fewer rows than clips, spans are of whole rows."""
+    rows = np.random.default_rng(3).integers(1, 20, (3, 4))
+    known = replace(evidence(num_grounded=4, num_proposals=6), num_rows=rows)
+    ranked = rank_moments(known, config(), 200)
+    for query in range(3):
+        np.testing.assert_allclose(as_rows(ranked, query), slow_moments(known, config(), query), atol=1e-5)
+        for place, start, end, _ in as_rows(ranked, query):
+            borders = np.array([start, end]) * rows[query, place]
+            if rows[query, place] < 8:
+                np.testing.assert_allclose(borders, borders.round(), atol=1e-9)
+                assert borders[1] > borders[0]
 
 
 def test_suppression_leaves_no_pair_that_overlaps_more() -> None:

@@ -98,9 +98,7 @@ def unit_to_clips(unit: ArrayLike, num_rows: ArrayLike, num_clips: int) -> Float
     [0.0, 0.5, 1.0, 2.0]
     """
     rows = np.asarray(num_rows, dtype=np.int64)
-    pieces = np.minimum(
-        rows, num_clips
-    )  # what one border of either kind cuts off: clips, or rows that are longer
+    pieces = np.minimum(rows, num_clips)  # clips, or rows where those are longer
     place = np.asarray(unit, dtype=np.float64) * rows
     row = np.clip(np.floor(place), 0, rows - 1).astype(np.int64)
     piece = -((-(row + 1) * pieces) // rows) - 1
