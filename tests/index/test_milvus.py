@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,35 @@ def test_addresses_that_do_not_work_are_named(tmp_path: Path) -> None:
         ClipIndex.open(tmp_path / "b", store="milvus:x.db")
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9: Milvus does not answer"):
         make_index(tmp_path / "c", "milvus:http://127.0.0.1:9")
+
+
+def test_the_token_goes_to_typed_addresses_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pymilvus
+
+    asked: list[tuple[str, str]] = []
+
+    def record(uri: str, token: str = "") -> None:
+        asked.append((uri, token))
+        raise ConnectionError("nobody is here")
+
+    monkeypatch.setattr(pymilvus, "MilvusClient", record)
+    monkeypatch.setenv("MILVUS_TOKEN", "s3cret")
+    with pytest.raises(DataError):
+        make_index(tmp_path / "a", "milvus:http://mine.example:19530")
+    assert asked == [("http://mine.example:19530", "s3cret")]
+    with pytest.raises(DataError, match=r"type it.*--store milvus:http://mine\.example"):
+        ClipIndex.open(tmp_path / "a")
+    assert asked[1:] == [("http://mine.example:19530", "")]
+    with pytest.raises(DataError):
+        ClipIndex.open(tmp_path / "a", store="milvus:http://other.example:1")
+    assert asked[2:] == [("http://other.example:1", "s3cret")]
+
+
+def test_an_index_cannot_have_files_made_elsewhere(tmp_path: Path) -> None:
+    database = tmp_path / "deep" / "vectors.db"
+    with contextlib.suppress(DataError):  # without Milvus Lite the catalogue is all that is made
+        make_index(tmp_path / "a", f"milvus:{database}")
+    shutil.rmtree(database.parent)
+    with pytest.raises(DataError, match=r"is gone.*--store"):
+        ClipIndex.open(tmp_path / "a")
+    assert not database.parent.exists()

@@ -16,12 +16,12 @@ from dciml.recipes.index import build_index
 SENTENCE = "the picture is green"
 
 
-def test_windows_are_never_seen(own: Path, client_of: Callable[..., TestClient]) -> None:
+def test_windows_are_never_seen(own: Path, served: Path, client_of: Callable[..., TestClient]) -> None:
     (own / "index").rename(own / "old-index")
     model = replace(load_model(own / "model"), windows=WindowRule(3.0, 1.0))
     build_index(model, own / "data", own / "index")
     assert len(ClipIndex.open(own / "index")) > 6
-    client = client_of(own)
+    client = client_of(own, media_roots=(served,))  # which the features' store names
     page = client.get("/api/videos").json()
     assert page["total"] == client.get("/healthz").json()["videos"] == 6
     assert {video["duration_seconds"] for video in page["videos"]} == {6.0}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +17,11 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dciml.errors import ConfigError
+from dciml.service.app import create_app
+from dciml.service.elsewhere import videos_elsewhere
 from dciml.service.ranges import Unsatisfiable, parse_range
+from dciml.service.settings import ServiceSettings
 
 PLAIN = "v2.mp4"
 
@@ -212,3 +218,93 @@ def test_names_cannot_break_headers(
     video = client.get("/api/videos/plain")
     assert video.headers["content-type"] == "application/json"
     assert video.json()["title"] == "<script>alert(1)</script>"
+
+
+def name_media(edited: Callable[..., Any], folder: Path, video_id: str, file: Path | str) -> None:
+    """What an index that a stranger made might say."""
+    with edited(folder / "index") as connection:
+        connection.execute(
+            "UPDATE videos SET media_relative = NULL, media_absolute = ? WHERE video_id = ?",
+            (str(file), video_id),
+        )
+
+
+def test_an_index_cannot_name_any_file_of_the_machine(
+    own: Path, tmp_path: Path, client_of: Callable[..., TestClient], edited: Callable[..., Any]
+) -> None:
+    private = tmp_path / "private" / "private.mp4"
+    private.parent.mkdir()
+    shutil.copy(own / "videos" / PLAIN, private)
+    (own / "pack").symlink_to(private.parent)  # it came with the index
+    (own / "passwd.mp4").symlink_to("/etc/passwd")
+    os.mkfifo(own / "pipe.mp4")
+    shutil.copy(own / "videos" / PLAIN, own / "page.html")
+    named = {
+        "plain": "/etc/passwd",
+        "grey": private,
+        "second": own / "pack" / "private.mp4",
+        "third": own / "passwd.mp4",
+        "kitchen/monday": own / "index" / "catalogue.sqlite",
+        'a "b" <b>&ü': own / "page.html",
+    }
+    for video_id, file in named.items():
+        name_media(edited, own, video_id, file)
+    client = client_of(own)
+    for video_id in named:
+        for address in (f"/media/{quote(video_id, safe='')}", f"/thumbnails/{quote(video_id, safe='')}?t=1"):
+            response = client.get(address)
+            assert response.status_code in (403, 404), (video_id, response.status_code)
+            assert response.headers["content-type"] == "application/problem+json"
+            assert str(tmp_path) not in response.text
+    for file in (own / "pipe.mp4", "/dev/zero", own / "videos", "a\0.mp4", "/proc/self/environ"):
+        name_media(edited, own, "plain", file)
+        assert client.get("/media/plain").status_code in (403, 404), file
+
+
+def test_the_user_says_where_else_videos_may_lie(
+    own: Path, tmp_path: Path, client_of: Callable[..., TestClient], edited: Callable[..., Any]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(own / "videos", elsewhere)
+    for number, video_id in enumerate(("kitchen/monday", 'a "b" <b>&ü', "plain")):
+        name_media(edited, own, video_id, elsewhere / f"v{number}.mp4")
+    settings = ServiceSettings(own / "index", cache=own / "cache", poll_seconds=0)
+    refused = client_of(own)
+    answer = refused.get("/media/plain")
+    assert answer.status_code == 403
+    assert "--media-root" in answer.json()["detail"]
+    told = videos_elsewhere(refused.app.state.runtime.corpus.now, settings)  # type: ignore[attr-defined]
+    assert told is not None
+    assert told.startswith("Of 6 videos looked at, the files of 3 ")
+    assert told.endswith(f"--media-root {elsewhere}")
+    played = client_of(own, media_roots=(elsewhere,))
+    assert played.get("/media/plain").status_code == 200
+    assert played.get("/thumbnails/plain?t=1").status_code == 200
+    now = played.app.state.runtime.corpus.now  # type: ignore[attr-defined]
+    assert videos_elsewhere(now, replace(settings, media_roots=(elsewhere,))) is None
+
+
+def test_sentences_of_a_data_folder_elsewhere_are_not_told(
+    own: Path, tmp_path: Path, client_of: Callable[..., TestClient], edited: Callable[..., Any]
+) -> None:
+    assert client_of(own).get("/api/examples").json()["sentences"]
+    shutil.move(own / "data", tmp_path / "data")
+    with edited(own / "index") as connection:
+        store = str(tmp_path / "data" / "features")
+        connection.execute("UPDATE stores SET relative = NULL, absolute = ?", (store,))
+    assert client_of(own).get("/api/examples").json()["sentences"] == []
+    named = client_of(own, features=tmp_path / "data" / "features")
+    assert named.get("/api/examples").json()["sentences"]
+
+
+@pytest.mark.parametrize(
+    "name", ["index.added", "index.added/videos", "index.added/features", "index.added/incoming"]
+)
+def test_a_link_in_the_place_of_added_videos_is_refused(own: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "target").mkdir()
+    (own / name).parent.mkdir(exist_ok=True)
+    (own / name).symlink_to(tmp_path / "target")
+    settings = ServiceSettings(own / "index", cache=own / "cache", poll_seconds=0)
+    with pytest.raises(ConfigError, match="is a link"):
+        create_app(settings)
+    assert not list((tmp_path / "target").iterdir())

@@ -30,6 +30,13 @@ AllowRootOption = Annotated[
     list[Path] | None,
     typer.Option("--allow-root", help="Folder from which videos may be added by path; may be repeated."),
 ]
+MediaRootOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--media-root",
+        help="Folder whose videos may be played; those beside the index may be anyway; may be repeated.",
+    ),
+]
 AllowHostOption = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Name by which a reverse proxy calls this server; may be repeated."),
@@ -69,6 +76,7 @@ def serve(
     open_: OpenOption = False,
     token: TokenOption = None,
     allow_root: AllowRootOption = None,
+    media_root: MediaRootOption = None,
     allow_host: AllowHostOption = None,
     allow_origin: AllowOriginOption = None,
     encoder: EncoderOption = None,
@@ -94,10 +102,10 @@ def serve(
         vector_store=store,
         device=device,
         host=host,
-        token=os.environ.get(TOKEN_VARIABLE)
-        if token is None
-        else token,  # typer passes over an empty variable
+        # An empty variable is passed over by typer; here it is an error.
+        token=os.environ.get(TOKEN_VARIABLE) if token is None else token,
         allow_roots=tuple(allow_root or ()),
+        media_roots=tuple(media_root or ()),
         allow_hosts=tuple(allow_host or ()),
         cors_origins=tuple(allow_origin or ()),
         encoders=tuple(encoder or ()),

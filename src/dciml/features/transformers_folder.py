@@ -77,7 +77,9 @@ def load_config(folder: Path, what: str) -> Any:
     """A model's settings. Raises DataError: none, or of a kind that this transformers does not know."""
     transformers = require_transformers()
     with loading(folder, what):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     if not any(folder.glob("*.safetensors")):
         pickled = "; a pickle such as pytorch_model.bin is never loaded" if any(folder.glob("*.bin")) else ""
         raise DataError(

@@ -147,7 +147,7 @@ def load_text_model(name_or_folder: str | Path, device: str) -> TextModel:
 def _load_tokenizer(folder: Path) -> Any:
     """A tokenizer that says where each token stands. Some kinds come with another one beside their tokenizer.json."""
     transformers = require_transformers()
-    how = {"local_files_only": True, "add_prefix_space": True}
+    how = {"local_files_only": True, "trust_remote_code": False, "add_prefix_space": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **how)
     except ImportError:  # SentencePiece, which is not needed to read tokenizer.json

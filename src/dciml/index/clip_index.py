@@ -89,14 +89,14 @@ class ClipIndex:
             options = replace(options, store=absolute_store(options.store), collection=new_collection())
         facts = IndexFacts(num_clips, width, fingerprint, model, options)
         Catalogue(path / CATALOGUE_FILE).create(facts, FolderReference.to(store_path, path))
-        return cls(path)
+        return cls(path, options.store)
 
     @classmethod
     def open(cls, path: str | Path, *, store: str | None = None) -> ClipIndex:
         """Open an index folder.
 
         Args:
-            store: where the database with its vectors is now (`milvus:URI`), if it has moved.
+            store: where the database with its vectors is now (`milvus:URI`), if it has moved, or asks for a token.
         Raises:
             DataError: there is no index.
             ModelError: it is damaged or of another format version.
@@ -403,4 +403,4 @@ def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:
                 "the vectors of this index are in its folder", where=path, mend=f"leave out --store {store}"
             )
         return EmbeddedVectors(path, facts)
-    return MilvusVectors(facts, store or facts.options.store)
+    return MilvusVectors(facts, store)

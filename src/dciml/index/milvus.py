@@ -44,9 +44,12 @@ def absolute_store(store: str) -> str:
     return store if "://" in uri or uri == store else f"{SCHEME}{Path(uri).expanduser().absolute()}"
 
 
-def connect(store: str) -> Any:
-    """A client for `milvus:FILE` or `milvus:http://HOST:PORT`; a token is read from the variable MILVUS_TOKEN.
+def connect(store: str, *, is_typed: bool) -> Any:
+    """A client for `milvus:FILE` or `milvus:http://HOST:PORT`.
 
+    Args:
+        is_typed: the user named this store. One that comes from an index folder may be anybody's: it gets no token
+            (MILVUS_TOKEN goes to typed addresses only), and no file or folder is made for it.
     Raises:
         DataError: the packages are missing, or nobody answers there.
     """
@@ -61,18 +64,27 @@ def connect(store: str) -> Any:
         ) from error
     if "://" not in uri:
         uri = absolute_store(store).removeprefix(SCHEME)
-        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        if is_typed:
+            Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        elif not Path(uri).exists():
+            mend = "say where it is now with --store milvus:FILE"
+            raise DataError("the database of this index's vectors is gone", where=uri, mend=mend)
+    token = os.environ.get(TOKEN_VARIABLE, "")
     try:
-        return MilvusClient(uri, token=os.environ.get(TOKEN_VARIABLE, ""))
+        return MilvusClient(uri, token=token if is_typed else "")
     except Exception as error:  # of many kinds, by version and by what went wrong
-        raise DataError(f"Milvus does not answer ({error})", where=uri, mend="check the address") from error
+        mend = "check the address"
+        if token and not is_typed:
+            mend = f"if you trust this address, type it, and it gets the token of {TOKEN_VARIABLE}: --store {store}"
+        raise DataError(f"Milvus does not answer ({error})", where=uri, mend=mend) from error
 
 
 class MilvusVectors:
-    """See `VectorBackend`; `store` is where the database is now."""
+    """See `VectorBackend`; `typed_store` is where the user says that the database is; None: where the index says."""
 
-    def __init__(self, facts: IndexFacts, store: str) -> None:
-        self._facts, self._client = facts, connect(store)
+    def __init__(self, facts: IndexFacts, typed_store: str | None) -> None:
+        store = typed_store or str(facts.options.store)
+        self._facts, self._client = facts, connect(store, is_typed=typed_store is not None)
         self._name = str(facts.options.collection)
 
     def open(self, contents: Contents) -> OpenMilvus:

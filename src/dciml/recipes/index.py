@@ -87,7 +87,7 @@ def build_index(
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ClipIndex.open(out)
+    return ClipIndex.open(out, store=store)
 
 
 def add_videos(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dciml.build import Model
-from dciml.errors import DataError, DcimlError
+from dciml.errors import ConfigError, DataError, DcimlError
 from dciml.files import sync_folder
 from dciml.index import ClipIndex
 from dciml.recipes.index import add_videos
@@ -55,7 +55,18 @@ class Library:
         self.store = settings.added_folder / "features"
         self._lock = threading.Lock()
         if settings.is_writable:
+            self._check_no_links()
             shutil.rmtree(self.incoming, ignore_errors=True)
+
+    def _check_no_links(self) -> None:
+        """Raises ConfigError: one of the folders is a link, which may have come with the index."""
+        named = () if self.settings.added is not None else (self.settings.added_folder,)
+        for folder in (*named, self.videos, self.incoming, self.store):
+            if folder.is_symlink():
+                raise ConfigError(
+                    f"{folder} is a link, through which files would be written elsewhere. To mend it: remove the link, "
+                    "or say with --added where added videos are to be kept."
+                )
 
     def add_upload(self, file_name: str, content: BinaryIO) -> Job:
         """Take an uploaded file and start the job that adds it.

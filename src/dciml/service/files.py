@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from dciml.features.video_files import SUFFIXES
 from dciml.service.errors import ServiceError
 
 MEDIA_TYPES = {
@@ -22,6 +23,10 @@ MEDIA_TYPES = {
     ".ts": "video/mp2t",
     ".3gp": "video/3gpp",
 }
+ELSEWHERE = (
+    "The file of this video does not lie where this server may play from. To mend it: whoever runs the server can "
+    "name its folder with --media-root."
+)
 GONE = "The file of this video is not there any more, or may not be read."
 
 
@@ -30,24 +35,40 @@ def media_type(path: Path) -> str:
     return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def find_media(media_path: str, roots: Iterable[Path]) -> Path:
+def find_media(media_path: str, played: Iterable[Path], allowed: Iterable[Path] = ()) -> Path:
     """The real path of a catalogued file.
 
-    A link is followed only to a place in the folder that the catalogue names, or below one of `roots`: whoever may
-    write to a folder of videos must not be able to have other files of the machine served.
+    The catalogue may be anybody's, so the file must lie below one of `played` and have the name of a video. A link
+    is followed only to a place in the folder that the catalogue names, or below one of `allowed`: whoever may write
+    to a folder of videos must not be able to have other files of the machine served.
 
     Raises:
-        ServiceError: 404, the file is gone, leads elsewhere, or is no plain file.
+        ServiceError: 403, it does not lie where files may be played; 404, it is gone, is a link that leads elsewhere,
+            or is no plain file with the name of a video.
     """
+    catalogued = Path(media_path)
     try:
-        catalogued = Path(media_path)
-        real = catalogued.resolve(strict=True)
-        allowed = [catalogued.parent.resolve(), *(root.resolve() for root in roots)]
-        if not any(real.is_relative_to(folder) for folder in allowed) or not real.is_file():
+        real = catalogued.resolve()
+        roots = [root.resolve() for root in played]
+        if not any(real.is_relative_to(root) for root in roots) or not has_video_name(real):
+            is_led_away = any(catalogued.is_relative_to(root) for root in roots)
+            raise ServiceError(404, GONE) if is_led_away else ServiceError(403, ELSEWHERE)
+        linked = [catalogued.parent.resolve(), *(root.resolve() for root in allowed)]
+        if not any(real.is_relative_to(folder) for folder in linked) or not real.is_file():
             raise ServiceError(404, GONE)
     except (OSError, ValueError, RuntimeError):
         raise ServiceError(404, GONE) from None
     return real
+
+
+def has_video_name(path: Path) -> bool:
+    """Whether a file is called a video: no other is ever sent or decoded.
+
+    >>> has_video_name(Path("a.MP4")), has_video_name(Path("/etc/passwd")), has_video_name(Path("a.mp4.html"))
+    (True, False, False)
+    """
+    suffix = path.suffix.lower()
+    return suffix in MEDIA_TYPES or suffix in SUFFIXES
 
 
 def open_media(path: Path) -> tuple[int, os.stat_result]:

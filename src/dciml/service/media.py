@@ -66,11 +66,12 @@ class FileSlice(StreamingResponse):
 
 
 def media_path_of(runtime: Runtime, video_id: str) -> Path:
-    """The file of a video. Raises ServiceError (404): unknown, without a file, or its file is not to be served."""
+    """The file of a video. Raises ServiceError: 404, unknown or without a file; as `find_media`."""
     media_path = runtime.corpus.now.video(video_id).media_path
     if media_path is None:
         raise ServiceError(404, "The catalogue knows no file of this video.")
-    return find_media(media_path, runtime.settings.allow_roots)
+    settings = runtime.settings
+    return find_media(media_path, settings.played_roots, settings.allow_roots)
 
 
 def _respond(

@@ -46,4 +46,4 @@ async def examples(request: Request) -> Examples:
     """Sentences that suit this corpus; none when nothing is known of what people asked of it."""
     runtime = runtime_of(request)
     now = runtime.corpus.now
-    return Examples(sentences=await runtime.search(lambda: example_sentences(now)))
+    return Examples(sentences=await runtime.search(lambda: example_sentences(now, runtime.settings)))

@@ -12,6 +12,7 @@ import uvicorn
 from dciml.errors import ConfigError
 from dciml.service.app import create_app
 from dciml.service.connections import protocol_with_timeout
+from dciml.service.elsewhere import videos_elsewhere
 from dciml.service.settings import ServiceSettings
 
 BACKLOG = 512
@@ -70,6 +71,8 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
     greeting = f"{settings.index}: {videos} videos at {shown} (Ctrl+C ends)"
     if not settings.is_writable:
         greeting += "\nOthers can reach this server and there is no token: videos cannot be added or removed."
+    if elsewhere := videos_elsewhere(app.state.runtime.corpus.now, settings):
+        greeting += f"\n{elsewhere}"
     return Server(config, address, greeting, open_page)
 
 

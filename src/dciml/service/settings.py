@@ -47,7 +47,8 @@ class ServiceSettings:
         vector_store: where the database of the index's vectors is now, if it has moved.
         host: the address that the server listens on; decides which `Host` headers are taken.
         token: when set, every request for data must carry it.
-        allow_roots: folders from which videos may be added by path.
+        allow_roots: folders from which videos may be added by path; they may be played from there too.
+        media_roots: further folders whose videos may be played; those beside the index may be anyway.
         allow_hosts: further names by which clients may call the server, such as a reverse proxy's.
         cors_origins: origins of other sites whose pages may call the API; none by default.
         encoders: how videos that are added are encoded, as for `create_video_encoder`; none: as the index's features
@@ -65,6 +66,7 @@ class ServiceSettings:
     host: str = "127.0.0.1"
     token: str | None = None
     allow_roots: tuple[Path, ...] = ()
+    media_roots: tuple[Path, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
@@ -98,6 +100,17 @@ class ServiceSettings:
             return self.added
         index = self.index.resolve()
         return index.with_name(f"{index.name}.added")
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """The folder that the index lies in; none when that is a whole disk."""
+        parent = self.index.resolve().parent
+        return () if parent == Path(parent.anchor) else (parent,)
+
+    @property
+    def played_roots(self) -> tuple[Path, ...]:
+        """Where files must lie to be played: an index may be anybody's, and names what it likes."""
+        return (*self.beside, self.added_folder, *self.allow_roots, *self.media_roots)
 
     @property
     def cache_folder(self) -> Path:

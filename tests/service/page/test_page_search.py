@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -245,10 +243,10 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[...
     ids=["long", "one word", "right to left"],
 )
 def test_any_title_leaves_room_for_the_rest(
-    own_site: Callable[..., Any], visit: Callable[..., Any], title: str
+    own_site: Callable[..., Any], visit: Callable[..., Any], edited: Callable[..., Any], title: str
 ) -> None:
     def rename(corpus: Any) -> None:
-        with closing(sqlite3.connect(corpus.index / "catalogue.sqlite")) as connection, connection:
+        with edited(corpus.index) as connection:
             connection.execute("UPDATE videos SET title = ?", (title,))
             seal_videos(connection)
 
