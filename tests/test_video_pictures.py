@@ -61,6 +61,50 @@ def test_all_eight_orientations_are_shown(
     assert frame_at(path, 0.3).shape == (size[1], size[0], 3)
 
 
+def turning(count: int) -> bytes:
+    """What H.264 says before a picture that is to be turned by a quarter (display orientation, an SEI message)."""
+    bits = (
+        "0" + "0" + "0" + f"{0x4000:016b}" + "1" + "0"
+    )  # not cancelled, not flipped, the angle, for this picture
+    payload = int(f"{bits}1".ljust(24, "0"), 2).to_bytes(3, "big")
+    return (b"\0\0\1\6" + bytes([47, len(payload)]) + payload + b"\x80") * count
+
+
+def test_a_single_picture_that_the_codec_turns_turns_nothing(tmp_path: Path) -> None:
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 96, 64, "yuv420p", Fraction(1, 5)
+    context.options = {"bf": "0", "crf": "10", "g": "5"}
+    path = tmp_path / "v.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+        frames = [av.VideoFrame.from_ndarray(quarters(), format="rgb24") for _ in range(10)]
+        for frame, pts in zip(frames, range(10), strict=True):
+            frame.pts = pts
+        packets = [
+            p for frame in [*frames, None] for p in context.encode(frame and frame.reformat(format="yuv420p"))
+        ]
+        for number, made in enumerate(packets):
+            content = bytes(made)
+            at = content.index(b"\0\0\1\x65") if made.is_keyframe else 0
+            packet = av.Packet(content[:at] + turning(int(number == 0)) + content[at:])
+            packet.stream, packet.pts, packet.dts, packet.time_base = (
+                stream,
+                made.pts,
+                made.dts,
+                Fraction(1, 5),
+            )
+            packet.is_keyframe = made.is_keyframe
+            container.mux(packet)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).rotation != 0  # the message is understood
+    assert (probe(path).width, probe(path).height) == (96, 64)
+    for seconds, picture in iterate_frames(path, 2.0):
+        for seen in (picture, frame_at(path, seconds)):
+            assert np.abs(np.array(corners(seen)) - LEVELS.astype(int)).max() <= 3
+
+
 ALPHA_FORMS = {
     "ink.webm": ("libvpx-vp9", "yuva420p", {"auto-alt-ref": "0", "crf": "10"}),
     "ink8.webm": ("libvpx", "yuva420p", {"auto-alt-ref": "0", "b": "2M"}),

@@ -138,7 +138,7 @@ class _Taker:
     def __init__(self, track: VideoTrack, sampling: Sampling, duration_seconds: float) -> None:
         self._rate = sampling.frames_per_second
         self._end_seconds = max(duration_seconds, 2e-6)
-        self._scale = track.scaler(sampling.size)
+        self._track, self._scale = track, track.scaler(sampling.size)
         self._index = 0
 
     def take(self, frame: Any, until_seconds: float) -> Iterator[tuple[float, RGBFrame]]:
@@ -146,7 +146,7 @@ class _Taker:
         picture: RGBFrame | None = None
         until_seconds = min(until_seconds, self._end_seconds)
         while self._index / self._rate < until_seconds - 1e-6:
-            picture = self._scale(frame) if picture is None else picture
+            picture = self._scale(frame, self._track.orientation) if picture is None else picture
             yield self._index / self._rate, picture
             self._index += 1
 
@@ -181,14 +181,14 @@ def frame_at(
         elif track.seek(seconds):
             frame = _frame_on_screen(track, seconds, since_start=False)
         if frame is not None:
-            return scale(frame)
+            return scale(frame, track.orientation)
     with opened(path) as track:  # the seek failed or landed behind its target
         if timeline is not None:
             track.starts_at(timeline)
         frame = _frame_on_screen(track, seconds, since_start=True)
         if frame is None:
             raise unreadable(path, f"it holds no picture at {seconds:.2f} s")
-        return scale(frame)
+        return scale(frame, track.orientation)
 
 
 def _frame_on_screen(track: VideoTrack, seconds: float, *, since_start: bool, first_packet: int = 0) -> Any:

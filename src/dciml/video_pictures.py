@@ -17,22 +17,29 @@ GROUND = 255  # transparent pictures are laid on white, as an animated GIF stand
 ROWS_AT_ONCE = 256  # of a transparent picture
 
 
-def shown_size(frame: Any, aspect: float) -> tuple[int, int]:
+Orientation = tuple[bool, bool, bool]
+"""How pictures become upright: whether rows and columns change places, then whether each is turned round.
+
+The second is for rows (what is above comes below), the third for columns (left comes right).
+"""
+
+
+def shown_size(frame: Any, aspect: float, turned: Orientation) -> tuple[int, int]:
     """Width and height of a frame as shown.
 
     Args:
         aspect: width of a pixel by its height; it is made square by widening.
+        turned: how the frame becomes upright.
     """
     aspect = aspect if 0.1 < aspect < 10 else 1.0
     width, height = max(1, round(frame.width * aspect)), frame.height
-    return (height, width) if orientation(frame)[0] else (width, height)
+    return (height, width) if turned[0] else (width, height)
 
 
-def orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """How a frame becomes upright: whether rows and columns change places, then whether each is turned round.
+def orientation(frame: Any) -> Orientation:
+    """How a frame says that it becomes upright.
 
-    The second is for rows (what is above comes below), the third for columns (left comes right). A matrix that turns
-    by something else than a multiple of 90 degrees counts as the nearest of the eight.
+    A matrix that turns by something else than a multiple of 90 degrees counts as the nearest of the eight.
     """
     found = frame.side_data.get(Type.DISPLAYMATRIX)
     if found is None:
@@ -62,11 +69,11 @@ class Scaler:
         self._aspect, self._size, self._within = aspect, size, within
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: Any) -> RGBFrame:
-        """The picture, (height, width, 3)."""
+    def __call__(self, frame: Any, turned: Orientation) -> RGBFrame:
+        """The picture, (height, width, 3), turned upright."""
         # The size of the first picture holds for those after it, whatever theirs is.
-        self._size = self._size or self._fitted(*shown_size(frame, self._aspect))
-        is_swapped, rows_turned, columns_turned = orientation(frame)
+        self._size = self._size or self._fitted(*shown_size(frame, self._aspect, turned))
+        is_swapped, rows_turned, columns_turned = turned
         width, height = self._size[::-1] if is_swapped else self._size
         # One thread: starting more costs several times the work of scaling a small picture.
         scaled = self._reformatter.reformat(

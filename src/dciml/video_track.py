@@ -6,6 +6,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
 from time import thread_time
@@ -23,7 +24,7 @@ from dciml.video_clock import (
     Clock,
     Timeline,
 )
-from dciml.video_pictures import Scaler, shown_size
+from dciml.video_pictures import Orientation, Scaler, orientation, shown_size
 from dciml.video_streams import (
     check_count,
     check_size,
@@ -61,6 +62,7 @@ class VideoTrack:
         self.decoder = decoder_of(stream)
         self.rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.aspect = float(stream.sample_aspect_ratio or 1)
+        self.orientation: Orientation = (False, False, False)  # known once there are frames
         self._sounds = list(container.streams.audio)
         start_seconds = float((stream.start_time or 0) * stream.time_base)
         file_seconds = max(float((container.start_time or 0) / av.time_base), min(start_seconds, 0.0))
@@ -153,7 +155,9 @@ class VideoTrack:
     def frames(
         self, rates: Sequence[float] = (), first_packet: int = 0, *, is_part: bool = False
     ) -> Iterator[tuple[float, Any]]:
-        """Decode: yield (seconds, frame); times never go back.
+        """Decode: yield (seconds, frame); times never go back. Then `orientation` is known.
+
+        It is that of the second frame: a codec may turn single pictures, often the first, which browsers pass over.
 
         Args:
             rates: where it is known that only the pictures on screen at 0, 1/rate, 2/rate, … seconds will be looked at,
@@ -163,6 +167,15 @@ class VideoTrack:
         Raises:
             DataError: the file is damaged, a picture is too large, or decoding takes too long.
         """
+        frames = self._decoded(rates, first_packet, is_part=is_part)
+        first = list(islice(frames, 2))
+        if first:
+            self.orientation = orientation(first[-1][1])
+        return chain(first, frames)
+
+    def _decoded(
+        self, rates: Sequence[float], first_packet: int, *, is_part: bool
+    ) -> Iterator[tuple[float, Any]]:
         num_packets = num_damaged = 0
         step = 1 / (self.rate or UNTIMED_RATE)
         seconds, spent = -step, 0.0
@@ -245,7 +258,7 @@ class VideoTrack:
 
     def shown_size(self, frame: Any) -> tuple[int, int]:
         """Width and height of a frame as shown: upright, its pixels made square by widening."""
-        return shown_size(frame, self.aspect)
+        return shown_size(frame, self.aspect, self.orientation)
 
     def scaler(self, size: tuple[int, int] | None, within: tuple[int, int] | None = None) -> Scaler:
         """What turns frames into arrays."""
