@@ -69,10 +69,16 @@ def test_batch_mates_and_order_change_nothing(retrieval: RetrievalBranch, batch:
 
 
 def test_windows_can_be_switched_off(batch_of: Callable[..., Batch]) -> None:
-    def clips(windows: tuple[float | None, ...]) -> torch.Tensor:
+    def clips(widths: tuple[float | None, ...]) -> torch.Tensor:
         torch.manual_seed(0)
         branch = RetrievalBranch(
-            video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, windows=windows, num_blocks=1
+            video_width=12,
+            text_width=10,
+            hidden=16,
+            heads=2,
+            num_clips=8,
+            gaussian_widths=widths,
+            num_blocks=1,
         )
         return branch.eval().encode_videos(batch_of().videos).clips
 

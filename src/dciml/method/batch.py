@@ -100,10 +100,10 @@ class Batch:
         return Batch(self.videos.at(videos), self.queries.at(places), owner)
 
 
-Part = TypeVar("Part", VideoBatch, QueryBatch)
+Half = TypeVar("Half", VideoBatch, QueryBatch)
 
 
-def _moved(part: Part, device: torch.device) -> Part:
+def _moved(part: Half, device: torch.device) -> Half:
     values: dict[str, Any] = {f.name: getattr(part, f.name) for f in fields(part)}
     moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)}
     return replace(part, **(values | moved))

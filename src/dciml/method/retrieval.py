@@ -36,8 +36,8 @@ class RetrievalBranch(nn.Module):
 
     Args:
         video_width, text_width: widths of the features.
-        windows: width of the Gaussian window of each parallel block; None for a block without one. The published
-            DCIML code has the windows off: (None, None, None, None).
+        gaussian_widths: of the window of each parallel block; None for a block without one. The published DCIML code
+            has them off: (None, None, None, None).
         clip_weight: share of the clip scale in the score; the frame scale has the rest.
     """
 
@@ -51,7 +51,7 @@ class RetrievalBranch(nn.Module):
         num_clips: int = 32,
         max_frames: int = 128,
         max_words: int = 30,
-        windows: tuple[float | None, ...] = (None, 0.5, 1.0, 5.0),
+        gaussian_widths: tuple[float | None, ...] = (None, 0.5, 1.0, 5.0),
         num_blocks: int = 2,
         dropout: float = 0.2,
         clip_weight: float = 0.7,
@@ -62,16 +62,16 @@ class RetrievalBranch(nn.Module):
         self.query_block = GaussianAttentionBlock(hidden, heads, None, dropout)
         self.query_pool = AttentionPooling(hidden)
         self.clip_input = InputLayer(video_width, hidden, num_clips, dropout)
-        self.clip_blocks = self._mixture(hidden, heads, windows, num_blocks, dropout)
+        self.clip_blocks = self._mixture(hidden, heads, gaussian_widths, num_blocks, dropout)
         self.frame_input = InputLayer(video_width, hidden, max_frames, dropout)
-        self.frame_blocks = self._mixture(hidden, heads, windows, num_blocks, dropout)
+        self.frame_blocks = self._mixture(hidden, heads, gaussian_widths, num_blocks, dropout)
         self.frame_pool = AttentionPooling(hidden)
 
     @staticmethod
     def _mixture(
-        hidden: int, heads: int, windows: tuple[float | None, ...], num_blocks: int, dropout: float
+        hidden: int, heads: int, widths: tuple[float | None, ...], num_blocks: int, dropout: float
     ) -> nn.ModuleList:
-        return nn.ModuleList(GaussianMixtureBlock(hidden, heads, windows, dropout) for _ in range(num_blocks))
+        return nn.ModuleList(GaussianMixtureBlock(hidden, heads, widths, dropout) for _ in range(num_blocks))
 
     def forward(self, batch: Batch) -> RetrievalOutput:
         videos = self.encode_videos(batch.videos)
