@@ -69,9 +69,9 @@ def test_what_was_seen_is_said_with_its_first_place() -> None:
     seen.add("silent", np.zeros((2, 3)))
     seen.add("still", np.ones((7, 3)))
     lost, zero, alike = seen.warnings()
-    assert lost.startswith("2 rows of 1 video lost their direction in float16")
+    assert lost.startswith("rows so small that float16 loses their direction: 2 rows of 1 video")
     assert "(the first: video 'mixed', row 3). To mend it: multiply all features" in lost
-    assert zero.startswith("3 rows of 2 videos are all zeros")
+    assert zero.startswith("rows all zeros, which is evidence of nothing: 3 rows of 2 videos")
     assert zero.endswith("(the first: video 'mixed', row 1)")
     assert alike.startswith("all rows are the same in 1 video (the first: 'still')")
     captions = RowsSeen(silence_is_known=True)

@@ -135,7 +135,7 @@ def test_a_transposed_video_is_told_by_the_others(tmp_path: Path, rate: float | 
 def test_all_videos_transposed_are_told_by_their_common_number(tmp_path: Path, known: bool) -> None:
     """Also where the lengths are taken from the rows, and a moment would lie in no video."""
     videos = {v: (held.T, seconds if known else None) for v, (held, seconds) in GOOD.items()}
-    with pytest.raises(DataError, match=r"field a: .*it lies \[width, time\], as do 2 others of 3"):
+    with pytest.raises(DataError, match=r"field a: .*it lies \[width, time\] \(3 of 3 videos do\)"):
         imported(tmp_path, videos, rows_per_second=RATE)
 
 

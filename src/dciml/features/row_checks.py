@@ -49,7 +49,7 @@ def check_shapes(source: FeatureSource, video_ids: Collection[str]) -> None:
         return
     raise DataError(
         f"the video {turned[0]!r} has the shape {shapes[turned[0]]}, and {width} is the number that all videos share: "
-        f"it lies [width, time], as do {len(turned) - 1:,} others of {len(wanted):,}",
+        f"it lies [width, time] ({len(turned):,} of {len(wanted):,} videos do)",
         where=source.place(turned[0]),
         mend=_TURN,
     )

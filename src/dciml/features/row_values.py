@@ -74,10 +74,10 @@ class RowsSeen:
         """One sentence for each thing that may spoil an answer."""
         found = []
         if self._lost:
-            what = _counted(self._lost, "lost their direction in float16: their numbers are too small")
+            what = _counted("so small that float16 loses their direction", self._lost)
             found.append(f"{what}. To mend it: {self._hint}")
         if self._zero and not self.silence_is_known:
-            found.append(_counted(self._zero, "are all zeros, which is evidence of nothing"))
+            found.append(_counted("all zeros, which is evidence of nothing", self._zero))
         if self._alike:
             found.append(
                 f"all rows are the same in {_number(len(self._alike), 'video')} (the first: {self._alike[0]!r}): no "
@@ -86,10 +86,10 @@ class RowsSeen:
         return found
 
 
-def _counted(kept: list[tuple[str, int, int]], what: str) -> str:
+def _counted(what: str, kept: list[tuple[str, int, int]]) -> str:
     video_id, row, _ = kept[0]
     rows = _number(sum(count for *_, count in kept), "row")
-    return f"{rows} of {_number(len(kept), 'video')} {what} (the first: video {video_id!r}, row {row})"
+    return f"rows {what}: {rows} of {_number(len(kept), 'video')} (the first: video {video_id!r}, row {row})"
 
 
 def _number(count: int, name: str) -> str:
