@@ -78,6 +78,17 @@ def test_other_settings_are_named_even_when_two_are_swapped(tiny_config: MakeCon
         load_checkpoint(tmp_path, model, optimizers, {"a.x": 2, "b.x": 1, "c": None, "d": 5})
 
 
+def test_a_run_of_another_version_is_named_as_such(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    config = tiny_config()
+    model = make_model(config)
+    optimizers = make_optimizers(config, model)
+    save_checkpoint(tmp_path, model, optimizers, Progress(), {"seed": 1, "training.parts": 4}, {})
+    with pytest.raises(
+        ModelError, match=r"another version, whose setting training\.parts is none of this one"
+    ):
+        load_checkpoint(tmp_path, model, optimizers, {"seed": 1})
+
+
 def test_tensors_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"x\.safetensors: there is no such file"):
         load_tensors(tmp_path / "x.safetensors")

@@ -99,9 +99,15 @@ def load_checkpoint(
 
 def _refuse_other_settings(folder: Path, before: Settings, now: Settings) -> None:
     now = json.loads(json.dumps(now))  # as it is once written and read
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    gone = [key for key in before if key not in now]
+    if gone:
+        raise ModelError(
+            f"{folder}: the run was begun by another version, whose setting {', '.join(gone)} is none of this one; "
+            "finish it with that version, or train again into another folder"
+        )
+    changed = [key for key in now if before.get(key) != now[key]]
     if changed:
-        listed = "; ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed)
+        listed = "; ".join(f"{key} was {before.get(key)} and is {now[key]}" for key in changed)
         raise ModelError(
             f"{folder}: the run was made with other settings ({listed}); resume with the same ones"
         )
