@@ -17,7 +17,6 @@ from dciml.index import ClipIndex, verify_index
 from dciml.service import adding
 from dciml.service.adding import Library
 from dciml.service.encode import encode
-from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job
 from dciml.service.live import LiveCorpus
 from dciml.service.settings import ServiceSettings
@@ -130,6 +129,6 @@ def test_a_file_stays_when_the_change_was_committed_before_it_failed(
         raise OSError(errno.EIO, "the disk is gone")
 
     monkeypatch.setattr(library.corpus, "change", change)
-    with pytest.raises(ServiceError):
+    with pytest.raises(OSError, match="the disk is gone"):
         upload(library, content)
     assert state(folder, content) == (True, ["new.mp4"])

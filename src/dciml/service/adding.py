@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -27,8 +28,10 @@ from dciml.service.jobs import Job, JobFailed, JobQueue
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.sentences import sentence_of
 from dciml.service.settings import ServiceSettings
+from dciml.service.troubles import LOCKED, trouble_of
 from dciml.service.uploads import check_looks_like_video, find_below_roots, free_id, split_name
 
+_log = logging.getLogger("dciml.service")
 SHARE_OF_ENCODING = 0.95
 PIECE = 1024 * 1024
 
@@ -72,7 +75,8 @@ class Library:
         """Take an uploaded file and start the job that adds it.
 
         Raises:
-            ServiceError: the name is not that of a video (422), too many jobs (503), no room on the disk (507).
+            ServiceError: the name is not that of a video (422), too many jobs (503).
+            OSError: no room on the disk, or it may not be written.
         """
         stem, suffix = split_name(file_name)
         job = Job()
@@ -87,11 +91,9 @@ class Library:
                 job.video_id = free_id(stem, self._taken() | self._kept_names())
                 new = _NewVideo(job.video_id, file, self.videos / f"{job.video_id}{suffix}")
                 self.jobs.submit(job, lambda job: self._add(job, new))
-        except BaseException as error:
+        except BaseException:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise ServiceError(507, "The server could not keep the file.") from error
             raise
         return job
 
@@ -124,10 +126,15 @@ class Library:
         try:
             self.corpus.change(work)
         except DataError as error:  # another process is changing the index
+            if trouble_of(error) not in (None, LOCKED):
+                raise
             raise ServiceError(409, sentence_of(error)) from error
         path = Path(media[0]) if media[0] else None
         if path is not None and path.parent == self.videos.resolve():
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # the video is out of the index all the same
+                _log.warning("the file of a removed video could not be deleted: %s", error)
 
     def _taken(self) -> set[object]:
         """Ids of videos that are in the index or on their way; what was taken out of it may come again."""

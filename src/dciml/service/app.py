@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute
 
 from dciml.service import errors, media, pictures, search, videos
 from dciml.service.access import AccessControl
+from dciml.service.connections import ClearFraming
 from dciml.service.headers import SecurityHeaders
 from dciml.service.limits import BodyAndTime
 from dciml.service.metrics import CONTENT_TYPE, Measured
@@ -82,7 +83,11 @@ def _answer_head(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _middleware(settings: ServiceSettings, runtime: Runtime) -> list[Middleware]:
     """Outermost first."""
-    stack = [Middleware(Measured, metrics=runtime.metrics), Middleware(SecurityHeaders)]
+    stack = [
+        Middleware(Measured, metrics=runtime.metrics),
+        Middleware(SecurityHeaders),
+        Middleware(ClearFraming),
+    ]
     if settings.cors_origins:
         stack.append(
             Middleware(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dciml.service.errors import MEDIA_TYPE, problem, problem_content
 
 
 def protocol_with_timeout(seconds: float) -> type[H11Protocol]:
@@ -29,6 +33,23 @@ def protocol_with_timeout(seconds: float) -> type[H11Protocol]:
             self._unset_timer()
             super().connection_lost(exc)
 
+        def send_400_response(self, msg: str) -> None:
+            """As uvicorn, but in the form of all other errors."""
+            content = problem_content(400, "This is not a request that can be understood.")
+            head = [
+                (b"content-type", MEDIA_TYPE.encode()),
+                (b"content-length", str(len(content)).encode()),
+                (b"connection", b"close"),
+            ]
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                for event in (
+                    h11.Response(status_code=400, headers=head, reason=b"Bad Request"),
+                    h11.Data(data=content),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+
         def _watch(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
                 self._unset_timer()
@@ -46,3 +67,27 @@ def protocol_with_timeout(seconds: float) -> type[H11Protocol]:
                 self.transport.close()
 
     return TimedProtocol
+
+
+class ClearFraming:
+    """Refuses requests whose end two servers on the way could see in different places; plain ASGI.
+
+    Such a request is how another one is smuggled past a proxy, so the connection is closed behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_ambiguous(scope):
+            detail = "The request says in two ways where its body ends."
+            await problem(400, detail, {"Connection": "close"})(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    names = [name for name, _ in scope["headers"]]
+    if b"transfer-encoding" not in names:
+        return names.count(b"content-length") > 1
+    return b"content-length" in names or scope["http_version"] == "1.0"

@@ -21,7 +21,8 @@ from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.media import RGBFrame, VideoInfo
 from dciml.processes import limit_memory, share_of_memory
-from dciml.service.sentences import sentence_of
+from dciml.service.sentences import MISTAKE, sentence_of
+from dciml.service.troubles import trouble_of
 
 STEP = 0.02
 Tell = Callable[[dict[str, object]], None]
@@ -110,7 +111,11 @@ def main() -> None:
                 {"error": sentence_of(DataError("reading it needs too much memory", mend="convert the file"))}
             )
         except DcimlError as error:
-            tell({"error": sentence_of(error)})
+            trouble = trouble_of(error)
+            tell({"error": trouble.sentence if trouble else sentence_of(error)})
+        except OSError as error:
+            trouble = trouble_of(error)
+            tell({"error": trouble.sentence if trouble else MISTAKE})
         else:
             tell({"done": True})
 

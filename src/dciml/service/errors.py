@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -11,9 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dciml.errors import DataError, DcimlError
 from dciml.service.sentences import MISTAKE, sentence_of
+from dciml.service.troubles import Trouble, trouble_of
 
 MEDIA_TYPE = "application/problem+json"
 SENTENCES = {
@@ -63,9 +66,19 @@ def shortened(text: str, limit: int = 200) -> str:
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as a response."""
+    return Response(problem_content(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_content(status: int, detail: str) -> bytes:
+    """The body of an error; ASCII with \\u escapes: half a surrogate pair in a request must not break the answer."""
     content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
-    # ASCII with \\u escapes: half a surrogate pair in a request must not break the answer about it.
-    return Response(json.dumps(content), status, dict(headers or {}), MEDIA_TYPE)
+    return json.dumps(content).encode("ascii")
+
+
+def troubled(error: Exception, trouble: Trouble) -> Response:
+    """What the machine refused, as a problem; the log gets the rest."""
+    _log.error("%s: %s", type(error).__name__, error)
+    return problem(trouble.status, trouble.sentence, {"Retry-After": "5"} if trouble.status == 503 else None)
 
 
 def install(app: FastAPI) -> None:
@@ -86,9 +99,19 @@ def install(app: FastAPI) -> None:
 
     async def expected(_: Request, error: Exception) -> Response:
         assert isinstance(error, DcimlError)
+        if (trouble := trouble_of(error)) is not None:
+            return troubled(error, trouble)
         if not isinstance(error, DataError):
             _log.error("%s", error)
         return problem(422 if isinstance(error, DataError) else 500, sentence_of(error))
+
+    async def refused_by_machine(_: Request, error: Exception) -> Response:
+        trouble = trouble_of(error)
+        assert trouble is not None
+        return troubled(error, trouble)
+
+    async def gone(_: Request, error: Exception) -> Response:
+        return problem(400, "The connection ended before the request was complete.")  # nobody reads it
 
     async def unexpected(_: Request, error: Exception) -> Response:
         _log.error("unexpected error", exc_info=error)
@@ -98,6 +121,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(DcimlError, expected)
+    for kind in (OSError, sqlite3.Error, MemoryError):
+        app.add_exception_handler(kind, refused_by_machine)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from dciml.errors import DcimlError
 from dciml.service.errors import Busy
 from dciml.service.sentences import MISTAKE, sentence_of
+from dciml.service.troubles import trouble_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -116,7 +117,9 @@ class JobQueue:
             job.message, job.state = str(error), "failed"
         except DcimlError as error:
             _log.warning("job %s failed: %s", job.job_id, error)
-            job.message, job.state = sentence_of(error), "failed"
-        except Exception:
-            _log.exception("job %s failed", job.job_id)
-            job.message, job.state = MISTAKE, "failed"
+            trouble = trouble_of(error)
+            job.message, job.state = trouble.sentence if trouble else sentence_of(error), "failed"
+        except Exception as error:
+            trouble = trouble_of(error)
+            _log.error("job %s failed: %s", job.job_id, error, exc_info=None if trouble else error)
+            job.message, job.state = trouble.sentence if trouble else MISTAKE, "failed"
