@@ -82,7 +82,12 @@ def joined_ts(folder: Path, *starts: float, codec: str = "mpeg2video", kind: str
     ids=["anew", "back", "ahead", "three", "far back"],
 )
 @pytest.mark.parametrize(
-    ("codec", "kind"), [("mpeg2video", "mpegts"), ("libx264", "mpegts"), ("mpeg2video", "mpeg")]
+    ("codec", "kind"),
+    [
+        ("libx264", "mpegts"),
+        ("mpeg2video", "mpeg"),
+        pytest.param("mpeg2video", "mpegts", marks=pytest.mark.slow),
+    ],
 )
 def test_recordings_put_together_go_on(
     tmp_path: Path, starts: tuple[float, ...], codec: str, kind: str

@@ -137,9 +137,7 @@ class VideoTrack:
             return  # their length is not stated but guessed
         zero, end = self._zero_seconds, clock.end_seconds
         missed = max(MISSING_TAIL_SECONDS, 2 / (self.rate or UNTIMED_RATE))
-        if (
-            clock.counts_packets and stream.frames
-        ):  # a length in seconds would be guessed where there is no index
+        if clock.counts_packets and stream.frames:  # without an index, seconds would be guessed
             found_seconds, stated_seconds = end, stream.frames / (self.rate or UNTIMED_RATE)
         elif stream.duration:
             found_seconds = end
