@@ -214,13 +214,17 @@ _limited = False  # whether this process is one that `limit_memory` was called i
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Let this process take no more memory than that, for good: what asks for more fails with a MemoryError."""
+    """Let this process take only so much more memory than it has, for good; what asks for more: MemoryError.
+
+    What it has by then are libraries and their threads, which are many where there are many cores.
+    """
     import resource
 
     global _limited
     _limited = True
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    limit = num_bytes + (_bytes_taken() or 0)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     # Data, not addresses: drivers of GPUs reserve far more of these than they will ever use.
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
