@@ -22,6 +22,77 @@ LIMITS = settings(
 )
 
 
+def declared(document: dict[str, Any], method: str, route: str) -> dict[str, set[str]]:
+    """Status → content types of an operation."""
+    responses = document["paths"][route][method.lower()]["responses"]
+    return {status: set(response.get("content", {})) for status, response in responses.items()}
+
+
+ROUTES = {
+    "/api/search": ("POST", "/api/search"),
+    "/api/similar": ("POST", "/api/similar"),
+    "/api/examples": ("GET", "/api/examples"),
+    "/api/videos": ("GET", "/api/videos"),
+    "/api/videos/{video_id}": ("GET", "/api/videos/plain"),
+    "/api/jobs": ("GET", "/api/jobs"),
+    "/api/jobs/{job_id}": ("GET", "/api/jobs/x"),
+    "/media/{video_id}": ("GET", "/media/plain"),
+    "/thumbnails/{video_id}": ("GET", "/thumbnails/plain?t=1"),
+    "/healthz": ("GET", "/healthz"),
+    "/metrics": ("GET", "/metrics"),
+}
+
+
+def test_every_answer_is_one_that_the_document_declares(own: Path, client_of: Callable[..., Any]) -> None:
+    client = client_of(own)
+    document = client.get("/openapi.json").json()
+    assert ROUTES.keys() == document["paths"].keys()
+    moment = {"video_id": "plain", "start_seconds": 0, "end_seconds": 1}
+    asked: list[tuple[str, str, str, dict[str, Any]]] = [
+        (route, method, address, more)
+        for route, (method, address) in ROUTES.items()
+        for more in (
+            {},
+            {"headers": {"Host": "elsewhere"}},
+            {"headers": {"Content-Length": "99999999999999"}},
+        )
+    ]
+    asked += [
+        ("/api/search", "POST", "/api/search", {"json": {"sentence": "red"}}),
+        ("/api/search", "POST", "/api/search", {"json": {"sentence": "red", "video_ids": ["x"]}}),
+        ("/api/search", "POST", "/api/search", {"content": "{"}),
+        ("/api/similar", "POST", "/api/similar", {"json": moment}),
+        ("/api/similar", "POST", "/api/similar", {"json": moment | {"end_seconds": 99}}),
+        ("/api/videos", "GET", "/api/videos?limit=x", {}),
+        ("/api/videos", "POST", "/api/videos", {}),
+        ("/api/videos", "POST", "/api/videos", {"json": {"path": "x.mp4"}}),
+        ("/api/videos", "POST", "/api/videos", {"json": {}}),
+        ("/api/videos", "POST", "/api/videos", {"files": {"file": ("x.mp4", b"x")}}),
+        ("/api/videos", "POST", "/api/videos", {"json": {}, "headers": {"Origin": "https://elsewhere"}}),
+        ("/api/videos/{video_id}", "GET", "/api/videos/none", {}),
+        ("/api/videos/{video_id}", "DELETE", "/api/videos/none", {}),
+        ("/api/videos/{video_id}", "DELETE", "/api/videos/third", {}),
+        ("/media/{video_id}", "GET", "/media/none", {}),
+        ("/media/{video_id}", "GET", "/media/plain", {"headers": {"Range": "bytes=0-1"}}),
+        ("/media/{video_id}", "GET", "/media/plain", {"headers": {"Range": "bytes=99999999-"}}),
+        ("/media/{video_id}", "GET", "/media/plain", {"headers": {"If-None-Match": "*"}}),
+        ("/thumbnails/{video_id}", "GET", "/thumbnails/none", {}),
+        ("/thumbnails/{video_id}", "GET", "/thumbnails/plain?t=x", {}),
+    ]
+    for route, method, address, more in asked:
+        response = client.request(method, address, **more)
+        kinds = declared(document, method, route)
+        status = str(response.status_code)
+        assert status in kinds, (method, address, more, status)
+        if response.content:
+            kind = response.headers["content-type"].partition(";")[0]
+            assert kind in kinds[status], (method, address, more, status, kind)
+        assert response.status_code < 400 or kinds[status] == {"application/problem+json"}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert {"401", "421", "500", "503"} <= operation["responses"].keys()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_request_makes_the_server_fail(own: Path, running: Callable[..., Any]) -> None:
@@ -35,6 +106,9 @@ def test_no_request_makes_the_server_fail(own: Path, running: Callable[..., Any]
     def check(case: schemathesis.Case) -> None:
         response = case.call(base_url=f"http://127.0.0.1:{server.port}")
         seen.setdefault(case.operation.label, set()).add(response.status_code)
+        assert str(response.status_code) in declared(document, case.method, case.operation.path), (
+            response.text
+        )
         # 503: the generator asks for more jobs than may wait.
         assert response.status_code < 500 or response.status_code == 503, (
             case.as_curl_command(),

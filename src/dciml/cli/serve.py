@@ -37,6 +37,13 @@ MediaRootOption = Annotated[
         help="Folder whose videos may be played; those beside the index may be anyway; may be repeated.",
     ),
 ]
+TrustedProxyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        help="Address of a reverse proxy whose X-Forwarded-For says who a client is; may be repeated.",
+    ),
+]
 AllowHostOption = Annotated[
     list[str] | None,
     typer.Option("--allow-host", help="Name by which a reverse proxy calls this server; may be repeated."),
@@ -78,6 +85,7 @@ def serve(
     allow_root: AllowRootOption = None,
     media_root: MediaRootOption = None,
     allow_host: AllowHostOption = None,
+    trusted_proxy: TrustedProxyOption = None,
     allow_origin: AllowOriginOption = None,
     encoder: EncoderOption = None,
     added: AddedOption = None,
@@ -106,6 +114,7 @@ def serve(
         token=os.environ.get(TOKEN_VARIABLE) if token is None else token,
         allow_roots=tuple(allow_root or ()),
         media_roots=tuple(media_root or ()),
+        trusted_proxies=tuple(trusted_proxy or ()),
         allow_hosts=tuple(allow_host or ()),
         cors_origins=tuple(allow_origin or ()),
         encoders=tuple(encoder or ()),

@@ -71,7 +71,7 @@ class Library:
                     "or say with --added where added videos are to be kept."
                 )
 
-    def add_upload(self, file_name: str, content: BinaryIO) -> Job:
+    def add_upload(self, file_name: str, content: BinaryIO, client: str = "") -> Job:
         """Take an uploaded file and start the job that adds it.
 
         Raises:
@@ -79,7 +79,7 @@ class Library:
             OSError: no room on the disk, or it may not be written.
         """
         stem, suffix = split_name(file_name)
-        job = Job()
+        job = Job(client=client)
         file = self.incoming / f"{job.job_id}{suffix}"
         try:
             self.incoming.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Library:
             raise
         return job
 
-    def add_path(self, path: str) -> Job:
+    def add_path(self, path: str, client: str = "") -> Job:
         """Start the job that adds a file below an allowed root; the file stays where it is.
 
         Raises:
@@ -107,7 +107,7 @@ class Library:
         with self._lock:
             if wanted in self._taken():
                 raise ServiceError(409, "This video is in the index already, or on its way into it.")
-            job, new = Job(wanted), _NewVideo(wanted, file, file)
+            job, new = Job(wanted, client=client), _NewVideo(wanted, file, file)
             self.jobs.submit(job, lambda job: self._add(job, new))
         return job
 

@@ -24,6 +24,7 @@ from dciml.service.connections import ClearFraming
 from dciml.service.headers import SecurityHeaders
 from dciml.service.limits import BodyAndTime
 from dciml.service.metrics import CONTENT_TYPE, Measured
+from dciml.service.openapi import describe_errors
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import Health
 from dciml.service.settings import ServiceSettings
@@ -65,6 +66,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.include_router(router)
         _answer_head(app, router.routes)
     _answer_head(app, app.routes)
+    describe_errors(app)
     return app
 
 
@@ -133,7 +135,12 @@ def _add_own_routes(app: FastAPI) -> None:
         videos = len(runtime_of(request).corpus.now.video_ids)
         return Health(status="ok", videos=videos, version=__version__)
 
-    @app.get("/metrics", tags=["operation"], response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=Response,
+        responses={200: {"content": {CONTENT_TYPE.partition(";")[0]: {}}}},
+    )
     async def metrics(request: Request) -> Response:
         """Figures for Prometheus."""
         runtime = runtime_of(request)

@@ -23,6 +23,7 @@ MEDIA_TYPES = {
     ".ts": "video/mp2t",
     ".3gp": "video/3gpp",
 }
+OTHER_TYPE = "application/octet-stream"
 ELSEWHERE = (
     "The file of this video does not lie where this server may play from. To mend it: whoever runs the server can "
     "name its folder with --media-root."
@@ -32,7 +33,7 @@ GONE = "The file of this video is not there any more, or may not be read."
 
 def media_type(path: Path) -> str:
     """The type by the name; what is not known to be a video is not named as anything a browser would run."""
-    return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    return MEDIA_TYPES.get(path.suffix.lower(), OTHER_TYPE)
 
 
 def find_media(media_path: str, played: Iterable[Path], allowed: Iterable[Path] = ()) -> Path:

@@ -38,6 +38,7 @@ class Job:
     state: State = "queued"
     progress: float = 0.0
     message: str = "waits for its turn"
+    client: str = ""
 
 
 class JobQueue:
@@ -46,10 +47,12 @@ class JobQueue:
     Args:
         max_queued: how many may wait; more are refused.
         max_kept: how many are remembered once they have ended.
+        max_of_client: of those that wait, how many may be one client's; None: all.
     """
 
-    def __init__(self, max_queued: int, max_kept: int) -> None:
+    def __init__(self, max_queued: int, max_kept: int, max_of_client: int | None = None) -> None:
         self._max_queued, self._max_kept = max_queued, max_kept
+        self._max_of_client = max_queued if max_of_client is None else max_of_client
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, "job")
@@ -59,14 +62,23 @@ class JobQueue:
     def submit(self, job: Job, work: Callable[[Job], None]) -> None:
         """Let `work` run when its turn comes; what it raises becomes the job's message. Raises Busy."""
         with self._lock:
-            queued = sum(other.state == "queued" for other in self._jobs.values())
-            if self._stopping.is_set() or queued >= self._max_queued:
-                raise Busy("videos to add", retry_after_seconds=30)
+            self._check_room(job.client)
             ended = [job_id for job_id, j in self._jobs.items() if j.state in ENDED]
             for job_id in ended[: max(0, len(ended) - self._max_kept + 1)]:
                 del self._jobs[job_id]
             self._jobs[job.job_id] = job
         self._pool.submit(self._run, job, work)
+
+    def check_room(self, client: str) -> None:
+        """Raises Busy: a job of this client could not wait now."""
+        with self._lock:
+            self._check_room(client)
+
+    def _check_room(self, client: str) -> None:
+        queued = [job.client for job in self._jobs.values() if job.state == "queued"]
+        own = queued.count(client) if client else 0
+        if self._stopping.is_set() or len(queued) >= self._max_queued or own >= self._max_of_client:
+            raise Busy("videos to add", retry_after_seconds=30)
 
     def get(self, job_id: str) -> Job | None:
         """A job by its id; None: unknown, or forgotten."""

@@ -15,12 +15,14 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from dciml.service.errors import ServiceError, problem
-from dciml.service.files import find_media, media_type, open_media
-from dciml.service.limits import Slots
+from dciml.service.files import MEDIA_TYPES, OTHER_TYPE, find_media, media_type, open_media
+from dciml.service.limits import Slots, client_of
 from dciml.service.ranges import ByteRange, Unsatisfiable, parse_range
 from dciml.service.runtime import Runtime, runtime_of
+from dciml.service.schemas import Problem
 
 CHUNK = 256 * 1024
+ANY_VIDEO: dict[str, dict[str, str]] = {kind: {} for kind in sorted({*MEDIA_TYPES.values(), OTHER_TYPE})}
 router = APIRouter(tags=["media"])
 
 
@@ -28,10 +30,12 @@ router = APIRouter(tags=["media"])
     "/media/{video_id:path}",
     response_class=Response,
     responses={
-        200: {"description": "The whole file.", "content": {"video/mp4": {}}},
-        206: {"description": "The range that was asked for."},
+        200: {"description": "The whole file.", "content": ANY_VIDEO},
+        206: {"description": "The range that was asked for.", "content": ANY_VIDEO},
         304: {"description": "The client has it already."},
-        416: {"description": "Nothing of the range is in the file."},
+        403: {"model": Problem, "description": "The file does not lie where this server may play from."},
+        404: {"model": Problem},
+        416: {"model": Problem, "description": "Nothing of the range is in the file."},
     },
 )
 async def media(video_id: str, request: Request) -> Response:
@@ -59,7 +63,7 @@ class FileSlice(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._slots.taken():
+            with self._slots.taken(client_of(scope)):
                 await super().__call__(scope, receive, send)
         finally:
             os.close(self._descriptor)

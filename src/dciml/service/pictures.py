@@ -11,6 +11,7 @@ from dciml.errors import DataError
 from dciml.service.errors import ServiceError
 from dciml.service.media import media_path_of
 from dciml.service.runtime import runtime_of
+from dciml.service.schemas import Problem
 
 router = APIRouter(tags=["media"])
 SECONDS = Query(
@@ -23,7 +24,12 @@ SECONDS = Query(
 @router.get(
     "/thumbnails/{video_id:path}",
     response_class=Response,
-    responses={200: {"description": "The picture.", "content": {"image/jpeg": {}}}},
+    responses={
+        200: {"description": "The picture.", "content": {"image/jpeg": {}}},
+        403: {"model": Problem, "description": "The file does not lie where this server may play from."},
+        404: {"model": Problem},
+        422: {"model": Problem},
+    },
 )
 async def thumbnail(video_id: str, request: Request, t: Annotated[float, SECONDS] = 0.0) -> Response:
     """The picture that a video shows at `t` seconds, as JPEG."""

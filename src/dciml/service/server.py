@@ -11,7 +11,7 @@ import uvicorn
 
 from dciml.errors import ConfigError
 from dciml.service.app import create_app
-from dciml.service.connections import protocol_with_timeout
+from dciml.service.connections import Room, protocol_with_timeout
 from dciml.service.elsewhere import videos_elsewhere
 from dciml.service.settings import ServiceSettings
 
@@ -54,12 +54,13 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http=protocol_with_timeout(settings.limits.header_seconds),
+        http=protocol_with_timeout(settings.limits.header_seconds, Room.of(settings)),
         ws="none",
         access_log=False,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=BACKLOG,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),

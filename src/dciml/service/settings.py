@@ -27,11 +27,19 @@ class Limits:
     running_streams: int = 256
     running_changes: int = 8
     running_uploads: int = 4
+    uploads_per_client: int = 2
+    streams_per_client: int = 64
     queued_jobs: int = 32
+    queued_jobs_per_client: int = 24
+    connections: int = 1000
+    connections_per_client: int = 256
     kept_jobs: int = 200
     header_seconds: float = 15.0
     receive_seconds: float = 30.0
+    upload_seconds: float = 7200.0
+    upload_bytes_per_second: int = 64 * 1024
     send_seconds: float = 120.0
+    send_bytes_per_second: int = 8 * 1024
     shutdown_seconds: float = 20.0
     job_seconds: float = 3600.0
     thumbnail_cache_bytes: int = 256 * MEBIBYTE
@@ -49,6 +57,7 @@ class ServiceSettings:
         token: when set, every request for data must carry it.
         allow_roots: folders from which videos may be added by path; they may be played from there too.
         media_roots: further folders whose videos may be played; those beside the index may be anyway.
+        trusted_proxies: addresses of reverse proxies whose `X-Forwarded-For` says who a client is.
         allow_hosts: further names by which clients may call the server, such as a reverse proxy's.
         cors_origins: origins of other sites whose pages may call the API; none by default.
         encoders: how videos that are added are encoded, as for `create_video_encoder`; none: as the index's features
@@ -67,6 +76,7 @@ class ServiceSettings:
     token: str | None = None
     allow_roots: tuple[Path, ...] = ()
     media_roots: tuple[Path, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from dciml.service.answers import as_video
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job
+from dciml.service.limits import client_of
 from dciml.service.listing import Order, list_videos
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import AddByPath, JobList, JobOut, Problem, VideoOut, VideoPage
@@ -69,13 +70,13 @@ async def add_video(request: Request) -> Response:
     if kind == "multipart/form-data":
         job = await _add_upload(runtime, request)
     elif kind == "application/json":
-        job = await _add_path(runtime, await request.body())
+        job = await _add_path(runtime, await request.body(), client_of(request.scope))
     else:
         raise ServiceError(415, "Send a form with the field `file`, or JSON with the field `path`.")
     return JSONResponse(_job(job).model_dump(), 202, {"Location": f"/api/jobs/{job.job_id}"})
 
 
-@router.delete("/videos/{video_id:path}", status_code=204, responses={403: {"model": Problem}, **NOT_FOUND})
+@router.delete("/videos/{video_id:path}", status_code=204, responses={409: {"model": Problem}, **NOT_FOUND})
 async def remove_video(video_id: str, request: Request) -> Response:
     """Take a video out of the index; its file is deleted only if it was uploaded here."""
     runtime = runtime_of(request)
@@ -100,7 +101,9 @@ async def job(job_id: str, request: Request) -> JobOut:
 
 
 async def _add_upload(runtime: Runtime, request: Request) -> Job:
-    with runtime.uploads.taken():
+    client = client_of(request.scope)
+    runtime.jobs.check_room(client)  # before gigabytes are sent in vain
+    with runtime.uploads.taken(client):
         return await _take_form(runtime, request)
 
 
@@ -110,15 +113,17 @@ async def _take_form(runtime: Runtime, request: Request) -> Job:
         if not isinstance(file, UploadFile) or not file.filename:
             raise ServiceError(422, "The form has no file in its field `file`.")
         name, content = file.filename, file.file
-        return await runtime.change(lambda: runtime.library.add_upload(name, content))
+        return await runtime.change(
+            lambda: runtime.library.add_upload(name, content, client_of(request.scope))
+        )
 
 
-async def _add_path(runtime: Runtime, body: bytes) -> Job:
+async def _add_path(runtime: Runtime, body: bytes, client: str) -> Job:
     try:
         wanted = AddByPath.model_validate_json(body)
     except ValidationError:
         raise ServiceError(422, 'The body must be JSON such as {"path": "holiday/beach.mp4"}.') from None
-    return await runtime.change(lambda: runtime.library.add_path(wanted.path))
+    return await runtime.change(lambda: runtime.library.add_path(wanted.path, client))
 
 
 def _check_writable(runtime: Runtime) -> None:
