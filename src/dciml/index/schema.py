@@ -101,7 +101,7 @@ def check_version(file: Path, version: str | None) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, file: Path) -> None:
-    found = set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
+    found = _schema_of(connection)
     if any(found == schema for schema in _schemas()):
         return
     ours = set().union(*_schemas())
@@ -118,11 +118,16 @@ def _check_schema(connection: sqlite3.Connection, file: Path) -> None:
 
 @cache
 def _schemas() -> tuple[frozenset[tuple[str, ...]], ...]:
-    """What `sqlite_schema` says of catalogues of the two versions."""
+    """What SQLite says of catalogues of the two versions."""
     with closing(sqlite3.connect(":memory:")) as connection:
         found = []
         for script in (_TABLES, ADD_SEALS):
             connection.executescript(script)
-            rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
-            found.append(frozenset(rows))
+            found.append(_schema_of(connection))
     return tuple(found)
+
+
+def _schema_of(connection: sqlite3.Connection) -> frozenset[tuple[str, ...]]:
+    """Type, name, table and statement of all that a database holds; versions of SQLite may space statements otherwise."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    return frozenset((*map(str, row[:3]), "".join(str(row[3]).split())) for row in rows)
