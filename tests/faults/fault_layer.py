@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -78,14 +79,14 @@ class Faults:
         if not any(self._path(place) is not None for place in places):
             return
         if self.has_failed and self.mode == "crash":
-            raise Crash(kind)
+            raise self._crash(kind)
         number = len(self.log)
         self.log.append(f"{kind} {' '.join(str(self._path(place)) for place in places)}")
         if number == self.at:
             self.has_failed = True
             if self.mode == "crash":
                 self._lose()
-                raise Crash(kind)
+                raise self._crash(kind)
             raise OSError(self.code, os.strerror(self.code), self.log[-1])
         if self.has_failed and (self.mode == "dead" or (self.mode == "full" and kind in NEEDS_ROOM)):
             raise OSError(self.code, os.strerror(self.code), self.log[-1])
@@ -110,6 +111,11 @@ class Faults:
         for path in list(self._unsynced):
             if before is not None and after is not None and (path + "/").startswith(before + "/"):
                 self._unsynced[after + path[len(before) :]] = self._unsynced.pop(path)
+
+    def _crash(self, kind: str) -> BaseException:
+        """Ends the main thread; another one, which somebody may wait for, finds a disk that fails."""
+        is_main = threading.current_thread() is threading.main_thread()
+        return Crash(kind) if is_main else OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _lose(self) -> None:
         for path, size in self._unsynced.items():

@@ -128,6 +128,6 @@ def _schemas() -> tuple[frozenset[tuple[str, ...]], ...]:
 
 
 def _schema_of(connection: sqlite3.Connection) -> frozenset[tuple[str, ...]]:
-    """Type, name, table and statement of all that a database holds; versions of SQLite may space statements otherwise."""
+    """All that a database holds: type, name, table, and statement without its spaces, in which versions differ."""
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
     return frozenset((*map(str, row[:3]), "".join(str(row[3]).split())) for row in rows)

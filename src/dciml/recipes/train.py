@@ -350,7 +350,7 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch (or the last); at inference the sides do not touch each other."""
-    objective = build_objective(run.config)
+    objective, begun = build_objective(run.config), run.progress
     values = validate(
         run.model, run.held_out, run.fabric.device, moments=run.held_out_moments, objective=objective
     )
@@ -364,6 +364,10 @@ def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
         if better or run.config.training.keep == "last":
             kept |= {name: parameter.detach() for name, parameter in run.model.side(side)}
     if writes:
+        if not (
+            run.out / CHECKPOINT_FILE
+        ).exists():  # weights alone would look like a model that cannot be trained on
+            replace(run, progress=begun).save()
         save_tensors(run.out / WEIGHTS_FILE, kept, {"epoch": str(epoch)})
 
 
