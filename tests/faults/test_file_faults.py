@@ -67,7 +67,7 @@ FILES: dict[str, Call] = {
     ),
     "lines": Call(
         lambda f: write_json_lines(f / "l", [{"a": 1}] * 3),
-        lambda f: write_json_lines(f / "l", [{"b": n} for n in range(2000)]),
+        lambda f: write_json_lines(f / "l", [{"b": n} for n in range(600)]),
         lines,
     ),
     "submission": Call(
