@@ -174,3 +174,18 @@ def test_an_empty_index_leads_to_adding(own_site: Callable[..., Any], visit: Cal
     visitor.page.wait_for_selector("text=No videos yet")
     visitor.page.click(".notice >> text=Add videos")
     visitor.page.wait_for_selector("#videos-view", state="visible")
+
+
+def test_many_files_at_once_wait_for_their_turn(
+    own_site: Callable[..., Any], visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    files = []
+    for number in range(6):
+        files.append(tmp_path / f"file {number}.mp4")
+        files[-1].write_bytes(b"no video at all" * 100_000)
+    visitor = visit("?view=videos", at=own_site())
+    page = visitor.page
+    page.set_input_files("#files", files)
+    visitor.until("document.querySelectorAll('.job.failed').length >= 5")
+    messages = page.locator(".job.failed .message").all_text_contents()
+    assert not [message for message in messages if "too many" in message], messages

@@ -8,6 +8,7 @@ import { card, followed, momentOf } from "./results.js";
 
 const PAGE_VIDEOS = 48;
 const POLL_MILLISECONDS = 1000;
+const SENT_AT_ONCE = 2; // files; the rest wait for their turn
 const SHOWN_OVER = 5; // jobs that are over; they may be many
 const OVER = new Set(["done", "failed", "cancelled"]);
 const STATES = { queued: "waiting", running: "working", done: "added", failed: "failed", cancelled: "cancelled" };
@@ -17,6 +18,7 @@ export class Library {
   constructor(app) {
     [this.app, this.words, this.videos, this.total, this.jobs, this.sending] = [app, "", [], 0, new Map(), new Map()];
     this.dismissed = new Set();
+    [this.sentNow, this.line] = [0, []];
     this.root = byId("videos-view");
     this.find = h("input", { type: "search", id: "find-video", placeholder: "Part of its name, or a tag", oninput: () => this.#typed() });
     this.files = h("input", {
@@ -114,20 +116,41 @@ export class Library {
 
   async #send(file) {
     const sent = { name: `${file.name}, ${bytes(file.size)}`, state: "sending", progress: 0, message: "" };
-    const { answer, cancel } = api.upload(file, (share) => {
-      sent.progress = share;
+    this.sending.set(sent, () => {
+      this.sending.delete(sent);
       this.#paintJobs();
     });
-    this.sending.set(sent, cancel);
     this.#paintJobs();
+    await this.#turn();
     try {
+      if (!this.sending.has(sent)) return; // cancelled while it waited
+      const { answer, cancel } = api.upload(file, (share) => {
+        sent.progress = share;
+        this.#paintJobs();
+      });
+      this.sending.set(sent, cancel);
       const job = await answer;
       this.jobs.set(job.job_id, { ...job, name: file.name });
       this.sending.delete(sent);
     } catch (error) {
       this.#refused(sent, error);
+    } finally {
+      this.#endTurn();
     }
     await this.#pollJobs();
+  }
+
+  /** Wait until fewer than so many files are on their way; the server takes no more of one client. */
+  #turn() {
+    if (this.sentNow >= SENT_AT_ONCE) return new Promise((begin) => this.line.push(begin));
+    this.sentNow += 1;
+    return Promise.resolve();
+  }
+
+  #endTurn() {
+    const begin = this.line.shift();
+    if (begin) begin();
+    else this.sentNow -= 1;
   }
 
   /** An upload that the reader cancelled goes; one that failed stays with its reason until it is dismissed. */
