@@ -157,7 +157,7 @@ def test_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     make(tmp_path / "d")
-    with pytest.raises(DataError, match="already exists"):
+    with pytest.raises(DataError, match="something here already"):
         make(tmp_path / "d")
 
 

@@ -18,6 +18,7 @@ from dciml.build import ModelCard, build_dual
 from dciml.config import RunConfig, dump_config
 from dciml.errors import ModelError
 from dciml.method.mutual import DualBranch
+from dciml.locks import LOCK_FILE
 from dciml.recipes.train import make_optimizers, train
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -25,7 +26,7 @@ from dciml.training.checkpoint import (
     Progress,
     load_checkpoint,
     load_tensors,
-    remove_leftovers,
+    remove_half_written,
     save_checkpoint,
     save_tensors,
 )
@@ -125,7 +126,7 @@ def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> Non
     halves = (f".{CHECKPOINT_FILE}.x1", f".{WEIGHTS_FILE}.x2", ".tmpIa3a5Y")
     for name in (*halves, CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    remove_half_written(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"}
 
 
@@ -154,7 +155,7 @@ def check_kills(make: MakeConfig, start: Start, tmp_path: Path, kills: int, long
         left, right = load_tensors(out / name)[0], load_tensors(tmp_path / "whole" / name)[0]
         assert left.keys() == right.keys()
         assert all(torch.equal(value, right[key]) for key, value in left.items())
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [LOCK_FILE]
 
 
 def stamp(out: Path) -> int | None:

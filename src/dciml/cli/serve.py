@@ -71,6 +71,11 @@ ThreadsOption = Annotated[
 ]
 
 
+ReadOnlyOption = Annotated[
+    bool, typer.Option("--read-only", help="Add and remove nothing; several servers may share an index so.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     app.command()(serve)
@@ -89,6 +94,7 @@ def serve(
     allow_origin: AllowOriginOption = None,
     encoder: EncoderOption = None,
     added: AddedOption = None,
+    read_only: ReadOnlyOption = False,
     search_threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
@@ -119,6 +125,7 @@ def serve(
         cors_origins=tuple(allow_origin or ()),
         encoders=tuple(encoder or ()),
         added=added,
+        read_only=read_only,
         limits=limits,
     )
     run_server(settings, port, open_page=open_)

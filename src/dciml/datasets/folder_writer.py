@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from dciml.datasets.folder import (
 )
 from dciml.datasets.records import write_queries
 from dciml.errors import DataError
-from dciml.files import write_json, write_json_lines
+from dciml.files import atomic_folder, refuse_taken, write_json, write_json_lines
 from dciml.types import Query, Video
 
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -50,26 +48,18 @@ def write_data_folder(
         DataError: the place is taken, a split has a name that cannot be a file's, or the parts do not fit.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError("this already exists", where=path, mend="name another folder, or delete this one")
+    refuse_taken(path)
     for split in queries:
         if not _SPLIT_NAME.fullmatch(split) or split == Path(VIDEOS_FILE).stem:
             mend = "use letters, digits, '-' and '_' (but not 'videos')"
             raise DataError(f"a split cannot be named {split!r}", where=path, mend=mend)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
-    try:
-        partial.chmod(0o755)
+    with atomic_folder(path) as partial:
         build_store(partial / FEATURES_FOLDER)
         if build_text is not None:
             (partial / TEXT_FOLDER).mkdir()
             build_text(partial / TEXT_FOLDER)
         _write_files(partial, name, queries, videos, notes or {})
         _check(DataFolder.open(partial))
-        partial.replace(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return DataFolder.open(path)
 
 

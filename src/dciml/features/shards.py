@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TypeVar
 
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter
+from dciml.files import atomic_folder, refuse_taken
 
 Value = TypeVar("Value")
 
@@ -56,8 +55,7 @@ def merge_stores(paths: Sequence[Path], out: Path) -> FeatureStore:
     Raises:
         DataError: `out` exists, a store is damaged, the manifests differ, or a video comes twice and differs.
     """
-    if out.exists():
-        raise DataError("there is something here already", where=out, mend="name a new folder")
+    refuse_taken(out)
     stores = [FeatureStore.open(path) for path in paths]
     for store in stores[1:]:
         if store.manifest != stores[0].manifest:
@@ -69,14 +67,8 @@ def merge_stores(paths: Sequence[Path], out: Path) -> FeatureStore:
     for store in stores:
         for problem in store.verify():
             raise DataError(problem, where=store.path, mend="extract this shard again")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with atomic_folder(out) as temporary:
         _copy(stores, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return FeatureStore.open(out)
 
 

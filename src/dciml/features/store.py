@@ -9,7 +9,6 @@ complete line is ignored by readers and cut off by the next writer.
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,10 +42,10 @@ from dciml.features.store_format import (
     write_manifest,
 )
 from dciml.files import sync_folder
+from dciml.folders import refuse_foreign
+from dciml.locks import take
 
 __all__ = ["FeatureStore", "FeatureStoreWriter", "StoreManifest"]
-
-LOCK_FILE = ".lock"
 
 
 class FeatureStore:
@@ -157,7 +156,7 @@ class FeatureStoreWriter:
         commit_every: after so many videos, rows and index are forced to disk. 1 keeps every appended video
             whatever happens; more is faster, and a kill loses the videos since the last commit.
     Raises:
-        DataError: another writer is at work, or the manifests differ.
+        DataError: the folder holds something else, another writer is at work, or the manifests differ.
     """
 
     def __init__(self, path: str | Path, manifest: StoreManifest, *, commit_every: int = 1) -> None:
@@ -165,12 +164,13 @@ class FeatureStoreWriter:
             raise ValueError(f"commit_every must be at least 1, not {commit_every}")
         self.path, self.manifest = Path(path), manifest
         self._commit_every = commit_every
+        refuse_foreign(self.path, MANIFEST_FILE)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"the folder of the store cannot be made ({error.strerror})"
             raise DataError(what, where=self.path, mend="name another folder") from error
-        self._lock = _take_lock(self.path)
+        self._lock = take(self.path, "writing features")
         try:
             self._open()
         except BaseException:
@@ -370,18 +370,6 @@ def _check_same(found: StoreManifest, wanted: StoreManifest, path: Path) -> None
             where=path,
             mend="write these features to another store",
         )
-
-
-def _take_lock(path: Path) -> BinaryIO:
-    lock = (path / LOCK_FILE).open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise DataError(
-            "another writer has the store open", where=path, mend="wait until it is done, or end it"
-        ) from error
-    return lock
 
 
 def _map_rows(file: Path, num_rows: int, width: int) -> NDArray[np.float16]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
 from pathlib import Path
 
-from dciml.errors import DataError
+from dciml.files import atomic_folder, refuse_taken
 from dciml.index.backend import VectorBackend
 from dciml.index.catalogue import Catalogue
 from dciml.index.references import FolderReference
@@ -18,26 +16,20 @@ COPY_TRIES = 5
 
 def copy_index(path: Path, catalogue: Catalogue, backend: VectorBackend, target: Path) -> None:
     """Copy the last committed state to a new folder; see `ClipIndex.back_up`."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError("there is something here already", where=target, mend="name a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    refuse_taken(target)
     for attempt in range(COPY_TRIES):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            copied = Catalogue(temporary / catalogue.file.name)
-            catalogue.copy_to(copied.file)
-            backend.copy(copied.read(), temporary)
-            with copied.rewriting() as connection:
-                _rebase(connection, path, target)
-            temporary.chmod(0o755)
-            temporary.rename(target)
+            with atomic_folder(target) as temporary:
+                copied = Catalogue(temporary / catalogue.file.name)
+                catalogue.copy_to(copied.file)
+                backend.copy(copied.read(), temporary)
+                with copied.rewriting() as connection:
+                    _rebase(connection, path, target)
             return
         except FileNotFoundError:
             # Another process has compacted the index after its catalogue was copied.
             if attempt == COPY_TRIES - 1:
                 raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _rebase(connection: sqlite3.Connection, old: Path, new: Path) -> None:

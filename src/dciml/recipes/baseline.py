@@ -18,7 +18,7 @@ from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.spaces import same_space
 from dciml.features.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.files import write_json
+from dciml.files import atomic_folder, refuse_taken, write_json
 from dciml.method.baselines.shared_space import SharedSpace, pad_words
 from dciml.method.losses import info_nce, soft_max_pool
 from dciml.recipes.run_record import lengths, made_with
@@ -82,8 +82,9 @@ def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None
             mend="use a text encoder that belongs to the features, or the trained baseline shared-space",
         )
     card = _card("cosine", data, config, encoder, width)
-    _write_run(out, data, pairs)
-    save_baseline(out, card, vocabulary, make_space(card))
+    with atomic_folder(out) as folder:
+        _write_run(folder, data, pairs)
+        save_baseline(folder, card, vocabulary, make_space(card))
     return out
 
 
@@ -129,8 +130,9 @@ def train_shared_space(
                 losses.append(float(loss.detach()))
             if report:
                 report(epoch + 1, float(np.mean(losses)))
-    _write_run(out, data, pairs)
-    save_baseline(out, card, vocabulary, space)
+    with atomic_folder(out) as folder:
+        _write_run(folder, data, pairs)
+        save_baseline(folder, card, vocabulary, space)
     return out
 
 
@@ -138,7 +140,6 @@ def _write_run(out: Path, data: DataFolder, pairs: Sequence[TrainingPair]) -> No
     """What the baseline was made from and with; its index splits videos that are longer than these."""
     videos = list(dict.fromkeys(pair.video_id for pair in pairs))
     made_from = {"data": str(data.path), "sentences": len(pairs), "videos": len(videos)}
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", made_with() | {"trained_on": made_from | lengths(data.store, videos)})
 
 
@@ -158,6 +159,7 @@ def _loss(
 def _refuse_existing(out: Path) -> None:
     if (out / CARD_FILE).exists():
         raise ModelError(f"{out}: holds a model already; choose another --out")
+    refuse_taken(out)
 
 
 def _text(

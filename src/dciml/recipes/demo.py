@@ -35,12 +35,17 @@ from dciml.demo.corpus import (
 from dciml.demo.page import PAGE_FILE, Answer, Corpus, FigureRow, Figures, write_page
 from dciml.errors import DataError, ModelError
 from dciml.features.visual import BuiltinVisualEncoder
-from dciml.files import read_json
+from dciml.files import read_json, write_json
+from dciml.folders import refuse_foreign
+from dciml.locks import Lock, take
 from dciml.types import Query
 
 if TYPE_CHECKING:
     from dciml.recipes.report import Report
 
+DEMO_FILE = "demo.json"
+PARTS = {"model": "model.json", "untrained": "model.json", "index": "catalogue.sqlite"}
+"""What is made anew each time, and by what it is known."""
 NUM_SENTENCES = 8
 NUM_HITS = 4
 COLUMNS = {  # heading → protocol and metric of the report
@@ -73,15 +78,48 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
     """Run everything; returns the page.
 
     Raises:
-        DataError: `out` holds videos that the demo did not make.
+        DataError: `out` is not the demo's, or another process has it.
     """
+    options, console = options or DemoOptions(), console or Console()
+    begin = monotonic()
+    lock = claim(out, options.seed)
+    try:
+        page = _run(out, options, console)
+    finally:
+        lock.close()
+    console.print(
+        f"Everything took {monotonic() - begin:.0f} s. Open {page}", soft_wrap=True, highlight=False
+    )
+    return page
+
+
+def claim(out: Path, seed: int) -> Lock:
+    """Make the demo's folder, or see that it is one and that what will be replaced in it was made by the demo.
+
+    Raises:
+        DataError: `out`, or a part of it, is not the demo's, or another process has it.
+    """
+    made_before = (out / "videos" / MARKER).is_file()  # by a version without a marker of its own
+    if not made_before:
+        refuse_foreign(out, DEMO_FILE)
+    for name, marker in PARTS.items():
+        refuse_foreign(out / name, marker)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder cannot be made ({error.strerror})"
+        raise DataError(what, where=out, mend="name another folder") from error
+    lock = take(out, "making the demo")
+    write_json(out / DEMO_FILE, made_by(seed))
+    return lock
+
+
+def _run(out: Path, options: DemoOptions, console: Console) -> Path:
     from dciml.build import load_model
     from dciml.recipes.evaluate import EvaluateOptions, evaluate
     from dciml.recipes.index import build_index
     from dciml.recipes.train import train
 
-    options, console = options or DemoOptions(), console or Console()
-    begin = monotonic()
     stories = plan_corpus(options.size, options.seed)
     with _stage(console, f"{len(stories)} videos"):
         make_videos(stories, out / "videos", options.workers)
@@ -90,7 +128,7 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
             stories, out / "videos", out / "data", BuiltinVisualEncoder(), options.workers
         )
     config = _config(data, options.overrides)
-    for name in ("model", "untrained", "index"):
+    for name in PARTS:
         shutil.rmtree(out / name, ignore_errors=True)
     with _stage(console, "training"):
         model_folder = train(config, out / "model", resume=False)
@@ -111,9 +149,6 @@ def run_demo(out: Path, options: DemoOptions | None = None, console: Console | N
     with _stage(console, "answers and page"):
         page = _page(out, data, report)
     _print_report(report, console)
-    console.print(
-        f"Everything took {monotonic() - begin:.0f} s. Open {page}", soft_wrap=True, highlight=False
-    )
     return page
 
 

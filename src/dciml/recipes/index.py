@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from dciml.datasets.folder import DATA_FILE, DataFolder
 from dciml.errors import DataError
 from dciml.features.long_videos import WindowedStore, split_long
 from dciml.features.store import FeatureStore
+from dciml.files import atomic_folder, refuse_taken
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.search.engine import Engine
 from dciml.search.long_videos import WindowedIds
@@ -51,17 +50,12 @@ def build_index(
         DataError: `out` is taken, or the features cannot be read.
         ModelError: the model was trained on features of another encoder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(
-            "there is something here already", where=out, mend="name a new folder, or remove this one first"
-        )
+    refuse_taken(out)
     features_store, video_ids = open_features(features, split)
     model.check_store(features_store)
     video_ids = split_long(features_store, video_ids, model.windows)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Beside `out`, so that the relative references which the index keeps hold after the renaming.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with atomic_folder(out) as temporary:
         index = ClipIndex.create(
             temporary,
             num_clips=model.engine.num_clips,
@@ -83,10 +77,6 @@ def build_index(
         except BaseException:
             index.discard()
             raise
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return ClipIndex.open(out, store=store)
 
 

@@ -38,6 +38,8 @@ from dciml.features.store import StoreManifest
 from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import read_json, write_json, write_text
+from dciml.folders import refuse_foreign
+from dciml.locks import Lock, take
 from dciml.method.mutual import DualBranch
 from dciml.method.terms import SIDES
 from dciml.recipes.calibrate import calibrate_run
@@ -50,7 +52,7 @@ from dciml.training.checkpoint import (
     Progress,
     load_checkpoint,
     load_tensors,
-    remove_leftovers,
+    remove_half_written,
     save_checkpoint,
     save_tensors,
 )
@@ -63,6 +65,7 @@ from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import Moments, validate
 from dciml.training.windows import choose_windows
 
+CARD_FILE = "model.json"
 WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
 
@@ -122,19 +125,40 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     """
     _check_out(out, resume)
     fabric = make_fabric(config)
-    run = _set_up(config, out, fabric)
-    if resume and (out / CHECKPOINT_FILE).exists():
-        run.load()
-    if fabric.global_rank == 0:
-        remove_leftovers(out)
-        (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
-        _write_folder(run)
-    reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
-    with _repeatable(fabric), run.stop.listening(), reporter.open(run.progress, config.training.epochs):
-        _epochs(run, reporter)
-    if fabric.global_rank == 0:
-        reporter.note(_calibrated(run))
+    lock = _own(out) if fabric.global_rank == 0 else None
+    try:
+        _check_out(out, resume)  # another process may have trained here until now
+        run = _set_up(config, out, fabric)
+        goes_on = resume and (out / CHECKPOINT_FILE).exists()
+        if goes_on:
+            run.load()
+        if fabric.global_rank == 0:
+            remove_half_written(out)
+            (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
+            _write_folder(run)
+        if not goes_on:
+            run.save()  # so that a run can be resumed from its first moment on
+        _train(run, quiet, note="" if goes_on or not resume else "no checkpoint yet: training starts afresh")
+    finally:
+        if lock is not None:
+            lock.close()
     return out
+
+
+def _train(run: Run, quiet: bool, note: str) -> None:
+    """From where the run stands to the end."""
+    is_first = run.fabric.global_rank == 0
+    reporter = Reporter(run.out, enabled=is_first, quiet=quiet)
+    if note:
+        reporter.note(note)
+    with (
+        _repeatable(run.fabric),
+        run.stop.listening(),
+        reporter.open(run.progress, run.config.training.epochs),
+    ):
+        _epochs(run, reporter)
+    if is_first:
+        reporter.note(_calibrated(run))
 
 
 def _calibrated(run: Run) -> str:
@@ -159,6 +183,21 @@ def _repeatable(fabric: Fabric) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def _own(out: Path) -> Lock:
+    """Make the run's folder, or see that it is one, and lock it.
+
+    Raises:
+        DataError: it holds something else, or another process trains there.
+    """
+    refuse_foreign(out, CARD_FILE)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder of the run cannot be made ({error.strerror})"
+        raise DataError(what, where=out, mend="name another --out") from error
+    return take(out, "training a model")
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -406,7 +445,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _write_folder(run: Run) -> None:
+    write_json(run.out / CARD_FILE, run.card.to_json())  # first: by it the folder is known as a run's
     write_text(run.out / "config.yaml", dump_config(run.config))
-    write_json(run.out / "model.json", run.card.to_json())
     run.training.vocabulary.save(run.out / "vocabulary.json")
     write_json(run.out / "run.json", describe_run(run.config, run.training, run.held_out))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dciml.build import Model
-from dciml.errors import ConfigError, DataError, DcimlError
+from dciml.errors import DataError, DcimlError
 from dciml.files import sync_folder
 from dciml.index import ClipIndex
+from dciml.locks import take
 from dciml.recipes.index import add_videos
 from dciml.search.long_videos import WindowedIds
+from dciml.service.added_folder import END_THE_OTHER, SERVING_LOCK, AddedFolder
 from dciml.service.encode import Order
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job, JobFailed, JobQueue
@@ -33,7 +34,6 @@ from dciml.service.uploads import check_looks_like_video, find_below_roots, free
 
 _log = logging.getLogger("dciml.service")
 SHARE_OF_ENCODING = 0.95
-PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,28 @@ class _NewVideo:
 
 
 class Library:
-    """The videos that clients added: files and features in a folder of the service's own.
+    """The videos that clients added; their files and features lie in an `AddedFolder`.
 
-    ADDED/videos/      uploaded files      ADDED/features/   the feature store of all that was added
-    ADDED/incoming/    uploads whose job is not done; emptied at every start
+    Raises:
+        DataError: another server changes this index, or the folder for added videos is somebody else's.
+        ConfigError: that folder is a link that nobody named.
     """
 
     def __init__(self, settings: ServiceSettings, corpus: LiveCorpus, jobs: JobQueue) -> None:
         self.settings, self.corpus, self.jobs = settings, corpus, jobs
-        self.videos, self.incoming = settings.added_folder / "videos", settings.added_folder / "incoming"
-        self.store = settings.added_folder / "features"
         self._lock = threading.Lock()
+        self._locks = ExitStack()
         if settings.is_writable:
-            self._check_no_links()
-            shutil.rmtree(self.incoming, ignore_errors=True)
+            with self._locks:
+                serving = take(settings.index, "serving", name=SERVING_LOCK, mend=END_THE_OTHER)
+                self._locks.callback(serving.close)
+                self.added = AddedFolder(settings.added_folder, is_named=settings.added is not None)
+                self._locks.callback(self.added.close)
+                self._locks = self._locks.pop_all()  # it went well: they stay until `close`
 
-    def _check_no_links(self) -> None:
-        """Raises ConfigError: one of the folders is a link, which may have come with the index."""
-        named = () if self.settings.added is not None else (self.settings.added_folder,)
-        for folder in (*named, self.videos, self.incoming, self.store):
-            if folder.is_symlink():
-                raise ConfigError(
-                    f"{folder} is a link, through which files would be written elsewhere. To mend it: remove the link, "
-                    "or say with --added where added videos are to be kept."
-                )
+    def close(self) -> None:
+        """Let another server change this index."""
+        self._locks.close()
 
     def add_upload(self, file_name: str, content: BinaryIO, client: str = "") -> Job:
         """Take an uploaded file and start the job that adds it.
@@ -80,16 +78,16 @@ class Library:
         """
         stem, suffix = split_name(file_name)
         job = Job(client=client)
-        file = self.incoming / f"{job.job_id}{suffix}"
         try:
-            self.incoming.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as kept:
-                shutil.copyfileobj(content, kept, PIECE)
-                kept.flush()
-                os.fsync(kept.fileno())  # what the index names must be on disk before it does
+            file = self.added.receive(content, f"{job.job_id}{suffix}")
+        except OSError as error:
+            raise ServiceError(507, "The server could not keep the file.") from error
+        except DataError as error:
+            raise ServiceError(409, sentence_of(error)) from error
+        try:
             with self._lock:
                 job.video_id = free_id(stem, self._taken() | self._kept_names())
-                new = _NewVideo(job.video_id, file, self.videos / f"{job.video_id}{suffix}")
+                new = _NewVideo(job.video_id, file, self.added.videos / f"{job.video_id}{suffix}")
                 self.jobs.submit(job, lambda job: self._add(job, new))
         except BaseException:
             with suppress(OSError):
@@ -130,7 +128,7 @@ class Library:
                 raise
             raise ServiceError(409, sentence_of(error)) from error
         path = Path(media[0]) if media[0] else None
-        if path is not None and path.parent == self.videos.resolve():
+        if path is not None and path.parent == self.added.videos.resolve():
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # the video is out of the index all the same
@@ -143,7 +141,7 @@ class Library:
 
     def _kept_names(self) -> set[object]:
         """Names of files here, though the index may not hold them: nothing is written over."""
-        return {file.stem for file in self.videos.iterdir()} if self.videos.is_dir() else set()
+        return {file.stem for file in self.added.videos.iterdir()} if self.added.videos.is_dir() else set()
 
     def _add(self, job: Job, new: _NewVideo) -> None:
         is_upload, is_placed = new.file != new.final, False
@@ -153,8 +151,7 @@ class Library:
             self._encode(job, new)
             job.message = "adding it to the index"
             if is_upload:
-                new.final.parent.mkdir(parents=True, exist_ok=True)
-                new.file.replace(new.final)
+                self._place(new)
                 is_placed = True
                 sync_folder(new.final.parent)
             self.corpus.change(self._entering(new))
@@ -168,9 +165,15 @@ class Library:
                 if is_upload:
                     new.file.unlink(missing_ok=True)
 
+    def _place(self, new: _NewVideo) -> None:
+        try:
+            self.added.place(new.file, new.final)
+        except FileExistsError:
+            raise JobFailed("Meanwhile a file of this name has come to lie there.") from None
+
     def _entering(self, new: _NewVideo) -> Callable[[Snapshot, ClipIndex, Model], None]:
         def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
-            if not add_videos(index, model, self.store, only=[new.video_id]):
+            if not add_videos(index, model, self.added.store, only=[new.video_id]):
                 raise JobFailed("Meanwhile a video of this name has been added to the index.")
 
         return work
@@ -189,7 +192,7 @@ class Library:
         order = Order(
             file=str(new.file),
             video_id=new.video_id,
-            store=str(self.store),
+            store=str(self.added.store),
             source=str(new.final.absolute()),
             like=str(settings.features or self.corpus.now.index.store_path()),
             encoders=list(settings.encoders),

@@ -75,6 +75,7 @@ class Runtime:
             pool.shutdown(wait=True, cancel_futures=True)
         self.thumbnails.close()
         self._questions.close()
+        self.library.close()
 
 
 def runtime_of(request: Request) -> Runtime:

@@ -70,8 +70,13 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
     shown = address if sys.stdout.isatty() else address.partition("?")[0]
     videos = len(app.state.runtime.corpus.now.video_ids)
     greeting = f"{settings.index}: {videos} videos at {shown} (Ctrl+C ends)"
-    if not settings.is_writable:
-        greeting += "\nOthers can reach this server and there is no token: videos cannot be added or removed."
+    if not settings.is_writable and not settings.read_only:
+        why = (
+            "The index cannot be written"
+            if settings.is_locked
+            else "Others can reach this server and there is no token"
+        )
+        greeting += f"\n{why}: videos cannot be added or removed."
     if elsewhere := videos_elsewhere(app.state.runtime.corpus.now, settings):
         greeting += f"\n{elsewhere}"
     return Server(config, address, greeting, open_page)

@@ -64,6 +64,7 @@ class ServiceSettings:
             say.
         added: where added videos and their features are kept; None: `INDEX.added` beside the index.
         cache: where thumbnails are kept; None: the user's cache folder.
+        read_only: neither add nor remove videos; several servers may serve one index so.
         poll_seconds: how often the index is looked at for changes made by others; 0: never.
     """
 
@@ -83,6 +84,7 @@ class ServiceSettings:
     added: Path | None = None
     cache: Path | None = None
     poll_seconds: float = 1.0
+    read_only: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -134,7 +136,12 @@ class ServiceSettings:
     @property
     def is_writable(self) -> bool:
         """Whether videos may be added and removed: not by everybody on the network without a token."""
-        return self.is_local or self.token is not None
+        return not self.read_only and not self.is_locked and (self.is_local or self.token is not None)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this process may not write to the index."""
+        return self.index.is_dir() and not os.access(self.index, os.W_OK)
 
 
 def check_token(token: str) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dciml.errors import ModelError
-from dciml.files import atomic_path
+from dciml.files import atomic_path, remove_leftovers
 from dciml.method.mutual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -113,8 +113,9 @@ def _refuse_other_settings(folder: Path, before: Settings, now: Settings) -> Non
         )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files of a run that was killed; safetensors writes into a `.tmp…` of its own first."""
+def remove_half_written(folder: Path) -> None:
+    """Remove what a killed run left in its locked folder; safetensors writes into a `.tmp…` of its own first."""
+    remove_leftovers(folder)
     for pattern in (f".{CHECKPOINT_FILE}.*", f".{WEIGHTS_FILE}.*", ".tmp??????"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

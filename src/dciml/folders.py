@@ -1,0 +1,45 @@
+"""Whose a folder is: a command writes into one only if it is free, or if the command's own marker lies in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dciml.errors import DataError
+from dciml.files import PART_SUFFIX
+from dciml.locks import LOCK_FILE
+
+MARKERS = {
+    "data.json": "a data folder",
+    "manifest.json": "a feature store",
+    "catalogue.sqlite": "an index",
+    "model.json": "a model folder",
+    "demo.json": "the demo's folder",
+    "added.json": "the folder of videos that a server added",
+}
+"""File → what a folder is that holds it."""
+
+
+def is_free(folder: Path) -> bool:
+    """Whether there is nothing yet, but for locks and half-written files of this program."""
+    if not folder.is_dir():
+        return not folder.exists() and not folder.is_symlink()
+    return all(entry.name == LOCK_FILE or entry.name.endswith(PART_SUFFIX) for entry in folder.iterdir())
+
+
+def refuse_foreign(folder: Path, marker: str) -> None:
+    """Refuse a folder that is neither free nor one's own, before anything is done to it.
+
+    Args:
+        marker: the file, a key of `MARKERS`, by which one's own folder is known. Its content the caller checks.
+    Raises:
+        DataError: the folder holds something else; the message says what, where it can be told.
+    """
+    if is_free(folder) or (folder / marker).is_file():
+        return
+    mend = "name another folder, or an empty one"
+    if not folder.is_dir():
+        what = "this is a file" if folder.exists() else "this is a link that leads nowhere"
+        raise DataError(f"{what}, not a folder", where=folder, mend=mend)
+    found = [kind for name, kind in MARKERS.items() if (folder / name).is_file()]
+    holds = f"it is {found[0]}" if found else f"it holds other things, such as {min(folder.iterdir()).name!r}"
+    raise DataError(f"this is not {MARKERS[marker]}: {holds}", where=folder, mend=mend)
