@@ -65,7 +65,11 @@ def take(folder: Path, doing: str, *, name: str = LOCK_FILE, mend: str | None = 
         raise DataError(
             f"it is in use by {holder}", where=folder, mend=mend or "wait until that is done, or end it"
         ) from error
-    _sign(file, doing)
+    try:
+        _sign(file, doing)
+    except BaseException:
+        file.close()
+        raise
     return Lock(file)
 
 
@@ -120,5 +124,5 @@ def _holder(file: BinaryIO) -> str:
     try:
         said = json.loads(file.read(MOST_SAID))
         return f"process {int(said['process'])} ({said['doing']}: {said['command']}, since {said['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"

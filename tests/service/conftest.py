@@ -117,14 +117,27 @@ def settings_for(folder: Path, **changes: Any) -> ServiceSettings:
 @pytest.fixture(scope="session")
 def client(served: Path) -> Iterator[TestClient]:
     """A client of an app over the shared folder; for tests that change nothing."""
-    with TestClient(create_app(settings_for(served)), base_url="http://localhost") as client:
+    with TestClient(create_app(settings_for(served, read_only=True)), base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def changing_client(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of an app that would take changes; for tests whose changes are refused."""
+    folder = tmp_path_factory.mktemp("changing") / "own"
+    copy_of(served, folder)
+    with TestClient(create_app(settings_for(folder)), base_url="http://localhost") as client:
         yield client
 
 
 @pytest.fixture
 def own(served: Path, tmp_path: Path) -> Path:
-    """A copy of the served folder that a test may change; nothing in it refers to the first one."""
-    folder = tmp_path / "own"
+    """A copy of the served folder that a test may change."""
+    return copy_of(served, tmp_path / "own")
+
+
+def copy_of(served: Path, folder: Path) -> Path:
+    """Copy a served folder; nothing in the copy refers to the first one."""
     shutil.copytree(served, folder)
     with editing(folder / "index") as connection:
         change = "UPDATE {0} SET {1} = replace({1}, ?, ?)"

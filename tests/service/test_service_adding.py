@@ -135,7 +135,10 @@ def test_paths_outside_of_the_roots_are_refused(
     assert status("text.txt") == 422
     for body in (5, None, ["a"], {"a": 1}):
         assert status(body) == 422, body
-    assert client_of(own).post("/api/videos", json={"path": "v1.mp4"}).status_code == 403
+
+
+def test_nothing_is_added_by_path_where_no_root_was_named(changing_client: TestClient) -> None:
+    assert changing_client.post("/api/videos", json={"path": "v1.mp4"}).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -185,18 +188,18 @@ def test_a_long_name_of_wide_letters_is_stored_whole_and_twice(
 def test_a_file_that_lies_there_already_is_not_written_over(
     own: Path, client_of: Callable[..., TestClient], video: bytes
 ) -> None:
-    other = own / "index.added" / "videos" / "mine.mp4"
-    other.parent.mkdir(parents=True)
-    other.write_bytes(b"somebody else's")
     client = client_of(own)
+    assert finished(client, upload(client, "first.mp4", video).json())["state"] == "done"
+    other = own / "index.added" / "videos" / "mine.mp4"
+    other.write_bytes(b"somebody else's")
     assert finished(client, upload(client, "mine.mp4", video).json())["video_id"] == "mine-2"
     assert finished(client, upload(client, "mine.mp4", b"no video").json())["state"] == "failed"
     assert other.read_bytes() == b"somebody else's"
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.mp4.exe", "a.html", "a.m3u8", "a.mp4/", ".", "a.svg"])
-def test_names_that_are_no_videos_are_refused(client: TestClient, name: str) -> None:
-    response = upload(client, name, b"x")
+def test_names_that_are_no_videos_are_refused(changing_client: TestClient, name: str) -> None:
+    response = upload(changing_client, name, b"x")
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
 
@@ -237,15 +240,15 @@ def test_an_upload_that_is_no_video_fails_in_a_sentence_and_leaves_nothing(
         ("", b""),
     ],
 )  # fmt: skip
-def test_malformed_uploads_are_refused(client: TestClient, kind: str, content: bytes) -> None:
-    response = client.post("/api/videos", content=content, headers={"content-type": kind})
+def test_malformed_uploads_are_refused(changing_client: TestClient, kind: str, content: bytes) -> None:
+    response = changing_client.post("/api/videos", content=content, headers={"content-type": kind})
     assert response.status_code in (400, 415, 422), response.text
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_two_files_at_once_are_refused(client: TestClient) -> None:
+def test_two_files_at_once_are_refused(changing_client: TestClient) -> None:
     files = [("file", ("a.mp4", b"x")), ("file", ("b.mp4", b"x"))]
-    assert client.post("/api/videos", files=files).status_code == 400
+    assert changing_client.post("/api/videos", files=files).status_code == 400
 
 
 def test_a_change_by_another_process_is_taken_up(own: Path, client_of: Callable[..., TestClient]) -> None:

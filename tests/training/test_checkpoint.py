@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from dciml.build import ModelCard, build_dual
 from dciml.config import RunConfig, dump_config
 from dciml.errors import ModelError
-from dciml.method.mutual import DualBranch
 from dciml.locks import LOCK_FILE
+from dciml.method.mutual import DualBranch
 from dciml.recipes.train import make_optimizers, train
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
@@ -10,8 +12,15 @@ def main() -> None:
     from dciml.cli.app import app
     from dciml.errors import DcimlError
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         app()
     except DcimlError as error:
         print(f"dciml: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """End as Ctrl-C does: what is half written is removed on the way out."""
+    raise SystemExit(128 + number)

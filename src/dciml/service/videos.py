@@ -127,10 +127,16 @@ async def _add_path(runtime: Runtime, body: bytes, client: str) -> Job:
 
 
 def _check_writable(runtime: Runtime) -> None:
-    if not runtime.settings.is_writable:
-        raise ServiceError(
-            403, "Videos cannot be added or removed here: others can reach this server and it has no token."
-        )
+    settings = runtime.settings
+    if settings.is_writable:
+        return
+    if settings.read_only:
+        why = "this server was started with --read-only"
+    elif settings.is_locked:
+        why = "the index cannot be written"
+    else:
+        why = "others can reach this server and it has no token"
+    raise ServiceError(403, f"Videos cannot be added or removed here: {why}.")
 
 
 def _job(job: Job) -> JobOut:
