@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.config import RunConfig, load_config
+from dciml.config import RunConfig, dump_config, load_config
 from dciml.datasets.folder_writer import write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStoreWriter, StoreManifest
+from dciml.locks import LOCK_FILE, hold
 from dciml.method.batch import Batch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
@@ -122,7 +125,8 @@ def test_second_interrupt_stops_at_once(
     with pytest.raises(KeyboardInterrupt) as caught:
         train(tiny_config(), tmp_path / "m", quiet=True)
     assert not isinstance(caught.value, Stopped)
-    assert not (tmp_path / "m" / CHECKPOINT_FILE).exists()
+    progress = json.loads(load_tensors(tmp_path / "m" / CHECKPOINT_FILE)[1]["progress"])
+    assert progress["step"] == 0  # what was written before the first step
 
 
 @pytest.mark.parametrize("place", ["_validate_and_keep", "save_tensors"])
@@ -204,7 +208,7 @@ def test_existing_run_is_not_overwritten(tiny_config: MakeConfig, whole: Path) -
 def test_resuming_with_other_settings_is_refused(
     tiny_config: MakeConfig, whole: Path, changes: dict[str, Any], named: str
 ) -> None:
-    before = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
+    before = contents(whole)
     base = tiny_config().model_dump(exclude_defaults=True)
     merged = {
         key: {**base.get(key, {}), **value} if isinstance(value, dict) else value
@@ -212,8 +216,13 @@ def test_resuming_with_other_settings_is_refused(
     }
     with pytest.raises(ModelError, match=named):
         train(tiny_config(**merged), whole, resume=True, quiet=True)
-    after = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
-    assert before == after  # a refusal leaves the run as it is
+    assert contents(whole) == before  # a refusal leaves the run as it is
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the lock, which says who had the folder last."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != LOCK_FILE)
+    return {path.name: path.read_bytes() for path in files}
 
 
 def test_settings_that_decide_nothing_may_change(tiny_config: MakeConfig, whole: Path) -> None:
@@ -243,12 +252,13 @@ def test_resuming_where_nothing_was_saved_yet_starts(tiny_config: MakeConfig, tm
     out.mkdir()
     (out / f".{CHECKPOINT_FILE}.abc").write_bytes(b"half a file of a killed run")
     train(tiny_config(training={"epochs": 1}), out, resume=True, quiet=True)
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [LOCK_FILE]
 
 
 def test_run_folder_is_complete(tiny_config: MakeConfig, whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {
         "config.yaml", "model.json", "vocabulary.json", "run.json", "tensorboard", CHECKPOINT_FILE, WEIGHTS_FILE,
+        LOCK_FILE,
     }  # fmt: skip
     written = load_config(whole / "config.yaml")
     assert written.model_copy(update={"data": tiny_config().data}) == tiny_config()
@@ -376,3 +386,50 @@ def test_corpus_of_one_video_is_refused(tiny_config: MakeConfig, tmp_path: Path)
     ):
         train(tiny_config(data={"folder": str(data)}), tmp_path / "m", quiet=True)
     assert not (tmp_path / "m").exists()
+
+
+KILLED_BEFORE_THE_FIRST_STEP = """
+import os, signal, sys
+from pathlib import Path
+import dciml.recipes.train as recipe
+from dciml.config import load_config
+at = sys.argv[3]
+whole = getattr(recipe, at)
+def killed(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(recipe, at, killed)
+recipe.train(load_config(Path(sys.argv[1])), Path(sys.argv[2]), quiet=True)
+"""
+
+
+@pytest.mark.parametrize("at", ["_write_folder", "save_checkpoint", "_train"])
+def test_run_killed_before_its_first_step_can_be_resumed(
+    tiny_config: MakeConfig, whole: Path, tmp_path: Path, at: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(dump_config(tiny_config()))
+    out = tmp_path / "m"
+    command = [sys.executable, "-c", KILLED_BEFORE_THE_FIRST_STEP, str(tmp_path / "c.yaml"), str(out), at]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    train(tiny_config(), out, resume=True, quiet=True)
+    assert_same_run(whole, out)
+
+
+def test_second_training_into_one_folder_is_refused_and_told_who_trains(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    out.mkdir()
+    with (
+        hold(out, "training a model"),
+        pytest.raises(DataError, match=rf"in use by process {os.getpid()} \(training a model"),
+    ):
+        train(tiny_config(), out, quiet=True)
+    assert [path.name for path in out.iterdir()] == [LOCK_FILE]
+
+
+def test_training_writes_into_no_folder_of_another_kind(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("of something else")
+    for resume in (False, True):
+        with pytest.raises(DataError, match="not a model folder"):
+            train(tiny_config(), tmp_path, resume=resume, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

@@ -40,7 +40,7 @@ class HereLibrary(Library):
 
     def _encode(self, job: Job, new: Any) -> None:
         order = adding.Order(
-            str(new.file), job.video_id or "", str(self.store), str(new.final.absolute()),
+            str(new.file), job.video_id or "", str(self.added.store), str(new.final.absolute()),
             str(self.corpus.now.index.store_path()), [], "cpu",
         )  # fmt: skip
         encode(order, lambda _: None)

@@ -277,7 +277,7 @@ def test_the_user_says_where_else_videos_may_lie(
     assert told is not None
     assert told.startswith("Of 6 videos looked at, the files of 3 ")
     assert told.endswith(f"--media-root {elsewhere}")
-    played = client_of(own, media_roots=(elsewhere,))
+    played = client_of(own, media_roots=(elsewhere,), read_only=True)
     assert played.get("/media/plain").status_code == 200
     assert played.get("/thumbnails/plain?t=1").status_code == 200
     now = played.app.state.runtime.corpus.now  # type: ignore[attr-defined]
@@ -293,7 +293,7 @@ def test_sentences_of_a_data_folder_elsewhere_are_not_told(
         store = str(tmp_path / "data" / "features")
         connection.execute("UPDATE stores SET relative = NULL, absolute = ?", (store,))
     assert client_of(own).get("/api/examples").json()["sentences"] == []
-    named = client_of(own, features=tmp_path / "data" / "features")
+    named = client_of(own, features=tmp_path / "data" / "features", read_only=True)
     assert named.get("/api/examples").json()["sentences"]
 
 

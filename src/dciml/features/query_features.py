@@ -45,7 +45,12 @@ def write_query_features(
     released = Path(released)
     texts: dict[str, int] = {}
     digest = hashlib.sha256()
-    with _opened(released) as source, atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # Not locked by HDF5: the temporary file is by us.
+    with (
+        _opened(released) as source,
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w", locking=False) as file,
+    ):
         rows_file: h5py.Dataset | None = None
         ends: list[int] = []
         for query_id, sentence in sentences:

@@ -119,16 +119,17 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
 
     Raises:
         ModelError: `out` holds a run or a model and `resume` is not set, or the run there has other settings.
-        DataError: the data folder cannot be used.
+        DataError: `out` is not a run's, another process trains there, or the data folder cannot be used.
         TrainingError: a loss is not finite.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
     _check_out(out, resume)
     fabric = make_fabric(config)
+    run = _set_up(config, out, fabric)
     lock = _own(out) if fabric.global_rank == 0 else None
     try:
-        _check_out(out, resume)  # another process may have trained here until now
-        run = _set_up(config, out, fabric)
+        if lock is not None:
+            _check_out(out, resume)  # another process may have trained here until now
         goes_on = resume and (out / CHECKPOINT_FILE).exists()
         if goes_on:
             run.load()
@@ -186,12 +187,11 @@ def _repeatable(fabric: Fabric) -> Iterator[None]:
 
 
 def _own(out: Path) -> Lock:
-    """Make the run's folder, or see that it is one, and lock it.
+    """Make the run's folder and lock it.
 
     Raises:
-        DataError: it holds something else, or another process trains there.
+        DataError: it cannot be made, or another process trains there.
     """
-    refuse_foreign(out, CARD_FILE)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -201,6 +201,7 @@ def _own(out: Path) -> Lock:
 
 
 def _check_out(out: Path, resume: bool) -> None:
+    refuse_foreign(out, CARD_FILE)
     if (out / CHECKPOINT_FILE).exists():
         if not resume:
             raise ModelError(f"{out}: holds a run already; go on with --resume, or choose another --out")
