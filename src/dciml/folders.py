@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dciml.errors import DataError
 from dciml.files import PART_SUFFIX
-from dciml.locks import LOCK_FILE
 
 MARKERS = {
     "data.json": "a data folder",
@@ -17,13 +17,17 @@ MARKERS = {
     "added.json": "the folder of videos that a server added",
 }
 """File → what a folder is that holds it."""
+_HALF_WRITTEN = re.compile(
+    r"\.(lock|tmp.{6}|(checkpoint|model)\.safetensors\..*|.*" + re.escape(PART_SUFFIX) + ")"
+)
+"""Locks, and what killed processes leave: of this program, of earlier versions, and of safetensors."""
 
 
 def is_free(folder: Path) -> bool:
     """Whether there is nothing yet, but for locks and half-written files of this program."""
     if not folder.is_dir():
         return not folder.exists() and not folder.is_symlink()
-    return all(entry.name == LOCK_FILE or entry.name.endswith(PART_SUFFIX) for entry in folder.iterdir())
+    return all(_HALF_WRITTEN.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def refuse_foreign(folder: Path, marker: str) -> None:

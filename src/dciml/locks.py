@@ -50,23 +50,18 @@ def take(folder: Path, doing: str, *, name: str = LOCK_FILE, mend: str | None = 
     """
     path = folder / name
     try:
-        file = _opened(path)
+        file = _locked(path)
+    except BlockingIOError as error:
+        raise DataError(
+            f"it is in use by {_holder(path)}",
+            where=folder,
+            mend=mend or "wait until that is done, or end it",
+        ) from error
     except OSError as error:
         what = f"the folder cannot be locked for writing ({error.strerror or error})"
         raise DataError(what, where=folder, mend="make it writable, or name another one") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        with file:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                what = f"the folder cannot be locked for writing ({error.strerror})"
-                raise DataError(what, where=folder, mend="use a file system that has locks") from error
-            holder = _holder(file)
-        raise DataError(
-            f"it is in use by {holder}", where=folder, mend=mend or "wait until that is done, or end it"
-        ) from error
-    try:
-        _sign(file, doing)
+        _sign(path, doing)
     except BaseException:
         file.close()
         raise
@@ -98,13 +93,31 @@ def is_free(path: Path) -> bool:
     return True
 
 
-def _opened(path: Path) -> BinaryIO:
-    # Not truncated: another process may have signed it. No link is followed: it may lead to somebody's file.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    return os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
+def _locked(path: Path) -> BinaryIO:
+    """The lock's file, locked. Raises BlockingIOError: another process has it; OSError."""
+    try:
+        return _flocked(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+    return _flocked(
+        path, os.O_RDWR
+    )  # NFS wants it so; elsewhere an open file would keep a disk from going read-only
 
 
-def _sign(file: BinaryIO, doing: str) -> None:
+def _flocked(path: Path, flags: int) -> BinaryIO:
+    # No link is followed: it may lead to somebody's file.
+    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    file = os.fdopen(handle, "rb" if flags == os.O_RDONLY else "r+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _sign(path: Path, doing: str) -> None:
     """Say who holds the lock. A full disk is no reason to go without the lock."""
     command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
     said = {
@@ -113,16 +126,16 @@ def _sign(file: BinaryIO, doing: str) -> None:
         "command": command.encode(errors="replace").decode()[:200],
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    with suppress(OSError):
-        file.seek(0)
+    with suppress(OSError), path.open("r+b", buffering=0) as file:
         file.write(json.dumps(said).encode() + b"\n")
         file.truncate()
 
 
-def _holder(file: BinaryIO) -> str:
+def _holder(path: Path) -> str:
     """Who signed a lock file, in words."""
     try:
-        said = json.loads(file.read(MOST_SAID))
+        with path.open("rb") as file:
+            said = json.loads(file.read(MOST_SAID))
         return f"process {int(said['process'])} ({said['doing']}: {said['command']}, since {said['since']})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"

@@ -428,8 +428,10 @@ def test_second_training_into_one_folder_is_refused_and_told_who_trains(
 
 
 def test_training_writes_into_no_folder_of_another_kind(tiny_config: MakeConfig, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("of something else")
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "config.yaml").write_text("of something else")
     for resume in (False, True):
         with pytest.raises(DataError, match="not a model folder"):
-            train(tiny_config(), tmp_path, resume=resume, quiet=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+            train(tiny_config(), out, resume=resume, quiet=True)
+    assert [path.name for path in out.iterdir()] == ["config.yaml"]

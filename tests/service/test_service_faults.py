@@ -83,6 +83,7 @@ def try_each(template: Path, place: Path, modes: tuple[Mode, ...], step: int) ->
     library = library_of(place / "clean")
     with counting.in_force():
         upload(library, content)
+    library.close()
     assert state(place / "clean", content) == (True, ["new.mp4"])
     for mode in modes:
         for number in range(0, len(counting.log), step):
@@ -95,6 +96,7 @@ def try_each(template: Path, place: Path, modes: tuple[Mode, ...], step: int) ->
                     upload(library, content)
                 except BaseException as error:
                     raised = error
+            library.close()
             said = f"{mode} at {number} ({faults.log[-1]}), raised {raised!r}"
             assert raised is None or isinstance(raised, Exception | Crash), said
             is_entered, kept = state(folder, content)
@@ -103,7 +105,9 @@ def try_each(template: Path, place: Path, modes: tuple[Mode, ...], step: int) ->
             if not is_entered:
                 if mode != "full":  # another mode may leave the file, which keeps its name taken
                     (folder / "index.added" / "videos" / "new.mp4").unlink(missing_ok=True)
-                upload(library_of(folder), content)
+                again = library_of(folder)
+                upload(again, content)
+                again.close()
                 assert state(folder, content) == (True, ["new.mp4"]), said
             shutil.rmtree(folder)
 
@@ -131,4 +135,5 @@ def test_a_file_stays_when_the_change_was_committed_before_it_failed(
     monkeypatch.setattr(library.corpus, "change", change)
     with pytest.raises(OSError, match="the disk is gone"):
         upload(library, content)
+    library.close()
     assert state(folder, content) == (True, ["new.mp4"])

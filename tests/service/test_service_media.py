@@ -287,12 +287,12 @@ def test_the_user_says_where_else_videos_may_lie(
 def test_sentences_of_a_data_folder_elsewhere_are_not_told(
     own: Path, tmp_path: Path, client_of: Callable[..., TestClient], edited: Callable[..., Any]
 ) -> None:
-    assert client_of(own).get("/api/examples").json()["sentences"]
+    assert client_of(own, read_only=True).get("/api/examples").json()["sentences"]
     shutil.move(own / "data", tmp_path / "data")
     with edited(own / "index") as connection:
         store = str(tmp_path / "data" / "features")
         connection.execute("UPDATE stores SET relative = NULL, absolute = ?", (store,))
-    assert client_of(own).get("/api/examples").json()["sentences"] == []
+    assert client_of(own, read_only=True).get("/api/examples").json()["sentences"] == []
     named = client_of(own, features=tmp_path / "data" / "features", read_only=True)
     assert named.get("/api/examples").json()["sentences"]
 

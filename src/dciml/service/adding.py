@@ -80,9 +80,9 @@ class Library:
         job = Job(client=client)
         try:
             file = self.added.receive(content, f"{job.job_id}{suffix}")
-        except OSError as error:
-            raise ServiceError(507, "The server could not keep the file.") from error
-        except DataError as error:
+        except DataError as error:  # another server has the folder
+            if trouble_of(error) not in (None, LOCKED):
+                raise
             raise ServiceError(409, sentence_of(error)) from error
         try:
             with self._lock:
