@@ -171,3 +171,12 @@ def test_killed_run_can_go_on_and_ends_alike(tiny_config: MakeConfig, start: Sta
 @pytest.mark.slow
 def test_run_killed_many_times_ends_alike(tiny_config: MakeConfig, start: Start, tmp_path: Path) -> None:
     check_kills(tiny_config, start, tmp_path, 30, longest=1.2)
+
+
+def test_same_tensors_and_metadata_give_the_same_file(tmp_path: Path) -> None:
+    tensors = {name: torch.arange(3.0) for name in ("b", "a")}
+    metadata = {key: f"wert für {key} 映" for key in ("epoch", "kind", "progress", "scaler")}
+    for number in range(8):
+        save_tensors(tmp_path / f"{number}", tensors, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert load_tensors(tmp_path / "0")[1] == metadata

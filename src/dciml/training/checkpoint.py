@@ -126,8 +126,18 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     plain = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
     content = save(plain, metadata | {CHECKSUM: str(_checksum(plain, metadata))})
     # Not by `save_file`: it leaves files of its own behind, and a full disk is another error there than elsewhere.
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(_in_order(content))
+
+
+def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:
+    """The same file in three pieces, its metadata sorted: safetensors orders them anew in each call."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little"), text, memoryview(content)[8 + size :]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
