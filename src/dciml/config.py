@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from dciml.errors import ConfigError
 from dciml.files import read_text
+from dciml.inputs import MAX_SETTINGS_BYTES
 from dciml.method.terms import TERMS
+from dciml.strict_yaml import parse_yaml
 
 RETIRED = {"training": ("parts",)}
 """Settings of earlier versions that decide nothing any more; the model folders of then still hold them."""
@@ -45,25 +47,26 @@ class TextConfig(Settings):
         description="`words`, `words:WIDTH`, `minilm`, `transformers:FOLDER_OR_NAME`, or text features that came with "
         "a release: `released:FOLDER`, `vectors:FOLDER`",
     )
-    max_words: int = Field(30, ge=1)
+    max_words: int = Field(30, ge=1, le=4096)
     vocabulary_size: int = Field(
-        8000, ge=1, description="most frequent training words that can be reconstructed"
+        8000, ge=1, le=1_000_000, description="most frequent training words that can be reconstructed"
     )
 
 
 class RetrievalConfig(Settings):
     """Retrieval branch, METHOD §3; GMMFormer's sizes."""
 
-    hidden: int = Field(384, ge=4)
-    heads: int = Field(4, ge=1)
-    num_clips: int = Field(32, ge=1)
-    max_frames: int = Field(128, ge=1)
+    hidden: int = Field(384, ge=4, le=16_384)
+    heads: int = Field(4, ge=1, le=64)
+    num_clips: int = Field(32, ge=1, le=4096)
+    max_frames: int = Field(128, ge=1, le=65_536)
     windows: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
         (None, 0.5, 1.0, 5.0),
         min_length=1,
+        max_length=64,
         description="Gaussian window widths of the parallel blocks; null: no window",
     )
-    num_blocks: int = Field(2, ge=1)
+    num_blocks: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.2, ge=0, lt=1)
     clip_weight: float = Field(0.7, ge=0, le=1, description="the frame scale has the rest")
     zero_shot_weight: float = Field(
@@ -93,11 +96,11 @@ class RetrievalConfig(Settings):
 class GroundingConfig(Settings):
     """Grounding branch, METHOD §4; CPL's sizes."""
 
-    hidden: int = Field(256, ge=4)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(3, ge=1)
-    num_proposals: int = Field(10, ge=1)
-    num_positions: int = Field(32, ge=2)
+    hidden: int = Field(256, ge=4, le=16_384)
+    heads: int = Field(4, ge=1, le=64)
+    layers: int = Field(3, ge=1, le=64)
+    num_proposals: int = Field(10, ge=1, le=1000)
+    num_positions: int = Field(32, ge=2, le=4096)
     gaussian_sigma: float = Field(9.0, gt=0, description="σ of a proposal is its width divided by this")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -302,7 +305,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: an unknown key (the nearest known one is named), a wrong type or value, or not YAML.
     """
     try:
-        tree = yaml.safe_load(read_text(path))
+        tree = parse_yaml(read_text(path, MAX_SETTINGS_BYTES))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -342,7 +345,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {parent} holds a value, not settings")
         tree = tree[parent]
     try:
-        tree[leaf] = yaml.safe_load(value)
+        tree[leaf] = parse_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dciml.errors import DataError, Where
+from dciml.inputs import MAX_TEXT_BYTES, read_decoded, read_input
 from dciml.locks import is_free
+from dciml.strict_json import parse_json
 
 PART_SUFFIX = ".dciml-part"
 _PART_NAME = re.compile(r"\..*\.[a-z0-9_]{8}" + re.escape(PART_SUFFIX), re.DOTALL)
@@ -133,38 +135,33 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, strictly (`parse_json`).
 
     Raises:
-        DataError: the file is missing, empty or malformed; the message names the file and the line.
+        DataError: the file is missing, empty or malformed; the message names the file, the line and the field.
     """
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"not valid JSON ({error.msg})",
-            where=Where(path, error.lineno),
-            mend="correct that line, or write the file again",
-        ) from error
+    return parse_json(read_text(path), Where(path))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a UTF-8 text file that must exist and must not be empty.
 
     Raises:
-        DataError: missing, empty, a folder, or not UTF-8.
+        DataError: missing, empty, no regular file, too large, or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", where=path, mend="check the path") from error
-    except IsADirectoryError as error:
-        raise DataError("this is a folder, not a file", where=path, mend="name a file inside it") from error
-    except PermissionError as error:
-        raise DataError("permission denied", where=path, mend="make the file readable") from error
+        text = read_input(path, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("the text is not UTF-8", where=path, mend="convert the file to UTF-8") from error
+    return _not_empty(text.replace("\r\n", "\n").replace("\r", "\n"), path)
+
+
+def read_foreign_text(path: Path) -> str:
+    """Read a text that another program wrote, in whatever encoding (`read_decoded`); it must not be empty."""
+    return _not_empty(read_decoded(path).replace("\r\n", "\n").replace("\r", "\n"), path)
+
+
+def _not_empty(text: str, path: Path) -> str:
     if not text.strip():
         raise DataError(
             "the file is empty", where=path, mend="check how it was written, or name another file"

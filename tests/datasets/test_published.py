@@ -91,7 +91,7 @@ def test_activitynet_entries_become_queries(tmp_path: Path) -> None:
         ({"sentences": [3]}, r"field v\.sentences\[0\]: this must be a string"),
         ({"sentences": ["  "]}, r"field v\.sentences\[0\]: the sentence is empty"),
         ({"timestamps": [[1]]}, r"field v\.timestamps\[0\]: \[1\] is not"),
-        ({"timestamps": [[1, float("nan")]]}, r"field v\.timestamps\[0\]: the number is nan"),
+        ({"timestamps": [[1, float("nan")]]}, r"timestamps\[0\]\[1\]: the number is NaN"),
         ({"timestamps": [[3, 2]]}, r"field v\.timestamps\[0\]: the moment ends before its start"),
     ],
 )

@@ -57,15 +57,15 @@ BAD_MOMENTS = [
     ({"moments": [[1]]}, r"field moments: \[1\] is not \[start, end\]"),
     ({"moments": [[1, "2"]]}, "field moments: this must be a number, not a string"),
     ({"moments": [[True, 2]]}, "field moments: this must be a number, not true or false"),
-    ({"moments": [[float("nan"), 2]]}, "field moments: the number is nan"),
-    ({"moments": [[1, float("inf")]]}, "field moments: the number is inf"),
+    ({"moments": [[float("nan"), 2]]}, r"field moments\[0\]\[0\]: the number is NaN"),
+    ({"moments": [[1, float("inf")]]}, r"field moments\[0\]\[1\]: the number is Infinity"),
     ({"moments": [[-1, 2]]}, "field moments: the moment starts before the video"),
     ({"moments": [[4, 2]]}, "field moments: the moment ends before its start"),
     ({"moments": [[4, 4]]}, "field moments: the moment ends at its start"),
     ({"moments": [[11, 12]]}, "field moments: the moment .* lies wholly outside the video"),
     ({"moments": [[10, 12]]}, "field moments: the moment .* lies wholly outside the video"),
     ({"duration": "x"}, "field duration: this must be a number"),
-    ({"duration": float("nan")}, "field duration: the number is nan"),
+    ({"duration": float("nan")}, "field duration: the number is NaN"),
     ({"duration": 0}, "field duration: 0.0 is not a positive number"),
     ({"duration": 50}, "field duration: the video 'v1' lasts 50.0 s here and 10.0 s elsewhere"),
 ]
@@ -89,7 +89,7 @@ def test_bad_moment_is_refused_by_read_queries(
         read_queries(path)
 
 
-@pytest.mark.parametrize("change", [change for change, _ in BAD_MOMENTS])
+@pytest.mark.parametrize("change", [c for c, message in BAD_MOMENTS if "number is" not in message])
 def test_read_pairs_does_not_look_at_moments(tmp_path: Path, change: dict[str, object]) -> None:
     path = write(tmp_path / "a.jsonl", GOOD | change)
     assert read_pairs(path) == (TrainingPair("q1", "v1", "A dog runs."),)

@@ -54,9 +54,57 @@ def test_each_form_is_read(tmp_path: Path, name: str, content: str) -> None:
         assert read_captions(write(tmp_path, name, content.encode(encoding))) == PLAIN
 
 
-def test_windows_text_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.srt", "00:01,0 --> 00:02,0\nUn café “noir”".encode("cp1252"))
-    assert read_captions(path) == [Caption(1, 2, "Un café “noir”")]
+RUSSIAN = "Собака бежит через двор. Мужчина открывает холодильник и берёт молоко. Потом он идёт домой."
+GERMAN = "Der Hund läuft über die Straße. Wir müssen später noch größere Bücher für die Schüler kaufen."
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(RUSSIAN, "koi8-r"), (GERMAN, "cp1252")])
+def test_encoding_is_told_by_the_letters_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, encoding: str
+) -> None:
+    path = write(tmp_path, "a.srt", f"00:01,0 --> 00:02,0\n{text}".encode(encoding))
+    assert read_captions(path) == [Caption(1, 2, text)]
+    assert "a.srt: not UTF-8; read as " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "naïve café\n\n00:03,0 --> 00:04,0\nbad ".encode() + b"\xe9 byte",
+        "Собака бежит".encode("cp1251"),
+        "Un café “noir”".encode("cp1252"),
+        "狗跑过院子".encode("gbk"),
+        "犬が庭を走る".encode("shift_jis"),
+        "Hunden springer över gården. En man öppnar kylskåpet och tar fram mjölk.".encode("cp850"),
+        "El niño corrió detrás del camión y después salió al jardín.".encode("mac_roman"),
+    ],
+)
+def test_unclear_encoding_is_refused_instead_of_wrong_letters(tmp_path: Path, body: bytes) -> None:
+    path = write(tmp_path, "a.srt", b"00:01,0 --> 00:02,0\n" + body)
+    with pytest.raises(
+        DataError, match=r"a\.srt: the text's encoding cannot be told: line .*save it as UTF-8"
+    ):
+        read_captions(path)
+
+
+def test_line_of_one_blank_does_not_end_a_cue(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "a.vtt",
+        "WEBVTT\n\n00:00.000 --> 00:04.000 align:start\n \nwatch<00:00:01.000><c> the</c>\n\n"
+        "00:04.000 --> 00:05.000\ndog\n \n",
+    )
+    assert read_captions(path) == [Caption(0, 4, "watch the"), Caption(4, 5, "dog")]
+
+
+def test_captions_are_found_whatever_way_accents_are_written(tmp_path: Path) -> None:
+    video, captions = tmp_path / "cafe\u0301.mp4", tmp_path / "caf\u00e9.srt"
+    video.touch()
+    captions.write_text("00:01,0 --> 00:02,0\nx")
+    assert find_captions(video) == captions
+    (tmp_path / "cafe\u0301.srt").write_text("00:01,0 --> 00:02,0\ny")
+    with pytest.raises(DataError, match="two names look the same"):
+        find_captions(video)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +149,19 @@ def test_numbers_signs_and_overlaps_stay(tmp_path: Path) -> None:
             '\n{"start": "1", "end": 2, "text": "x"}',
             "line 2, field start: missing, or not a number",
         ),
-        ("a.jsonl", '{"start": 1, "end": NaN, "text": "x"}', "line 1: a time is not finite"),
-        ("a.jsonl", '{"start": 1, "end": 1e999, "text": "x"}', "line 1: a time is not finite"),
+        ("a.jsonl", '{"start": 1, "end": NaN, "text": "x"}', "line 1, field end: the number is NaN"),
+        (
+            "a.jsonl",
+            '{"start": 1, "end": 1e999, "text": "x"}',
+            "line 1, field end: the number 1e999 is out of range",
+        ),
         ("a.jsonl", '{"start": -1, "end": 2, "text": "x"}', "line 1: a time is negative"),
         ("a.jsonl", '{"start": 3, "end": 2, "text": "x"}', "line 1: the caption ends before it starts"),
         ("a.jsonl", "[1, 2]", "line 1: this is not a JSON object"),
-        ("a.jsonl", '{"start": 1,', "line 1: not valid JSON"),
-        ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
+        ("a.jsonl", '{"start": 1,', "line 1: .*not valid JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1: objects and lists are nested"),
         ("a.srt", b"\x00\x01\x02\xff", "this is not a text file"),
-        ("a.srt", b"\xff\xfe\x00", "this is not a text file"),
+        ("a.srt", b"\xff\xfe\x00", "not whole utf-16"),
     ],
 )
 def test_bad_captions_are_named_with_their_line(

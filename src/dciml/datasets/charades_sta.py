@@ -10,7 +10,7 @@ from dciml.datasets.fields import check_sentence
 from dciml.datasets.moments import BadMoments, MomentRules, PastEnd
 from dciml.datasets.records import QueryFile
 from dciml.errors import DataError, Where
-from dciml.files import read_text
+from dciml.files import read_foreign_text
 from dciml.types import Query
 
 _FORM = "write the line as: VIDEO START END##SENTENCE"
@@ -23,7 +23,7 @@ def read_charades_durations(path: str | Path) -> dict[str, float]:
         DataError: a column is missing, a length is not a positive number, or an id comes twice.
     """
     path = Path(path)
-    rows = csv.DictReader(read_text(path).splitlines(), strict=True)
+    rows = csv.DictReader(read_foreign_text(path).splitlines(), strict=True)
     for name in ("id", "length"):
         if name not in (rows.fieldnames or ()):
             raise DataError(
@@ -70,7 +70,7 @@ def read_charades_sta(
     queries: list[Query] = []
     used: dict[str, float] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_foreign_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = Where(path, number)

@@ -20,7 +20,7 @@ from dciml.datasets.fields import check_sentence
 from dciml.datasets.moments import BadMoments, MomentRules, PastEnd
 from dciml.datasets.records import QueryFile, same_duration
 from dciml.errors import DataError, Where
-from dciml.files import read_text
+from dciml.files import read_foreign_text
 from dciml.types import Query
 
 SUFFIXES = (".csv", ".tsv")
@@ -66,7 +66,7 @@ def read_csv_queries(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    text = read_text(path)
+    text = read_foreign_text(path)
     header = text.lstrip().split("\n", 1)[0]
     delimiter = max("\t;,", key=header.count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Collection, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from dciml.errors import DataError, Where
 from dciml.files import read_text
+from dciml.strict_json import parse_json
 
 Row = dict[str, Any]
 _WORD = re.compile(r"[^\W_]")
@@ -26,14 +26,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"the line is malformed: not valid JSON ({error.msg}, column {error.colno})",
-                where=Where(path, number),
-                mend="correct or remove the line; each line is one JSON object",
-            ) from error
+        row = parse_json(line, Where(path, number))
         if not isinstance(row, dict):
             raise DataError("the line is not a JSON object", where=Where(path, number), mend='write {"…": …}')
         yield number, row

@@ -14,7 +14,7 @@ from dciml.datasets.fields import check_sentence
 from dciml.datasets.records import QueryFile
 from dciml.errors import DataError, Where
 from dciml.features.vocabulary import tokenize
-from dciml.files import read_text
+from dciml.files import read_foreign_text
 from dciml.types import Query
 
 _FORM = "write the line as: VIDEO#enc#NUMBER CAPTION"
@@ -58,7 +58,7 @@ def read_prvr_captions(path: str | Path, annotated: Annotated | None = None) -> 
     queries: list[Query] = []
     lines: dict[str, int] = {}
     used: dict[Key, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_foreign_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = Where(path, number)

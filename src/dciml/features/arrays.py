@@ -6,6 +6,7 @@ pickled objects are refused, not loaded.
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
 from dciml.features.rows import as_rows
+from dciml.inputs import check_input_file
 
 SUFFIXES = (".npy", ".npz")
 FEATURES_KEY = "features"
+MAX_ARRAY_BYTES = 8 << 30
+"""Rows of one video."""
 
 
 class ArrayFolderSource:
@@ -78,6 +82,7 @@ class ArrayFolderSource:
 
 
 def _rows(file: Path) -> NDArray[Any]:
+    check_input_file(file)
     try:
         if file.suffix == ".npz":
             with file.open("rb") as opened:
@@ -110,10 +115,27 @@ def _array_of(archive: Any, file: Path) -> NDArray[Any]:
                 where=Where(file, field=FEATURES_KEY),
                 mend=f"save the rows as {FEATURES_KEY!r}",
             )
+        _check_claim(archive, name)
         values = archive[name]
         if not isinstance(values, np.ndarray):  # a file in the archive that is no array comes back as bytes
             raise ValueError(f"{name} is no array")
         return values
+
+
+def _check_claim(archive: Any, name: str) -> None:
+    """Raises ValueError: an array that unpacks to more than is read of one video, or whose header claims more."""
+    entry = next(info for info in archive.zip.infolist() if info.filename in (name, f"{name}.npy"))
+    if entry.file_size > MAX_ARRAY_BYTES:
+        raise ValueError(f"{name} unpacks to {entry.file_size:,} bytes; at most {MAX_ARRAY_BYTES:,} are read")
+    with archive.zip.open(entry) as opened:
+        version = np.lib.format.read_magic(opened)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(opened)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > entry.file_size:
+        raise ValueError(f"the header claims {claimed:,} bytes, but {name} has {entry.file_size:,}")
 
 
 def _damaged(file: Path, error: BaseException) -> DataError:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dciml.errors import DataError, Where
 from dciml.features.literal_dict import read_literal_dict
 from dciml.files import read_text
+from dciml.inputs import read_input
 
 BIN_FILE, SHAPE_FILE, ID_FILE, VIDEOS_FILE = "feature.bin", "shape.txt", "id.txt", "video2frames.txt"
 _AGAIN = "unpack the release again"
@@ -85,7 +86,7 @@ def _read_shape(path: Path) -> tuple[int, int]:
 def _read_names(path: Path, num_rows: int) -> dict[str, int]:
     if not path.is_file():
         raise DataError("there is no such file", where=path, mend=_AGAIN)
-    names = path.read_bytes().decode("iso-8859-1").split()
+    names = read_input(path).decode("iso-8859-1").split()
     if len(names) != num_rows:
         what = f"there are {len(names):,} names, but {SHAPE_FILE} says {num_rows:,} rows"
         raise DataError(what, where=path, mend=_AGAIN)

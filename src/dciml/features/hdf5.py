@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
+from dciml.features.hdf5_safety import check_dataset, damage_named, item_inside, opened_hdf5
 from dciml.features.rows import as_rows, rows_shape
 
 C3D_DATASET = "c3d_features"  # in each video's group of sub_activitynet_v1-3.c3d.hdf5
@@ -63,17 +64,13 @@ class Hdf5Source:
 
     def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
         """The rows of these videos, one after another. Raises DataError: a dataset is not [T, D] or is damaged."""
-        with _opened(self.path) as file:
+        with opened_hdf5(self.path) as file:
             for video_id in video_ids:
                 place = self.place(video_id)
-                dataset = _dataset(file[video_id], place)
+                dataset = _dataset(file, video_id, place)
                 rows_shape(dataset.shape, place)  # before a dataset of another kind is read as a whole
-                try:
+                with damage_named(place):
                     values = np.asarray(dataset[...])
-                except OSError as error:
-                    raise DataError(
-                        f"the dataset cannot be read ({error})", where=place, mend="check the file"
-                    ) from error
                 yield as_rows(values, place)
 
 
@@ -84,53 +81,57 @@ def scan_hdf5(path: str | Path) -> Mapping[str, Hdf5Video]:
         DataError: as `Hdf5Source`.
     """
     path = Path(path)
-    with _opened(path) as file:
-        if len(file) == 0:
+    with opened_hdf5(path) as file:
+        with damage_named(Where(path)):
+            is_empty = len(file) == 0
+        if is_empty:
             raise DataError(
                 "the file holds no dataset", where=path, mend="write one dataset [T, D] per video"
             )
-        return {
-            name: _describe(name, _dataset(item, Where(path, field=name)), path)
-            for name, item in file.items()
-        }
+        with damage_named(Where(path)):
+            names = list(file)
+        return {name: _describe(name, _dataset(file, name, Where(path, field=name)), path) for name in names}
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise DataError("there is no such file", where=path, mend="check the path")
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=path, mend="check how it was written")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"this is not a readable HDF5 file ({error})", where=path, mend="check the file"
-        ) from error
-    with file:
-        yield file
-
-
-def _dataset(item: Any, place: Where) -> h5py.Dataset:
+def _dataset(file: h5py.File, video_id: str, place: Where) -> h5py.Dataset:
     """A group of one dataset, or one with C3D's, stands for it, as in ActivityNet's release."""
+    item = item_inside(file, video_id, place)
     if isinstance(item, h5py.Group):
-        if C3D_DATASET in item:
-            item = item[C3D_DATASET]
-        elif len(item) == 1:
-            item = next(iter(item.values()))
+        with damage_named(place):
+            names = [C3D_DATASET] if C3D_DATASET in item else list(item) if len(item) == 1 else []
+        if names:
+            item = item_inside(item, names[0], place)
     if not isinstance(item, h5py.Dataset):
         raise DataError("this is not a dataset", where=place, mend="write one dataset [T, D] per video")
+    check_dataset(item, place)
     return item
 
 
 def _describe(video_id: str, dataset: h5py.Dataset, path: Path) -> Hdf5Video:
-    duration, split = dataset.attrs.get("duration"), dataset.attrs.get("split")
-    if duration is not None:
-        try:
-            duration = float(duration)
-        except (TypeError, ValueError) as error:
-            place = Where(path, field=f"{video_id}, attribute duration")
-            raise DataError(f"{duration!r} is not a number", where=place, mend="set it in seconds") from error
+    duration = _attribute(dataset, "duration", Where(path, field=f"{video_id}, attribute duration"))
+    split = _attribute(dataset, "split", Where(path, field=f"{video_id}, attribute split"))
+    seconds = None if duration is None else _seconds(duration, video_id, path)
     if isinstance(split, bytes):
-        split = split.decode()
-    return Hdf5Video(video_id, dataset.shape, duration, None if split is None else str(split))
+        with damage_named(Where(path, field=f"{video_id}, attribute split")):
+            split = split.decode()
+    return Hdf5Video(video_id, dataset.shape, seconds, None if split is None else str(split))
+
+
+def _attribute(dataset: h5py.Dataset, name: str, place: Where) -> Any:
+    with damage_named(place):
+        return dataset.attrs.get(name)
+
+
+def _seconds(duration: Any, video_id: str, path: Path) -> float:
+    """The attribute `duration`; text that is a number and an array of one number will do."""
+    place = Where(path, field=f"{video_id}, attribute duration")
+    try:
+        if isinstance(duration, np.ndarray):
+            duration = duration.item()
+        seconds = float(duration)
+    except (TypeError, ValueError, OverflowError) as error:
+        shown = str(duration)[:60]
+        raise DataError(f"{shown!r} is not a number", where=place, mend="set it in seconds") from error
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise DataError(f"the duration is {seconds}", where=place, mend="set it in seconds, above 0")
+    return seconds

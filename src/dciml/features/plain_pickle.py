@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
+from dciml.inputs import read_input
 
 _MAX_BYTES = 2 << 30
 _NUMPY_CORE = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -85,7 +86,7 @@ def read_plain_pickle(path: str | Path) -> Any:
         raise DataError(f"the pickle has more than {_MAX_BYTES:,} bytes", where=path, mend="use another form")
     machine = _Machine(path)
     try:
-        for operation, argument, position in pickletools.genops(path.read_bytes()):
+        for operation, argument, position in pickletools.genops(read_input(path)):
             if operation.name == "STOP":
                 return machine.result()
             machine.step(operation.name, argument, position)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from dciml.errors import DataError, Where
 from dciml.features.base import EncodedSentence, FloatRows
+from dciml.features.hdf5_safety import check_dataset, damage_named, item_inside, opened_hdf5
 from dciml.features.pooling import l2_normalize, mean_pool
 from dciml.features.rows import as_rows
 from dciml.features.vocabulary import Vocabulary, tokenize
@@ -47,7 +47,7 @@ def write_query_features(
     digest = hashlib.sha256()
     # Not locked by HDF5: the temporary file is by us.
     with (
-        _opened(released) as source,
+        opened_hdf5(released) as source,
         atomic_path(path) as temporary,
         h5py.File(temporary, "w", locking=False) as file,
     ):
@@ -102,7 +102,7 @@ class QueryFeatureEncoder:
                 "reads the sentences, for example minilm"
             )
             raise DataError("there are no query features here", where=self._path, mend=mend)
-        with _opened(self._path) as file:
+        with opened_hdf5(self._path) as file:
             if file.attrs.get("format") != _FORMAT:
                 raise DataError(
                     "these are no query features of a data folder", where=self._path, mend="import again"
@@ -131,7 +131,7 @@ class QueryFeatureEncoder:
 
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Give the features of sentences of the release. Raises DataError for a sentence that it does not hold."""
-        with _opened(self._path) as file:
+        with opened_hdf5(self._path) as file:
             return [self._encode_one(sentence, file["rows"]) for sentence in sentences]
 
     def _encode_one(self, sentence: str, rows: h5py.Dataset) -> EncodedSentence:
@@ -152,25 +152,19 @@ class QueryFeatureEncoder:
         return EncodedSentence(words, l2_normalize(by_word), static)
 
 
-def _opened(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"this is not a readable HDF5 file ({error})", where=path, mend="check the file"
-        ) from error
-
-
 def _released_rows(source: h5py.File, query_id: str, path: Path) -> FloatRows:
     place = Where(path, field=query_id)
-    item = None
-    with suppress(KeyError):
-        item = source[query_id]
+    with damage_named(place):
+        is_there = query_id in source
+    item = item_inside(source, query_id, place) if is_there else None
     if not isinstance(item, h5py.Dataset):
         raise DataError(
             "there are no features of this query", where=place, mend="name the release's own file"
         )
-    rows = as_rows(np.asarray(item[...], dtype=np.float32), place)
+    check_dataset(item, place)
+    with damage_named(place):
+        values = np.asarray(item[...], dtype=np.float32)
+    rows = as_rows(values, place)
     if not np.isfinite(rows).all():
         raise DataError("a value is not finite", where=place, mend="copy the file again")
     return l2_normalize(rows)

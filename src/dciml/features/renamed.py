@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from dciml.errors import Where
+from dciml.names import refuse_lookalikes, same_name
 
 if TYPE_CHECKING:
     from dciml.features.source import FeatureSource
@@ -63,14 +64,23 @@ class RenamedSource:
 def names_in(source: FeatureSource, wanted: Collection[str]) -> dict[str, str]:
     """For names that annotations use and the source does not have, the one name of the source that is meant.
 
-    That is one where only the media ending or ActivityNet's `v_` differs. A name has none where several would do, or
-    where another annotated name (`a.mp4`, `a.avi`) would have the same.
+    That is one where only the way accents are written, the media ending or ActivityNet's `v_` differs. A name has
+    none where several would do, or where another annotated name (`a.mp4`, `a.avi`) would have the same.
+
+    Raises:
+        DataError: two names of the source, or of the annotations, look the same; both are named.
     """
     have = frozenset(source.video_ids)
+    refuse_lookalikes(have, Where(source.path))
+    refuse_lookalikes(wanted, Where("the annotations"))
+    by_form = {same_name(name): name for name in have}
     own_names: dict[str, str] = {}
     for name in frozenset(wanted) - have:
-        found = [form for form in _forms(name) if form in have]
-        if len(found) == 1:
+        forms = _forms(same_name(name))
+        found = [by_form[form] for form in forms if form in by_form]
+        if same_name(name) in by_form:
+            own_names[name] = by_form[same_name(name)]
+        elif len(found) == 1:
             own_names[name] = found[0]
     uses = Counter(own_names.values())
     return {name: own for name, own in own_names.items() if uses[own] == 1}

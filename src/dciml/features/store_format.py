@@ -12,11 +12,14 @@ import numpy as np
 
 from dciml.errors import DataError, Where
 from dciml.files import read_json, write_json
+from dciml.inputs import read_input
+from dciml.strict_json import parse_json
 
 FORMAT_NAME = "dciml feature store"
 FORMAT_VERSION = 1
 MANIFEST_FILE, ROWS_FILE, INDEX_FILE = "manifest.json", "rows.bin", "index.jsonl"
 ROW_DTYPE = np.dtype("<f2")
+MAX_WIDTH = 1 << 20
 REBUILD = "build the store again from its source"
 
 
@@ -117,12 +120,18 @@ def read_manifest(path: Path) -> StoreManifest:
         rate = raw["rows_per_second"]
         return StoreManifest(
             str(raw["encoder"]),
-            int(raw["width"]),
+            _parse_width(raw["width"]),
             None if rate is None else float(rate),
             _parse_specs(raw.get("encoder_specs", [])),  # stores of before do not say
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the manifest is damaged ({error})", where=file, mend=REBUILD) from error
+
+
+def _parse_width(raw: Any) -> int:
+    if type(raw) is not int or not 1 <= raw <= MAX_WIDTH:
+        raise ValueError(f"the width is {raw!r}")
+    return raw
 
 
 def _parse_specs(raw: Any) -> tuple[str, ...]:
@@ -134,7 +143,7 @@ def _parse_specs(raw: Any) -> tuple[str, ...]:
 def committed_bytes(path: Path) -> bytes:
     """The index file up to the end of its last complete line."""
     file = path / INDEX_FILE
-    content = file.read_bytes() if file.exists() else b""
+    content = read_input(file) if file.exists() else b""
     return content[: content.rfind(b"\n") + 1]
 
 
@@ -158,7 +167,7 @@ def read_entries(path: Path) -> list[StoreEntry]:
 
 def _parse_entry(line: bytes, where: Where) -> StoreEntry:
     try:
-        raw: dict[str, Any] = json.loads(line)
+        raw: dict[str, Any] = parse_json(line.decode(), where)
         duration = float(raw["duration_seconds"])
         if not (math.isfinite(duration) and duration > 0):
             raise ValueError(f"duration_seconds is {duration}")
@@ -172,7 +181,9 @@ def _parse_entry(line: bytes, where: Where) -> StoreEntry:
             stamp=_parse_stamp(raw["stamp"]) if "stamp" in raw else None,
             supersedes=bool(raw.get("supersedes", False)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DataError as error:
+        raise DataError(f"the index is damaged: {error.what}", where=where, mend=REBUILD) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"the index is damaged ({error})", where=where, mend=REBUILD) from error
 
 

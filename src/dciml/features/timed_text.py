@@ -1,15 +1,14 @@
 """Time-stamped text beside a video: SubRip (.srt), WebVTT (.vtt) and JSON lines of {"start", "end", "text"}.
 
-Subtitle files of the wild are read as players read them: with or without a byte order mark, in UTF-8, UTF-16 or
-Windows-1252, with any line ends, without index numbers, with tags, settings and overlapping cues. What cannot be true
-is an error that names the line: a negative time, an end before its start, a timing line that holds no times.
+Subtitle files of the wild are read as players read them: with or without a byte order mark, in UTF-8, UTF-16 or an
+encoding that their letters tell clearly, with any line ends, without index numbers, with tags, settings and overlapping
+cues. What cannot be true is an error that names the line: a negative time, an end before its start, a timing line that
+holds no times.
 """
 
 from __future__ import annotations
 
-import codecs
 import html
-import json
 import math
 import os
 import re
@@ -21,6 +20,9 @@ from time import time_ns
 from typing import Any
 
 from dciml.errors import DataError, Where
+from dciml.inputs import MAX_CAPTION_BYTES, read_decoded
+from dciml.names import refuse_lookalikes, same_name
+from dciml.strict_json import parse_json
 
 SUFFIXES = (".jsonl", ".srt", ".vtt")
 """The forms that are read; of several beside one video the first counts."""
@@ -64,6 +66,7 @@ def find_captions(video: Path) -> Path | None:
             where=video,
             mend=f"copy the one to use to {video.stem}.srt",
         )
+    refuse_lookalikes((path.name for path in by_language[order[0]]), Where(video.parent))
     return min(by_language[order[0]], key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name))
 
 
@@ -76,7 +79,7 @@ def _captions_beside(video: Path) -> Sequence[tuple[str, Path]]:
     changed_ns = video.parent.stat().st_mtime_ns
     is_settled = time_ns() - changed_ns > SETTLED_NS
     found = (_captions_in if is_settled else _captions_in.__wrapped__)(video.parent, changed_ns)
-    return found.get(video.stem, ())
+    return found.get(same_name(video.stem), ())
 
 
 @lru_cache(maxsize=16)
@@ -87,8 +90,9 @@ def _captions_in(folder: Path, changed_ns: int) -> Mapping[str, Sequence[tuple[s
         for entry in entries:
             path = Path(entry.path)
             if path.suffix.lower() in SUFFIXES and entry.is_file():
-                found.setdefault(path.stem, []).append(("", path))
-                stem, _, language = path.stem.rpartition(".")
+                name = same_name(path.stem)
+                found.setdefault(name, []).append(("", path))
+                stem, _, language = name.rpartition(".")
                 if stem and _LANGUAGE.match(language):
                     found.setdefault(stem, []).append((language.lower(), path))
     return found
@@ -114,24 +118,10 @@ def read_captions(path: Path) -> list[Caption]:
 
 
 def _read(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
-        raise DataError(
-            f"this caption file cannot be read ({reason})", where=path, mend="check the file"
-        ) from error
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            if not text.strip():
-                raise DataError("the file is empty", where=path, mend="write its captions, or remove it")
-            return text
-    raise DataError("this is not a text file", where=path, mend="save it as UTF-8 text")
+    text = read_decoded(path, MAX_CAPTION_BYTES)
+    if not text.strip():
+        raise DataError("the file is empty", where=path, mend="write its captions, or remove it")
+    return text
 
 
 def _subtitles(lines: list[str], path: Path) -> list[Caption]:
@@ -141,9 +131,9 @@ def _subtitles(lines: list[str], path: Path) -> list[Caption]:
         following = timings[place + 1] if place + 1 < len(timings) else None
         start, end = _times(lines[number], Where(path, number + 1))
         body = lines[number + 1 : following]
-        if path.suffix.lower() == ".vtt":  # a blank line ends the cue; what comes then is a name or a note
-            blank = next((row for row, line in enumerate(body) if not line.strip()), len(body))
-            body = body[:blank]
+        if path.suffix.lower() == ".vtt":  # an empty line ends the cue; what comes then is a name or a note
+            empty = next((row for row, line in enumerate(body) if not line), len(body))
+            body = body[:empty]
         elif following is not None and body and body[-1].strip().isdecimal():
             body = body[:-1]  # the number of the next one
         captions.append(Caption(start, end, _plain(" ".join(body))))
@@ -183,10 +173,7 @@ def _checked(start: float, end: float, where: Where) -> tuple[float, float]:
 
 
 def _json_caption(line: str, where: Where) -> Caption:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError("not valid JSON", where=where, mend="write one object a line") from error
+    row = parse_json(line, where, allow_broken_text=True)
     if not isinstance(row, dict):
         mend = 'write {"start": 1.0, "end": 2.5, "text": "…"}'
         raise DataError("this is not a JSON object", where=where, mend=mend)

@@ -20,6 +20,7 @@ from dciml.features.renamed import names_in
 from dciml.features.row_checks import check_shapes, find_mismatch, refuse_mismatch
 from dciml.features.row_values import RowsSeen
 from dciml.features.source import FeatureSource, open_features, unknown_duration, write_store
+from dciml.names import nearest_names
 from dciml.types import Query, Video
 
 Features = Path | Sequence[Path]
@@ -270,11 +271,13 @@ def _check_features(
             mend=f"name the videos as {source.path} does, for example {source.video_ids[0]!r}",
         )
     if missing and not options.allow_missing:
+        near = nearest_names(missing[0], have)
+        nearest = f"name it as the features do ({near}), " if near else ""
         others = f", nor have {len(missing) - 1:,} others of this split" if len(missing) > 1 else ""
         raise DataError(
             f"the video {missing[0]!r} has no features in {source.path}{others}",
             where=_place(part, missing[0]),
-            mend="add their features, or drop what refers to such videos with --allow-missing",
+            mend=f"{nearest}add their features, or drop what refers to such videos with --allow-missing",
         )
     for query in part.file.queries:
         if query.video_id in have and query.video_id not in corpus:
