@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -57,8 +58,11 @@ def work(item, beat):
 
 
 def is_running(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    process = Path(f"/proc/{pid}")
+    if not process.exists():
+        return False
+    is_dead = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return not is_dead or len(list((process / "task").iterdir())) > 1  # its other threads end a moment later
 
 
 @pytest.fixture
@@ -160,3 +164,33 @@ def test_a_crew_needs_a_worker() -> None:
         Crew(print, 0, 1.0)
     with pytest.raises(ValueError, match="at least 1"):
         OnCall(print, 0, 1.0, GIBIBYTE)
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "jobs_of_a_killed.py").write_text(
+        "import os, time\n"
+        "def hang(item, beat=None):\n"
+        "    open(f'{item}.pid', 'w').write(str(os.getpid()))\n"
+        "    os.rename(f'{item}.pid', f'{item}.done')\n"
+        "    time.sleep(600)\n"
+    )
+    (tmp_path / "killed.py").write_text(
+        "import sys, threading\n"
+        "from dciml.processes import Crew, map_in_processes\n"
+        "from jobs_of_a_killed import hang\n"
+        "if __name__ == '__main__':\n"
+        "    crew = threading.Thread(target=lambda: list(Crew(hang, 1, 600.0).run(['crew'])), daemon=True)\n"
+        "    crew.start()\n"
+        "    list(map_in_processes(hang, ['pool', 'other'], 2))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "killed.py"], cwd=tmp_path)
+    names = [tmp_path / f"{name}.done" for name in ("crew", "pool", "other")]
+    while not all(name.exists() for name in names) and parent.poll() is None:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    pids = [int(name.read_text()) for name in names]
+    end = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not [pid for pid in pids if is_running(pid)]

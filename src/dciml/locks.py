@@ -105,10 +105,14 @@ def _locked(path: Path) -> BinaryIO:
     )  # NFS wants it so; elsewhere an open file would keep a disk from going read-only
 
 
-def _flocked(path: Path, flags: int) -> BinaryIO:
+def _opened(path: Path, flags: int) -> BinaryIO:
     # No link is followed: it may lead to somebody's file.
-    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    file = os.fdopen(handle, "rb" if flags == os.O_RDONLY else "r+b", buffering=0)
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    return os.fdopen(handle, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b", buffering=0)
+
+
+def _flocked(path: Path, flags: int) -> BinaryIO:
+    file = _opened(path, flags | os.O_CREAT)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
@@ -126,7 +130,7 @@ def _sign(path: Path, doing: str) -> None:
         "command": command.encode(errors="replace").decode()[:200],
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    with suppress(OSError), path.open("r+b", buffering=0) as file:
+    with suppress(OSError), _opened(path, os.O_RDWR) as file:
         file.write(json.dumps(said).encode() + b"\n")
         file.truncate()
 
@@ -134,7 +138,7 @@ def _sign(path: Path, doing: str) -> None:
 def _holder(path: Path) -> str:
     """Who signed a lock file, in words."""
     try:
-        with path.open("rb") as file:
+        with _opened(path, os.O_RDONLY) as file:
             said = json.loads(file.read(MOST_SAID))
         return f"process {int(said['process'])} ({said['doing']}: {said['command']}, since {said['since']})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

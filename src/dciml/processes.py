@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import LifoQueue
+from threading import Thread
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -46,7 +47,7 @@ def map_in_processes(
     if workers == 1:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             yield from pool.map(function, items)
         except DataError as error:  # made anew: the copy that came through the pipe words its message twice
@@ -352,9 +353,22 @@ def _attempt(
         return ("failed", what, None, "leave the file out, and report this")
 
 
+def end_with_parent() -> None:
+    """Let this process end at once when the one that started it is gone, killed or not."""
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=watch, args=(parent.sentinel,), daemon=True, name="parent").start()
+
+
 def _serve(pipe: Connection, function: Callable[[Any, Beat], Any], memory_bytes: int | None) -> None:
     """What a process does: work on what comes until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()
     if memory_bytes is not None:
         limit_memory(memory_bytes)
     told = 0.0

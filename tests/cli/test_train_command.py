@@ -151,3 +151,17 @@ def test_process_asked_to_stop_saves_says_so_and_goes_on_later(config: Path, tmp
     assert result.exit_code == 0, result.output
     assert result.stdout == f"model: {out}\n"
     assert json.loads(load_tensors(out / CHECKPOINT_FILE)[1]["progress"])["epoch"] == 8
+
+
+@pytest.mark.parametrize(("ignored", "ends"), [(False, True), (True, False)])
+def test_hangup_ends_a_command_unless_it_was_told_to_ignore_it(ignored: bool, ends: bool) -> None:
+    code = (
+        "import os, signal\n"
+        f"signal.signal(signal.SIGHUP, signal.SIG_{'IGN' if ignored else 'DFL'})\n"
+        "import dciml.cli.app\n"
+        "dciml.cli.app.app = lambda: (os.kill(os.getpid(), signal.SIGHUP), print('went on', flush=True))\n"
+        "from dciml.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == ((129, b"") if ends else (0, b"went on\n"))

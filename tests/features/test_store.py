@@ -115,7 +115,10 @@ def test_videos_before_an_error_stay(tmp_path: Path) -> None:
 
 
 def test_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
-    with FeatureStoreWriter(tmp_path / "s", MANIFEST), pytest.raises(DataError, match="another writer"):
+    with (
+        FeatureStoreWriter(tmp_path / "s", MANIFEST),
+        pytest.raises(DataError, match=r"in use by process \d+ \(writing features"),
+    ):
         FeatureStoreWriter(tmp_path / "s", MANIFEST)
     FeatureStoreWriter(tmp_path / "s", MANIFEST).close()
 
@@ -131,8 +134,11 @@ def test_other_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_is_no_place_for_a_store(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a")
-    for path in (tmp_path / "table.csv", tmp_path / "table.csv" / "store"):
-        with pytest.raises(DataError, match="the folder of the store cannot be made"):
+    for path, said in (
+        (tmp_path / "table.csv", "this is a file, not a folder"),
+        (tmp_path / "table.csv" / "store", "the folder of the store cannot be made"),
+    ):
+        with pytest.raises(DataError, match=said):
             FeatureStoreWriter(path, MANIFEST)
 
 

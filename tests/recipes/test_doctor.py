@@ -87,10 +87,21 @@ def test_a_check_that_breaks_is_a_line_and_not_the_end(
 
 def test_the_command_ends_with_status_1_only_on_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     for state, code in (("warn", 0), ("fail", 1)):
-        monkeypatch.setattr(doctor, "run_checks", lambda state=state: [Check("x", state, "found", "mend it")])
+        monkeypatch.setattr(
+            doctor, "run_checks", lambda folders=(), state=state: [Check("x", state, "found", "mend it")]
+        )
         shown = CliRunner().invoke(app, ["doctor"])
         assert shown.exit_code == code
         assert "mend it" in shown.output
         printed = CliRunner().invoke(app, ["doctor", "--json"])
         assert printed.exit_code == code
         assert json.loads(printed.output)["can_work"] is (code == 0)
+
+
+def test_what_killed_commands_left_is_removed_from_folders_and_those_in_them(tmp_path: Path) -> None:
+    (tmp_path / "runs" / ".index.abcdefgh.dciml-part").mkdir(parents=True)
+    (tmp_path / "runs" / ".mine.part").write_text("mine")
+    done = CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"])
+    found = {check["name"]: check["found"] for check in json.loads(done.stdout)["checks"]}
+    assert ".index.abcdefgh.dciml-part" in found["leftovers"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".mine.part"]

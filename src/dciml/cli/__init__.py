@@ -13,7 +13,8 @@ def main() -> None:
     from dciml.errors import DcimlError
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _end)
     try:
         app()
     except DcimlError as error:

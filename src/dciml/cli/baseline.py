@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from dciml.cli.options import new_folder
+
 baseline = typer.Typer(
     help="Build the plain models that a trained one must beat; all other commands take their folders.",
     no_args_is_help=True,
 )
 
 DataArgument = Annotated[Path, typer.Argument(help="Data folder, as written by `dciml import`.")]
-OutOption = Annotated[Path, typer.Option("--out", help="The model folder to make.")]
+OutOption = Annotated[Path, typer.Option("--out", callback=new_folder, help="The model folder to make.")]
 TextOption = Annotated[
     str, typer.Option("--text", help="words, words:WIDTH, minilm, transformers:FOLDER, …, as text.encoder.")
 ]

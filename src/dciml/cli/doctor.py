@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FoldersArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Where dciml wrote; left-over half-written files are removed. Default: here."),
+]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -15,11 +20,14 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(json: JsonOption = False) -> None:
-    """Check this machine: what would not work, and how to mend it. Status 1 when the main job cannot work."""
+def doctor(folders: FoldersArgument = None, json: JsonOption = False) -> None:
+    """Check this machine: what would not work, and how to mend it. Status 1 when the main job cannot work.
+
+    Half-written files that killed commands left in FOLDERS, and in the folders in these, are removed.
+    """
     from dciml.recipes.doctor import can_work, run_checks
 
-    checks = run_checks()
+    checks = run_checks(folders=tuple(folders or ()))
     if json:
         from dataclasses import asdict
         from json import dumps

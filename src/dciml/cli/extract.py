@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dciml.cli.options import new_folder
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -55,7 +57,9 @@ RayOption = Annotated[bool, typer.Option("--ray", help="Share the work out by Ra
 StoresArgument = Annotated[
     list[Path], typer.Argument(help="Feature stores of one encoder.", metavar="STORE…")
 ]
-NewOutOption = Annotated[Path, typer.Option("--out", help="The store to write; must not exist yet.")]
+NewOutOption = Annotated[
+    Path, typer.Option("--out", callback=new_folder, help="The store to write; must not exist yet.")
+]
 
 USAGE_ERROR = 2
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dciml.cli.options import new_folder
+
 if TYPE_CHECKING:
     from dciml.recipes.prepare import ImportSummary
 
@@ -14,7 +16,9 @@ PastEnd = Literal["clip", "refuse"]
 BadMoments = Literal["drop", "refuse"]
 RateMismatch = Literal["refuse", "rate", "spread"]
 
-OutOption = Annotated[Path, typer.Option("--out", help="The data folder to make; must not exist yet.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", callback=new_folder, help="The data folder to make; must not exist yet.")
+]
 FeaturesOption = Annotated[
     list[Path],
     typer.Option(

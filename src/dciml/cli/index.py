@@ -15,6 +15,7 @@ from dciml.cli.options import (
     MovedModelOption,
     MovedStoreOption,
     WindowOption,
+    new_folder,
     with_windows,
 )
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
 FeaturesArgument = Annotated[Path, typer.Argument(help="Feature store, or data folder.")]
 VideoIdsArgument = Annotated[list[str], typer.Argument(help="Ids of the videos to take out.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist yet.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", callback=new_folder, help="Folder to write; must not exist yet.")
+]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Of a data folder: only this split's videos.")
 ]
@@ -42,7 +45,9 @@ StoreOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Also replace videos whose features have changed since.")
 ]
-TargetArgument = Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")]
+TargetArgument = Annotated[
+    Path, typer.Argument(callback=new_folder, help="Folder to write; must not exist yet.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -33,6 +33,18 @@ WindowOption = Annotated[
 ]
 
 
+def new_folder(path: Path) -> Path:
+    """For an option that names a folder to be made: what lies there already is refused before anything is done.
+
+    Raises:
+        DataError: something lies there.
+    """
+    from dciml.files import refuse_taken
+
+    refuse_taken(path)
+    return path
+
+
 def with_windows(model: Model, window_seconds: float | None) -> Model:
     """The model with windows of the length that was asked for; None: with its own."""
     from dataclasses import replace

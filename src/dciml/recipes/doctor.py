@@ -10,11 +10,13 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from dciml.files import remove_leftovers
 
 State = Literal["ok", "warn", "fail"]
 
@@ -45,11 +47,12 @@ class Check:
     mend: str = ""
 
 
-def run_checks(folder: Path | None = None) -> list[Check]:
+def run_checks(folder: Path | None = None, folders: tuple[Path, ...] = ()) -> list[Check]:
     """All checks, in the order of a screen; one that breaks becomes a line itself.
 
     Args:
         folder: where data and models are to be written; None: the current folder.
+        folders: from where what killed processes left is removed; (): from `folder`.
     """
     folder = folder or Path.cwd()
     groups: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
@@ -59,6 +62,7 @@ def run_checks(folder: Path | None = None) -> list[Check]:
         ("video codecs", check_codecs),
         ("memory", check_memory),
         ("disk", lambda: check_disk(folder)),
+        ("leftovers", lambda: check_leftovers(folders or (folder,))),
         ("processor", check_processor),
         ("extras", check_extras),
         ("models", check_models),
@@ -92,6 +96,21 @@ def check_packages() -> Iterator[Check]:
     wrong = _unmet(None)
     mend = "" if not wrong else "install dciml again: pip install --upgrade dciml"
     yield Check("packages", "fail" if wrong else "ok", "; ".join(wrong) or "all that are required", mend)
+
+
+def check_leftovers(folders: Iterable[Path]) -> Iterator[Check]:
+    """Remove what killed processes left half-written in folders, and in the folders in these."""
+    places = [place for folder in folders for place in (folder, *_subfolders(folder))]
+    removed = [str(path) for place in places for path in remove_leftovers(place)]
+    found = f"removed what killed processes left: {', '.join(removed)}" if removed else "none"
+    yield Check("leftovers", "ok", found)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
 
 
 def check_torch() -> Iterator[Check]:

@@ -16,6 +16,7 @@ from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import MANIFEST_FILE, read_manifest
 from dciml.features.video_files import IdForm, find_videos
 from dciml.files import write_json_lines
+from dciml.folders import refuse_foreign
 
 FAILURES_FILE = "failures.jsonl"
 
@@ -53,11 +54,13 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
     """Find the files and make the encoder.
 
     Raises:
-        DataError: a path leads nowhere, no video, two files with one id, or a model that cannot be loaded.
+        DataError: `out` holds something else, a path leads nowhere, no video, two files with one id, or a model that
+            cannot be loaded.
         ConfigError: no such encoder, or encoders that cannot be joined.
     """
-    found = find_videos(paths, options.ids)
     store_path = out if options.shard is None else options.shard.store_path(out)
+    refuse_foreign(store_path, MANIFEST_FILE)
+    found = find_videos(paths, options.ids)
     specs, rate = options.encoders, options.rows_per_second
     if (store_path / MANIFEST_FILE).exists():
         before = read_manifest(store_path)

@@ -73,7 +73,7 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
     if not settings.is_writable and not settings.read_only:
         why = (
             "The index cannot be written"
-            if settings.is_locked
+            if settings.cannot_be_written
             else "Others can reach this server and there is no token"
         )
         greeting += f"\n{why}: videos cannot be added or removed."

@@ -136,10 +136,10 @@ class ServiceSettings:
     @property
     def is_writable(self) -> bool:
         """Whether videos may be added and removed: not by everybody on the network without a token."""
-        return not self.read_only and not self.is_locked and (self.is_local or self.token is not None)
+        return not self.read_only and not self.cannot_be_written and (self.is_local or self.token is not None)
 
     @property
-    def is_locked(self) -> bool:
+    def cannot_be_written(self) -> bool:
         """Whether this process may not write to the index."""
         return self.index.is_dir() and not os.access(self.index, os.W_OK)
 

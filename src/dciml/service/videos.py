@@ -132,7 +132,7 @@ def _check_writable(runtime: Runtime) -> None:
         return
     if settings.read_only:
         why = "this server was started with --read-only"
-    elif settings.is_locked:
+    elif settings.cannot_be_written:
         why = "the index cannot be written"
     else:
         why = "others can reach this server and it has no token"
