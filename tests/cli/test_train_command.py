@@ -164,4 +164,4 @@ def test_hangup_ends_a_command_unless_it_was_told_to_ignore_it(ignored: bool, en
         "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == ((129, b"") if ends else (0, b"went on\n"))
+    assert (done.returncode, done.stdout) == ((-signal.SIGHUP, b"") if ends else (0, b"went on\n"))

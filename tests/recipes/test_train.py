@@ -402,7 +402,7 @@ recipe.train(load_config(Path(sys.argv[1])), Path(sys.argv[2]), quiet=True)
 """
 
 
-@pytest.mark.parametrize("at", ["_write_folder", "save_checkpoint", "_train"])
+@pytest.mark.parametrize("at", ["_write_folder", "save_checkpoint", "_epochs"])
 def test_run_killed_before_its_first_step_can_be_resumed(
     tiny_config: MakeConfig, whole: Path, tmp_path: Path, at: str
 ) -> None:

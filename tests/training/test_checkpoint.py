@@ -130,9 +130,11 @@ def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT_FILE, WEIGHTS_FILE, ".keep"}
 
 
-def check_kills(make: MakeConfig, start: Start, tmp_path: Path, kills: int, longest: float) -> None:
+def check_kills(
+    make: MakeConfig, start: Start, tmp_path: Path, kills: int, longest: float, epochs: int
+) -> None:
     """Kill a run at random moments after its folder appears, resume each time, and compare with an unbroken run."""
-    config = make(training={"checkpoint_every_seconds": 1e-9, "epochs": 4})
+    config = make(training={"checkpoint_every_seconds": 1e-9, "epochs": epochs})
     (tmp_path / "c.yaml").write_text(dump_config(config))
     out, draw, killed = tmp_path / "m", random.Random(0), 0
     for _ in range(kills):
@@ -165,12 +167,12 @@ def stamp(out: Path) -> int | None:
 
 
 def test_killed_run_can_go_on_and_ends_alike(tiny_config: MakeConfig, start: Start, tmp_path: Path) -> None:
-    check_kills(tiny_config, start, tmp_path, 3, longest=0.6)
+    check_kills(tiny_config, start, tmp_path, 3, longest=0.6, epochs=4)
 
 
 @pytest.mark.slow
 def test_run_killed_many_times_ends_alike(tiny_config: MakeConfig, start: Start, tmp_path: Path) -> None:
-    check_kills(tiny_config, start, tmp_path, 30, longest=1.2)
+    check_kills(tiny_config, start, tmp_path, 30, longest=1.2, epochs=30)
 
 
 def test_same_tensors_and_metadata_give_the_same_file(tmp_path: Path) -> None:

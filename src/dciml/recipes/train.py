@@ -128,38 +128,35 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     run = _set_up(config, out, fabric)
     lock = _own(out) if fabric.global_rank == 0 else None
     try:
+        reporter = Reporter(out, enabled=lock is not None, quiet=quiet)
+        with run.stop.listening():
+            _begin(run, resume, reporter)
+            with _repeatable(fabric), reporter.open(run.progress, config.training.epochs):
+                _epochs(run, reporter)
         if lock is not None:
-            _check_out(out, resume)  # another process may have trained here until now
-        goes_on = resume and (out / CHECKPOINT_FILE).exists()
-        if goes_on:
-            run.load()
-        if fabric.global_rank == 0:
-            remove_half_written(out)
-            (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
-            _write_folder(run)
-        if not goes_on:
-            run.save()  # so that a run can be resumed from its first moment on
-        _train(run, quiet, note="" if goes_on or not resume else "no checkpoint yet: training starts afresh")
+            reporter.note(_calibrated(run))
     finally:
         if lock is not None:
             lock.close()
     return out
 
 
-def _train(run: Run, quiet: bool, note: str) -> None:
-    """From where the run stands to the end."""
-    is_first = run.fabric.global_rank == 0
-    reporter = Reporter(run.out, enabled=is_first, quiet=quiet)
-    if note:
-        reporter.note(note)
-    with (
-        _repeatable(run.fabric),
-        run.stop.listening(),
-        reporter.open(run.progress, run.config.training.epochs),
-    ):
-        _epochs(run, reporter)
+def _begin(run: Run, resume: bool, reporter: Reporter) -> None:
+    """Go on where the checkpoint is, or write the folder of a new run."""
+    is_first, out = run.fabric.global_rank == 0, run.out
     if is_first:
-        reporter.note(_calibrated(run))
+        _check_out(out, resume)  # another process may have trained here until now
+    goes_on = run.fabric.broadcast(resume and (out / CHECKPOINT_FILE).exists())  # before the first writes one
+    if goes_on:
+        run.load()
+    if is_first:
+        remove_half_written(out)
+        (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
+        _write_folder(run)
+    if not goes_on:
+        run.save()  # so that a run can be resumed from its first moment on
+    if resume and not goes_on:
+        reporter.note("no checkpoint yet: training starts afresh")
 
 
 def _calibrated(run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,7 +76,8 @@ class AddedFolder:
                 pass
             file.replace(final)
         else:
-            file.unlink()
+            with suppress(OSError):  # it is placed; what stays in `incoming` goes at the next start
+                file.unlink()
 
     def close(self) -> None:
         """Let the next server have it. Harmless when called twice."""
