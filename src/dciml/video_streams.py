@@ -46,6 +46,8 @@ def opened_container(path: Path) -> Iterator[Any]:
         raise DataError("there is no such file", where=path, mend="check the path")
     if path.is_dir():
         raise DataError("this is a folder, not a video file", where=path, mend="name a file inside it")
+    if not path.is_file():
+        raise DataError("this is no file, but a pipe or a device", where=path, mend="name a video file")
     if path.stat().st_size == 0:
         raise DataError("the file is empty", where=path, mend="copy or download the video again")
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, runtime_checkable
 
 from dciml.errors import DataError
@@ -250,10 +251,15 @@ def _files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
 
 def _num_bytes_and_time(files: Iterable[Path]) -> tuple[int, int]:
     try:
-        stats = [file.stat() for file in files]
+        stats = {file: file.stat() for file in files}
     except OSError as error:
         raise _no_access(error) from error
-    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+    for file, stat in stats.items():
+        if not S_ISREG(stat.st_mode):  # a pipe would be waited for
+            raise DataError(
+                "this is no file, but a pipe, a device or a folder", where=file, mend="leave it out"
+            )
+    return sum(stat.st_size for stat in stats.values()), max(stat.st_mtime_ns for stat in stats.values())
 
 
 def _sha256(files: Iterable[Path], beat: Beat) -> str:
