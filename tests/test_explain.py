@@ -44,7 +44,8 @@ def test_causes_are_looked_at_and_own_errors_kept() -> None:
     full = ValueError("outer")
     full.__cause__ = OSError(errno.ENOSPC, "x")
     assert "disk is full" in str(explained(full))
-    assert explained(KeyError("x")) is None
+    for ours in (KeyError("x"), ValueError("out of memory is no word"), sqlite3.ProgrammingError("x")):
+        assert explained(ours) is None
 
 
 def test_full_disk_is_known_in_sqlite_too() -> None:
@@ -73,9 +74,11 @@ def test_command_line_tells_what_was_refused_and_shows_more_when_asked(tmp_path:
     assert (told.returncode, told.stdout) == (1, "")
     assert told.stderr.startswith("dciml: here: the disk is full. To mend it: ")
     assert "Traceback" in run(body, DCIML_TRACEBACK="1").stderr
-    fault = run("raise KeyError('odd')", TMPDIR=str(tmp_path))
+    secret = "import sys; sys.argv = ['dciml', 'serve', 'x', '--token', 's3cret']; raise KeyError('odd')"
+    fault = run(secret, TMPDIR=str(tmp_path))
     assert fault.returncode == 70
     assert len(fault.stderr.splitlines()) == 1
     (details,) = tmp_path.iterdir()
     assert str(details) in fault.stderr
     assert "KeyError: 'odd'" in details.read_text()
+    assert details.read_text().startswith("dciml serve\n")

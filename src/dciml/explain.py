@@ -91,8 +91,12 @@ def explained(error: BaseException) -> DcimlError | None:
 def _of(error: BaseException) -> tuple[str, str] | None:
     """What is wrong, and how to mend it."""
     library = type(error).__module__.partition(".")[0]
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _SAID_OF_MEMORY):
+    if isinstance(error, MemoryError):
         return _MEMORY
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID_OF_MEMORY):
+        return _MEMORY  # as torch says it
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return None  # a fault of ours
     if isinstance(error, sqlite3.Error):
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         damaged = (

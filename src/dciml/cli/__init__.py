@@ -53,7 +53,7 @@ def _reported(error: Exception) -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="dciml-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
-            file.write(f"{sys.argv}\n")
+            file.write(f"dciml {' '.join(sys.argv[1:2])}\n")  # no more: a token may follow
             file.writelines(traceback.format_exception(error))
         return f"report it, with the details in {file.name}."
     except OSError:
