@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dciml.cautions import show_warnings
 from dciml.cli import (
     baseline,
     calibrate,
@@ -43,7 +44,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    show_warnings()
 
 
 demo.register(app)

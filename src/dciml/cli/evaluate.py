@@ -70,12 +70,19 @@ def evaluate(
 
     from dciml.build import load_model
     from dciml.datasets.folder import DataFolder
-    from dciml.recipes.evaluate import EvaluateOptions
+    from dciml.recipes.evaluate import MODEL, EvaluateOptions
     from dciml.recipes.evaluate import evaluate as run
     from dciml.recipes.zero_shot import zero_shot_engine
 
     loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
     loaded.check_store(folder.store)
+    zero_shot = zero_shot_engine(loaded.engine, folder.store)
+    others: dict[str, Engine] = {"zero-shot": zero_shot} if zero_shot else {}
+    named = dict(map(_named_model, beside or []))
+    for name, path in named.items():
+        other = load_model(path, device)
+        other.check_store(folder.store)
+        others[name] = other.engine
     options = EvaluateOptions(
         run=model.resolve().name,
         num_queries=queries,
@@ -83,13 +90,8 @@ def evaluate(
         progress=True,
         calibration=loaded.calibration,
         windows=loaded.windows,
+        folders={MODEL: model} | named,
     )
-    zero_shot = zero_shot_engine(loaded.engine, folder.store)
-    others: dict[str, Engine] = {"zero-shot": zero_shot} if zero_shot else {}
-    for name, path in map(_named_model, beside or []):
-        other = load_model(path, device)
-        other.check_store(folder.store)
-        others[name] = other.engine
     report = run(loaded.engine, folder, split, loaded.answer, others=others, options=options)
     if json:
         report.write(json)
@@ -113,8 +115,9 @@ def compare(runs: RunsArgument, row: RowOption = "model") -> None:
     console = wide(Console())
     for table in comparison.tables:
         print_table(table, console)
-    for warning in comparison.warnings:
-        console.print(f"Not comparable: {warning}.", style="bold red", markup=False, highlight=False)
+    for difference in comparison.differences:
+        console.print(f"Not comparable: {difference}.", style="bold red", markup=False, highlight=False)
+    print_warnings(comparison.warnings, console)
     for headline in comparison.headlines:
         console.print(headline, markup=False, highlight=False)
 
@@ -129,6 +132,13 @@ def print_report(report: Report, console: Console) -> None:
     lines = [f"{report.run}: split {report.split}, {corpus}.", *report.notes, "", *headlines(report)]
     for line in lines:
         console.print(line, markup=False, highlight=False)
+    print_warnings(report.warnings, console)
+
+
+def print_warnings(warnings: Sequence[str], console: Console) -> None:
+    """Print why figures may be worth less than they seem."""
+    for warning in warnings:
+        console.print(f"Warning: {warning}.", style="bold red", markup=False, highlight=False)
 
 
 def print_table(table: Table, console: Console) -> None:

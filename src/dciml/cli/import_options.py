@@ -78,6 +78,7 @@ def print_summary(summary: ImportSummary) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dciml.cautions import tell
     from dciml.recipes.prepare import SplitSummary
 
     table = Table(title=summary.folder.name)
@@ -89,8 +90,7 @@ def print_summary(summary: ImportSummary) -> None:
         table.add_row(field.name.replace("_", " "), *counts)
     console = Console()
     console.print(table)
-    for warning in summary.warnings:
-        typer.echo(f"dciml: warning: {warning}", err=True)
+    tell(summary.warnings)
     if summary.features_left_out:
         console.print(
             f"{summary.features_left_out} video(s) of the features are in no split and were left out"

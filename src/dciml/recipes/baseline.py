@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from dciml import cautions
 from dciml.build_baseline import CARD_FILE, BaselineCard, load_baseline, make_space, save_baseline
 from dciml.config import Settings
 from dciml.datasets.folder import DataFolder
@@ -22,6 +23,7 @@ from dciml.files import atomic_folder, refuse_taken, write_json
 from dciml.method.baselines.shared_space import SharedSpace, pad_words
 from dciml.method.losses import info_nce, soft_max_pool
 from dciml.recipes.run_record import lengths, made_with
+from dciml.recipes.trained_on import TrainedOn
 from dciml.search.baseline_engine import pooled_clips
 from dciml.types import TrainingPair
 
@@ -84,6 +86,7 @@ def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None
     card = _card("cosine", data, config, encoder, width)
     with atomic_folder(out) as folder:
         _write_run(folder, data, pairs)
+        TrainedOn().write(folder)  # it learned nothing of them
         save_baseline(folder, card, vocabulary, make_space(card))
     return out
 
@@ -111,6 +114,10 @@ def train_shared_space(
     video_of_pair = np.array([row_of_video[pair.video_id] for pair in pairs])
     clips = _clip_bank(data, video_ids, config.num_clips)
 
+    alone = (
+        "one single video is trained on, with no other to tell it from, so nothing is learned: train on more"
+    )
+    told = cautions.tell([alone] if len(video_ids) == 1 else [])
     card = _card("shared_space", data, config, encoder, config.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -131,16 +138,20 @@ def train_shared_space(
             if report:
                 report(epoch + 1, float(np.mean(losses)))
     with atomic_folder(out) as folder:
-        _write_run(folder, data, pairs)
+        _write_run(folder, data, pairs, told)
+        TrainedOn.of(data.store, pairs).write(folder)
         save_baseline(folder, card, vocabulary, space)
     return out
 
 
-def _write_run(out: Path, data: DataFolder, pairs: Sequence[TrainingPair]) -> None:
+def _write_run(
+    out: Path, data: DataFolder, pairs: Sequence[TrainingPair], warnings: Sequence[str] = ()
+) -> None:
     """What the baseline was made from and with; its index splits videos that are longer than these."""
     videos = list(dict.fromkeys(pair.video_id for pair in pairs))
     made_from = {"data": str(data.path), "sentences": len(pairs), "videos": len(videos)}
-    write_json(out / "run.json", made_with() | {"trained_on": made_from | lengths(data.store, videos)})
+    trained_on = made_from | lengths(data.store, videos)
+    write_json(out / "run.json", made_with() | {"trained_on": trained_on, "warnings": list(warnings)})
 
 
 def _loss(

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dciml import cautions
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.datasets.split import split_off_validation
 from dciml.errors import DataError
 from dciml.features.long_videos import WindowedStore, WindowRule, windows_of
 from dciml.features.store import FeatureStore
+from dciml.recipes.trained_on import known_already
 from dciml.search.calibration import Calibration
 from dciml.search.calibration_fit import fit_calibration
 from dciml.search.engine import Engine
@@ -76,7 +78,15 @@ def calibrate(model: Model, known: KnownPairs) -> Calibration:
         ModelError: the model reads other features.
     """
     model.check_store(known.store)
-    calibration = fit(model.engine, known, model.windows)
+    told = known_already(
+        model.folder,
+        known.store,
+        tuple(dict.fromkeys(pair.video_id for pair in known.pairs)),
+        what="what it is calibrated on",
+        then="the model will seem surer than it may be; calibrate on others",
+        held_out_too=False,  # that is what they were held out for
+    )
+    calibration = replace(fit(model.engine, known, model.windows), warnings=cautions.tell(told))
     calibration.write(model.folder)
     return calibration
 

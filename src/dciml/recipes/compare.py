@@ -20,10 +20,14 @@ HEADLINES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables whose rows are runs, sentences on who leads, and warnings about runs that cannot be compared."""
+    """Tables whose rows are runs, and sentences: on who leads, and on runs that cannot be compared.
+
+    `warnings` are those of the reports: why the figures of a run may be worth less than they seem.
+    """
 
     tables: tuple[Table, ...]
     headlines: tuple[str, ...]
+    differences: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -40,12 +44,13 @@ def compare(paths: Sequence[Path], row: str = "model") -> Comparison:
     if not any(row in table.rows for report in reports.values() for table in report.tables):
         rows = sorted({name for report in reports.values() for table in report.tables for name in table.rows})
         raise DataError(f"no run has the row {row!r}", mend=f"choose one of: {', '.join(rows)}")
-    warnings = tuple(_differences(reports))
-    tables = tuple(_side_by_side(reports, row, with_references=not warnings))
+    differences = tuple(_differences(reports))
+    tables = tuple(_side_by_side(reports, row, with_references=not differences))
     headlines = tuple(
         text for text in (_headline(tables, *entry, list(reports)) for entry in HEADLINES) if text
     )
-    return Comparison(tables, headlines, warnings)
+    warnings = tuple(f"{name}: {text}" for name, report in reports.items() for text in report.warnings)
+    return Comparison(tables, headlines, differences, warnings)
 
 
 def named_reports(paths: Sequence[Path]) -> dict[str, Report]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dciml import cautions
 from dciml.config import AnswerConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
@@ -28,6 +29,7 @@ from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
 from dciml.recipes.nothing_found import nothing_found
 from dciml.recipes.report import MEDIAN_RANK, Report, Table, in_percent
 from dciml.recipes.submission import Submission
+from dciml.recipes.trained_on import known_already
 from dciml.search.calibration import Calibration
 from dciml.search.engine import Engine
 from dciml.types import Query, SearchHit
@@ -43,7 +45,8 @@ class EvaluateOptions:
     """How to evaluate. `num_queries` takes so many queries, drawn by a hash of their ids; None takes all.
 
     With the `calibration` of the engine, the report says how well "nothing found" and the stated confidence hold.
-    `windows` is how long videos are searched (`Model.windows`), in all rows; None: whole.
+    `windows` is how long videos are searched (`Model.windows`), in all rows; None: whole. `folders` are the model
+    folders of rows, by name: what these were trained on is looked for in the split.
     """
 
     run: str = MODEL
@@ -55,6 +58,7 @@ class EvaluateOptions:
     submission: Path | None = None
     calibration: Calibration | None = None
     windows: WindowRule | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def evaluate(
@@ -77,6 +81,7 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     task = make_task(data, split, options.num_queries, options.windows)
+    warnings = cautions.tell(_cautions(task, split, options))
     submission = Submission.of_corpus(task.durations_seconds) if options.submission else None
     asked = {MODEL: ask(engine, task, answer, options.batch_size, options.progress, submission)}
     for name, other in (others or {}).items():
@@ -102,6 +107,7 @@ def evaluate(
         num_resamples=options.num_resamples,
         versions={"dciml": __version__, "numpy": np.__version__},
         notes=(*_notes(task, options), *_import_notes(data, split)),
+        warnings=warnings,
         tables=tuple(tables),
     )
 
@@ -236,6 +242,17 @@ def _import_notes(data: DataFolder, split: str) -> list[str]:
         number = counts.get(split) if isinstance(counts, dict) else None
         if number:
             found.append(f"At import, {number} true moments of the split {what}.")
+    return found
+
+
+def _cautions(task: Task, split: str, options: EvaluateOptions) -> list[str]:
+    """What of the split the models know already; nothing of models whose folder is not given."""
+    then = "the figures tell what the model remembers, not what it finds in new videos; evaluate on others"
+    what, sentences = f"the split {split!r}", [query.sentence for query in task.queries]
+    found = list(options.calibration.warnings) if options.calibration else []
+    for row, folder in options.folders.items():
+        own = known_already(folder, task.store, task.video_ids, sentences, what=what, then=then)
+        found += own if row == MODEL else [f"row {row}: {caution}" for caution in own]
     return found
 
 

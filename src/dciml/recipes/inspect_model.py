@@ -43,7 +43,9 @@ def inspect_model(path: Path) -> Inspection:
     if (path / "config.yaml").exists():
         sections.append(_settings(path / "config.yaml"))
     if (path / "run.json").exists():
-        sections.extend(_run(path / "run.json"))
+        content = read_json(path / "run.json")
+        sections.extend(_run(content))
+        findings += [str(warning) for warning in content.get("warnings", [])]
     sections.append(Section("files", {"can_resume": ((path / CHECKPOINT_FILE).exists(),)}))
     return Inspection("model", path, tuple(sections), tuple(findings))
 
@@ -104,8 +106,7 @@ def _settings(file: Path) -> Section:
     return Section("settings", rows)
 
 
-def _run(file: Path) -> list[Section]:
-    content = read_json(file)
+def _run(content: Any) -> list[Section]:
     trained_on = content.get("trained_on")
     versions = {"python": content.get("python"), **content.get("packages", {})}
     versions["git_revision"] = str(content.get("git_revision") or "unknown")[:12]

@@ -21,6 +21,7 @@ from dciml.features.row_checks import check_shapes, find_mismatch, refuse_mismat
 from dciml.features.row_values import RowsSeen
 from dciml.features.source import FeatureSource, open_features, unknown_duration, write_store
 from dciml.names import nearest_names
+from dciml.recipes.trained_on import shared_with_training
 from dciml.types import Query, Video
 
 Features = Path | Sequence[Path]
@@ -236,7 +237,8 @@ def assemble(
             "dropped_moments": {split: part.file.num_dropped_moments for split, part in inputs.items()},
         },
     )
-    return ImportSummary(folder, summaries, num_extra, (*warnings, *seen.warnings()))
+    warnings += [*seen.warnings(), *shared_with_training(folder)]
+    return ImportSummary(folder, summaries, num_extra, tuple(warnings))
 
 
 def _joined_durations(inputs: Mapping[str, SplitInput], source: FeatureSource) -> dict[str, float]:

@@ -36,7 +36,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation. `notes` are sentences that a reader must see beside the numbers.
+    """A whole evaluation. `notes` are sentences that a reader must see beside the numbers, `warnings` say why these may
+    be worth less than they seem.
 
     `data` names the data and the very queries: the folder's name and a checksum of the query ids.
     """
@@ -56,6 +57,7 @@ class Report:
     versions: dict[str, str]
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
+    warnings: tuple[str, ...] = ()
     format: Literal["dciml-report-1"] = FORMAT
 
     def table(self, name: str) -> Table:

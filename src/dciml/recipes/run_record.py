@@ -18,9 +18,11 @@ from dciml.training.loader import PairData
 PACKAGES = ("dciml", "torch", "numpy", "lightning-fabric", "transformers", "safetensors")
 
 
-def describe_run(config: RunConfig, training: PairData, held_out: PairData) -> dict[str, Any]:
+def describe_run(
+    config: RunConfig, training: PairData, held_out: PairData, warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     """The content of `run.json`; nothing of it decides how the model answers, but for the lengths of the videos."""
-    return made_with() | {"trained_on": trained_on(config, training, held_out)}
+    return made_with() | {"trained_on": trained_on(config, training, held_out), "warnings": list(warnings)}
 
 
 def made_with() -> dict[str, Any]:

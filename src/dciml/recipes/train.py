@@ -7,7 +7,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from dciml import cautions
 from dciml.build import (
     MODEL_FORMAT,
     ModelCard,
@@ -44,6 +45,8 @@ from dciml.method.mutual import DualBranch
 from dciml.method.terms import SIDES
 from dciml.recipes.calibrate import calibrate_run
 from dciml.recipes.run_record import describe_run
+from dciml.recipes.trained_on import TrainedOn
+from dciml.recipes.training_cautions import keeps_last, training_cautions
 from dciml.search.calibration import CALIBRATION_FILE
 from dciml.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -152,7 +155,8 @@ def _begin(run: Run, resume: bool, reporter: Reporter) -> None:
     if is_first:
         remove_half_written(out)
         (out / CALIBRATION_FILE).unlink(missing_ok=True)  # the weights will change
-        _write_folder(run)
+        told = training_cautions(run.config, run.training, run.held_out, run.fabric.world_size)
+        _write_folder(run, cautions.tell(told))
     if not goes_on:
         run.save()  # so that a run can be resumed from its first moment on
     if resume and not goes_on:
@@ -386,7 +390,7 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 
 
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
-    """Keep each side's weights of its own best epoch (or the last); at inference the sides do not touch each other."""
+    """Keep each side's weights of its own best epoch, or the last; at inference the sides do not touch each other."""
     objective, begun = build_objective(run.config), run.progress
     values = validate(
         run.model, run.held_out, run.fabric.device, moments=run.held_out_moments, objective=objective
@@ -398,7 +402,7 @@ def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
         better = math.isfinite(values[side]) and values[side] > run.progress.best_of(side)
         if better:
             run.progress = replace(run.progress, best=run.progress.with_best(side, values[side]))
-        if better or run.config.training.keep == "last":
+        if better or keeps_last(run.config, run.held_out):
             kept |= {name: parameter.detach() for name, parameter in run.model.side(side)}
     if writes:
         if not (
@@ -442,8 +446,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _write_folder(run: Run) -> None:
+def _write_folder(run: Run, warnings: Sequence[str]) -> None:
     write_json(run.out / CARD_FILE, run.card.to_json())  # first: by it the folder is known as a run's
     write_text(run.out / "config.yaml", dump_config(run.config))
     run.training.vocabulary.save(run.out / "vocabulary.json")
-    write_json(run.out / "run.json", describe_run(run.config, run.training, run.held_out))
+    TrainedOn.of(run.training.store, run.training.pairs, run.held_out.by_video()).write(run.out)
+    write_json(run.out / "run.json", describe_run(run.config, run.training, run.held_out, warnings))

@@ -49,7 +49,7 @@ class Calibration:
     """What turns the scores of a model into probabilities; see the module.
 
     `scale` is a ≥ 0, `offset` is b, `level` is c; `temper` (t0, t1) gives the factor t0 + t1 · log N. The other fields
-    say what it was fitted on, and `fingerprint` to which model it belongs.
+    say what it was fitted on, `warnings` why it may be too sure, and `fingerprint` to which model it belongs.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -63,6 +63,7 @@ class Calibration:
     num_videos: int
     fingerprint: str
     format_version: int = CALIBRATION_FORMAT
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = (self.scale, self.offset, self.level, *self.temper, *self.reference)
