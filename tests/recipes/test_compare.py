@@ -52,7 +52,7 @@ def test_compare_shows_each_run_and_the_reference_rows(tmp_path: Path) -> None:
     assert found.tables[0].rows["mutual"]["R@1"].value == 20.0
     assert found.headlines[0].startswith("VR R@1 (right video first): mutual leads with 20.0%")
     assert "overlaps with no other" in found.headlines[0]
-    assert found.warnings == ()
+    assert found.differences == found.warnings == ()
 
 
 def test_compare_says_when_intervals_overlap(tmp_path: Path) -> None:
@@ -60,11 +60,21 @@ def test_compare_says_when_intervals_overlap(tmp_path: Path) -> None:
     assert found.headlines[0].endswith("its interval overlaps with that of plain.")
 
 
+def test_compare_hands_on_what_the_reports_warn_of(tmp_path: Path) -> None:
+    leaked = replace(report("mutual", 20.0), warnings=("it knew them",))
+    paths = written(tmp_path, report("plain", 10.0), leaked)
+    assert compare(paths).warnings == ("mutual: it knew them",)
+    app = typer.Typer()
+    register(app)
+    shown = CliRunner().invoke(app, ["compare", *map(str, paths)])
+    assert "Warning: mutual: it knew them." in shown.stdout
+
+
 def test_compare_warns_of_other_data_and_leaves_out_the_references(tmp_path: Path) -> None:
     other = replace(report("mutual", 20.0), num_queries=80, data="corpus, queries 4567")
     found = compare(written(tmp_path, report("plain", 10.0), other))
-    assert len(found.warnings) == 2
-    assert "mutual and plain differ in their number of queries: 80 and 90" in found.warnings
+    assert len(found.differences) == 2
+    assert "mutual and plain differ in their number of queries: 80 and 90" in found.differences
     assert list(found.tables[0].rows) == ["plain", "mutual"]
 
 

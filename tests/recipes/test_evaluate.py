@@ -369,7 +369,9 @@ def test_the_command_prints_tables_and_headlines_and_writes_both_files(
     ):
         assert row in result.output
     assert "The right video comes first for 100.0% of the sentences: above chance (8.3%)" in result.output
-    assert max(len(line) for line in result.output.splitlines()) <= 120
+    assert max(len(line) for line in result.stdout.splitlines()) <= 120
+    assert "does not say what it was trained on" in report.warnings[0]
+    assert report.warnings[1].startswith("row zero-shot: the model in other does not say")
     wrong = CliRunner().invoke(app, ["evaluate", "m", "--data", str(data.path), "--beside", "other"])
     assert wrong.exit_code == 2
 

@@ -24,6 +24,7 @@ from dciml.locks import LOCK_FILE, hold
 from dciml.method.batch import Batch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
+from dciml.recipes.trained_on import TRAINED_ON_FILE
 from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
 from dciml.training.stopping import Stopped
 from dciml.types import Query, Video
@@ -258,7 +259,7 @@ def test_resuming_where_nothing_was_saved_yet_starts(tiny_config: MakeConfig, tm
 def test_run_folder_is_complete(tiny_config: MakeConfig, whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {
         "config.yaml", "model.json", "vocabulary.json", "run.json", "tensorboard", CHECKPOINT_FILE, WEIGHTS_FILE,
-        LOCK_FILE,
+        TRAINED_ON_FILE, LOCK_FILE,
     }  # fmt: skip
     written = load_config(whole / "config.yaml")
     assert written.model_copy(update={"data": tiny_config().data}) == tiny_config()
@@ -270,8 +271,9 @@ def test_run_folder_is_complete(tiny_config: MakeConfig, whole: Path) -> None:
     assert list((whole / "tensorboard").glob("events.*"))
 
 
-def test_kept_weights_are_of_each_side_s_best_epoch(
-    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("held_out", "chosen"), [(12, 0), (9, 1)])
+def test_kept_weights_are_of_each_side_s_best_epoch_or_the_last_where_few_videos_are_held_out(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int, chosen: int
 ) -> None:
     values = iter([{"retrieval": 1.0, "grounding": -3.0}, {"retrieval": 0.5, "grounding": -2.0}])
     weights: list[Tensors] = []
@@ -281,11 +283,11 @@ def test_kept_weights_are_of_each_side_s_best_epoch(
         return next(values)
 
     monkeypatch.setattr(recipe, "validate", fake)
-    train(tiny_config(), tmp_path / "m", quiet=True)
+    train(tiny_config(data={"validation_fraction": held_out / 24}), tmp_path / "m", quiet=True)
     kept, _ = load_tensors(tmp_path / "m" / WEIGHTS_FILE)
     assert kept.keys() == weights[0].keys()
     for key, value in kept.items():
-        epoch = 0 if key.startswith(("retrieval.", "to_retrieval.")) else 1
+        epoch = chosen if key.startswith(("retrieval.", "to_retrieval.")) else 1
         assert torch.equal(value, weights[epoch][key]), key
 
 
