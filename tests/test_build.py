@@ -50,6 +50,7 @@ def test_text_encoder_runs_where_the_model_does(folder: Path, monkeypatch: pytes
         return WordEncoder(vocabulary, 16, max_words)
 
     monkeypatch.setattr("dciml.features.text.create_text_encoder", create)
+    monkeypatch.setattr("dciml.build.check_device", lambda device: None)
     load_model(folder)
     load_model(folder, "meta")  # stands for a GPU: every torch has it
     assert devices == ["cpu", "meta"]

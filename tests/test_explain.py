@@ -27,6 +27,8 @@ from dciml.explain import EXTRAS, explained
         (sqlite3.DatabaseError("malformed"), "the index is damaged or is none (malformed)"),
         (ModuleNotFoundError("No module", name="pymilvus.client"), "pip install 'dciml[milvus]'"),
         (ImportError("odd"), "a package is missing"),
+        (ImportError("lib.so: failed to map segment from shared object"), "there is not enough memory"),
+        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "bytes that are not UTF-8"),
         (RecursionError(), "nested too deeply"),
         (OverflowError("int too large"), "a number is out of range (int too large)"),
         (UnicodeEncodeError("ascii", "ü", 0, 1, "no"), "PYTHONUTF8=1"),

@@ -18,6 +18,7 @@ from dciml.build_baseline import load_baseline
 from dciml.config import AnswerConfig, IndexConfig, RunConfig, load_config
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features.base import TextEncoder
+from dciml.features.devices import check_device
 from dciml.features.long_videos import WindowRule
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
@@ -35,6 +36,7 @@ from dciml.search.residual_engine import ResidualEngine
 from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
 from dciml.training.schedule import easiness, hard_pool_size, loss_weights
+from dciml.training.sizes import refuse_misfit
 from dciml.training.steps import Step
 from dciml.training.validation import Objective
 
@@ -199,7 +201,9 @@ def load_model(folder: Path, device: str = "cpu", *, calibrated: bool = True) ->
     Raises:
         ModelError: the folder holds no model, is incomplete, or its text encoder is another one by now; or its
             calibration is damaged or belongs to other weights.
+        ConfigError: there is no such device.
     """
+    check_device(device)
     model = replace(_load_kind(folder, device), windows=windows_for(folder))
     if not calibrated:
         return model
@@ -226,7 +230,7 @@ def _load_kind(folder: Path, device: str) -> Model:
     kind = content.get("kind")
     if kind == "dciml":
         with _as_model_error(folder):
-            return _load_dual(folder, torch.device(device))
+            return _load_dual(folder, torch.device(device))  # which `load_model` has checked
     engine = load_baseline(folder, device)
     # Its proposals are the windows of best contrast themselves.
     answer = AnswerConfig(candidates="windows", ground_videos=0)
@@ -243,6 +247,7 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
             f"{folder}: trained with the text encoder {card.text_encoder}, but here it is {encoder.name}; "
             "install or name the same weights"
         )
+    refuse_misfit(folder / WEIGHTS_FILE, lambda: build_dual(config, card))
     dual = build_dual(config, card)
     tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     try:

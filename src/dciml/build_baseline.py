@@ -17,6 +17,7 @@ from dciml.method.baselines.cosine import CosineSpace
 from dciml.method.baselines.shared_space import SharedSpace
 from dciml.search.baseline_engine import BaselineEngine, Space
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors, save_tensors
+from dciml.training.sizes import refuse_misfit
 
 CARD_FILE, VOCABULARY_FILE = "model.json", "vocabulary.json"
 
@@ -66,6 +67,10 @@ def load_baseline(folder: Path, device: str = "cpu") -> BaselineEngine:
         raise ModelError(
             f"{folder}: built with the text encoder {card.text_encoder}, but here it is {encoder.name}; "
             "install or name the same weights"
+        )
+    if card.kind == "shared_space":
+        refuse_misfit(
+            folder / WEIGHTS_FILE, lambda: SharedSpace(card.text_width, card.video_width, card.width)
         )
     space = make_space(card)
     if isinstance(space, SharedSpace):

@@ -25,6 +25,8 @@ def show_warnings() -> None:
 
 class _OnStandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:
+            return  # it is closed, and what is printed would go to standard output
         try:
             print(f"dciml: {record.levelname.lower()}: {self.format(record)}", file=sys.stderr)
         except (OSError, ValueError):

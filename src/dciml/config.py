@@ -146,7 +146,7 @@ class TrainingConfig(Settings):
         "alternating",
         description="joint: one step for both branches with gradients through both, as a contrast",
     )
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, le=1_000_000)
     grounding_queries: int | None = Field(
         None,
         ge=1,
@@ -164,8 +164,10 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of a side; null: no limit")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1, description="processes on this machine; torchrun overrides")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null: as torch chooses")
+    devices: int = Field(1, ge=1, le=64, description="processes on this machine; torchrun overrides")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of torch; null: as torch chooses"
+    )
     validate_every: int = Field(1, ge=1, description="epochs")
     keep: Literal["best", "last"] = Field(
         "best",
@@ -277,7 +279,7 @@ class RunConfig(Settings):
     """One complete run; what a file in configs/ holds."""
 
     name: str
-    seed: int = Field(9527, ge=0)
+    seed: int = Field(9527, ge=0, lt=2**32)
     data: DataConfig
     text: TextConfig = TextConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

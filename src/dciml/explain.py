@@ -68,6 +68,8 @@ _MEMORY = (
 )
 _SAID_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory")
 
+_SAID_OF_LOADING = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+
 
 def explained(error: BaseException) -> DcimlError | None:
     """An error of this program for what a machine or library refused; None: it is not foreseen.
@@ -111,6 +113,8 @@ def _of(error: BaseException) -> tuple[str, str] | None:
             "see what it says, and call it again",
         )
     if isinstance(error, ImportError):
+        if any(words in str(error) for words in _SAID_OF_LOADING):
+            return _MEMORY
         package = (error.name or "").partition(".")[0]
         if package in EXTRAS:
             return f"this needs the package {package}", f"pip install 'dciml[{EXTRAS[package]}]'"
@@ -133,6 +137,11 @@ def _of_others(error: BaseException, library: str) -> tuple[str, str] | None:
         return "the input is nested too deeply", "check the file"
     if isinstance(error, OverflowError):
         return f"a number is out of range ({error})", "check the numbers that you gave"
+    if isinstance(error, UnicodeEncodeError) and any(0xD800 <= ord(sign) <= 0xDFFF for sign in error.object):
+        return (
+            "a name or a text has bytes that are not UTF-8",
+            "rename the file or folder, or write it in UTF-8",
+        )
     if isinstance(error, UnicodeError):
         return f"a text cannot be read or written in this encoding ({error})", "use UTF-8 (PYTHONUTF8=1)"
     return None

@@ -41,8 +41,8 @@ def shared_space(
     data: DataArgument,
     out: OutOption,
     text: TextOption = "words",
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 9527,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, max=1_000_000)] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1)] = 9527,
 ) -> None:
     """A linear layer a side into a shared space, trained on (video, sentence) pairs."""
     from dciml.datasets.folder import DataFolder

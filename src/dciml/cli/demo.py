@@ -10,9 +10,11 @@ import typer
 from dciml.cli.serve import check_installed
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for videos, features, model, index and page.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed draws another corpus.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Another seed draws another corpus.")
+]
 WorkersOption = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that draw and decode videos.")
+    int, typer.Option("--workers", min=1, max=512, help="Processes that draw and decode videos.")
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -36,11 +36,12 @@ RateOption = Annotated[
     typer.Option(
         "--rows-per-second",
         min=1e-3,
+        max=1000,
         help="Feature rows a second. Default: as the store, and 2 for a new one.",
     ),
 ]
 WorkersOption = Annotated[
-    int, typer.Option("--workers", min=1, help="How many videos at a time, each a process.")
+    int, typer.Option("--workers", min=1, max=512, help="How many videos at a time, each a process.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where models run: cpu, cuda or cuda:N.")]
 ShardOption = Annotated[

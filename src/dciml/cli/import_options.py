@@ -57,7 +57,7 @@ EncoderOption = Annotated[
 ]
 RateOption = Annotated[
     float | None,
-    typer.Option("--rows-per-second", min=1e-6, help="Feature rows a second, where it is fixed."),
+    typer.Option("--rows-per-second", min=1e-6, max=10_000, help="Feature rows a second, where it is fixed."),
 ]
 
 

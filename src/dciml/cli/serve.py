@@ -67,7 +67,9 @@ AddedOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--search-threads", min=1, help="Searches at the same time; one a core if left out."),
+    typer.Option(
+        "--search-threads", min=1, max=1024, help="Searches at the same time; one a core if left out."
+    ),
 ]
 
 

@@ -40,7 +40,7 @@ def train(
     resolved = load_config(_settings_file(config), settings or [])
     folder = out or Path("runs") / resolved.name
     # With several processes each runs this command; one of them speaks.
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
     try:
         run(resolved, folder, resume=resume, quiet=quiet)
     except KeyboardInterrupt as interrupt:

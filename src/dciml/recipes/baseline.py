@@ -53,13 +53,13 @@ class SharedSpaceConfig(BaselineConfig):
     """The trained baseline. The numbers are usual ones, not tuned on any corpus."""
 
     width: int = Field(256, ge=1, description="of the shared space")
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, le=1_000_000)
     batch_pairs: int = Field(128, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     pool_temperature: float = Field(0.1, gt=0, description="of the soft maximum over clips, in cosine")
     temperature: float = Field(0.05, gt=0, description="of InfoNCE, in cosine")
-    seed: int = Field(9527, ge=0)
+    seed: int = Field(9527, ge=0, lt=2**32)
 
 
 def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None) -> Path:

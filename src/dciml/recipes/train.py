@@ -63,6 +63,7 @@ from dciml.training.distributed import any_process
 from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
 from dciml.training.progress import Reporter
 from dciml.training.schedule import lr_factor
+from dciml.training.sizes import refuse_too_large
 from dciml.training.steps import training_step
 from dciml.training.stopping import Stopped, StopRequest
 from dciml.training.validation import Moments, validate
@@ -211,14 +212,18 @@ def _check_out(out: Path, resume: bool) -> None:
 
 
 def make_fabric(config: RunConfig) -> Fabric:
-    """Processes, device and precision as the settings say; under torchrun, as torchrun says."""
+    """Processes, device and precision as the settings say; under torchrun, as torchrun says.
+
+    Raises:
+        ConfigError: there are not so many devices, or none of this kind.
+    """
     settings = config.training
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     devices, num_nodes = settings.devices, 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+        devices, num_nodes = _processes_of_torchrun()
+    _check_devices(settings.accelerator, devices)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     several = devices * num_nodes > 1
     fabric = Fabric(
         accelerator=settings.accelerator,
@@ -230,6 +235,30 @@ def make_fabric(config: RunConfig) -> Fabric:
     if several:
         fabric.launch()
     return fabric
+
+
+def _processes_of_torchrun() -> tuple[int, int]:
+    """On this machine, and the number of machines."""
+    try:
+        here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        return here, everywhere // here
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            "TORCHELASTIC_RUN_ID is set, but LOCAL_WORLD_SIZE and WORLD_SIZE are not what torchrun sets; start several "
+            "processes with torchrun, or unset it"
+        ) from error
+
+
+def _check_devices(accelerator: str, wanted: int) -> None:
+    gpus = torch.cuda.device_count()
+    if accelerator == "cuda" and not gpus:
+        raise ConfigError(
+            "training.accelerator is cuda, but torch finds no GPU; see what `dciml doctor` says"
+        )
+    on_gpus = accelerator != "cpu" and gpus > 0
+    found, what = (gpus, "GPUs") if on_gpus else (os.cpu_count() or 1, "processor cores")
+    if wanted > found:
+        raise ConfigError(f"{wanted} processes are wanted (training.devices), but there are {found} {what}")
 
 
 def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
@@ -263,6 +292,7 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
         static_width=encoder.static_width,
         vocabulary_size=len(vocabulary),
     )
+    refuse_too_large(lambda: build_dual(config, card))
     seed_everything(config.seed)
     model = build_dual(config, card).to(fabric.device)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
