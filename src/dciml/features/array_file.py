@@ -44,6 +44,8 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         OSError: it cannot be read. SafetensorError, ValueError: it is damaged.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")  # a pipe would never end
     with safe_open(path, framework="np") as file:
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})

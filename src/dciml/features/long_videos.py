@@ -160,6 +160,11 @@ class WindowedStore(FeatureStore):
             return times
         return replace(times, seconds_per_row=super().row_times(window.video_id).seconds_per_row)
 
+    def _check(self, entry: StoreEntry) -> None:
+        """A window has the checksum of its whole video."""
+        window = None if entry.video_id in self._entries else parse_window(entry.video_id)
+        super()._check(entry if window is None else self._entries[window.video_id])
+
     def _entry(self, video_id: str) -> StoreEntry:
         if not super().__contains__(video_id):
             entry = self._window_entry(video_id)

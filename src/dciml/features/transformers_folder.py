@@ -64,7 +64,7 @@ def model_label(name_or_folder: str | Path, folder: Path) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Twelve hexadecimal digits that change with the weights, the settings or the tokenizer."""
-    files = sorted({path for pattern in _DIGEST_PATTERNS for path in folder.glob(pattern)})
+    files = sorted({path for pattern in _DIGEST_PATTERNS for path in folder.glob(pattern) if path.is_file()})
     whole = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -13,6 +13,7 @@ from dciml.errors import DcimlError, ModelError
 from dciml.features.long_videos import WindowedStore
 from dciml.files import read_json
 from dciml.index import ClipIndex
+from dciml.inputs import check_input_file
 from dciml.recipes.inspect import Inspection, Section, Value, durations_section
 from dciml.search.long_videos import WindowedIds
 
@@ -83,6 +84,7 @@ def inspect_index(path: Path) -> Inspection:
 def _parameters(file: Path) -> Section:
     """Numbers of parameters, by the first part of their names."""
     counts: Counter[str] = Counter()
+    check_input_file(file)
     try:
         with safe_open(file, framework="np") as weights:
             for name in weights.keys():  # noqa: SIM118

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dciml.errors import ModelError
 from dciml.files import atomic_path, remove_leftovers
+from dciml.inputs import check_input_file
 from dciml.method.mutual import DualBranch
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -145,9 +146,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         ModelError: missing or damaged.
+        DataError: no regular file; a pipe would never end.
     """
     if not path.exists():
         raise ModelError(f"{path}: there is no such file; train first, or check the folder")
+    check_input_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

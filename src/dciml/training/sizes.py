@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dciml.errors import ConfigError, ModelError
+from dciml.inputs import check_input_file
 
 BYTES_A_PARAMETER = 16
 """Of a parameter in training: its value, its gradient, and the two moments of AdamW, in float32."""
@@ -41,6 +42,7 @@ def refuse_misfit(path: Path, make: Callable[[], nn.Module]) -> None:
     """
     if not path.exists():
         return  # who loads them says so
+    check_input_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
