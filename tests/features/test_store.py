@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
+from dciml.features.long_videos import WindowedStore, WindowRule, windows_of
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import FileStamp
 
@@ -277,3 +278,23 @@ def test_fingerprint_depends_on_content_and_not_on_order(tmp_path: Path) -> None
 def test_manifest_refuses_what_cannot_be(values: tuple[str, int, float | None]) -> None:
     with pytest.raises(ValueError, match="manifest"):
         StoreManifest(*values)
+
+
+def test_rows_that_changed_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    with FeatureStoreWriter(tmp_path / "s", StoreManifest("net", 4, 1.0)) as writer:
+        for number, video_id in enumerate(("whole", "harmed")):
+            writer.append(video_id, np.full((40, 4), number + 1, np.float16), 40.0)
+    file = tmp_path / "s" / "rows.bin"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 2  # in the last row of the second video
+    file.write_bytes(content)
+    store = WindowedStore.open(tmp_path / "s")
+    assert store.rows("whole").shape == (40, 4)
+    window = windows_of(store, "harmed", WindowRule.of(10.0))[0]  # its own rows are as they were
+    for name in ("harmed", window, "harmed"):
+        with pytest.raises(
+            DataError, match=r"rows\.bin: the rows of the video .* do not match their checksum"
+        ):
+            store.rows(name)
+    assert store.unchecked_rows("harmed").shape == (40, 4)
+    assert len(store.verify()) == 1
