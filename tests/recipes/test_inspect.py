@@ -147,3 +147,10 @@ def test_the_command_prints_tables_and_json(small_store: Path) -> None:
     assert "! 1 row(s)" in shown.output
     printed = CliRunner().invoke(app, ["inspect", str(small_store), "--json"])
     assert json.loads(printed.output) == inspect(small_store).to_json()
+
+
+def test_a_data_folder_that_lost_its_features_says_so(tiny_data: Path) -> None:
+    (tiny_data / "features" / "index.jsonl").unlink()
+    found = inspect(tiny_data)
+    assert "the store holds no video: extract or import features" in found.findings
+    assert any("the parts do not fit together" in sentence for sentence in found.findings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from dciml.build import load_model, open_searcher
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
-from dciml.features.store_format import ROW_DTYPE, ROWS_FILE
+from dciml.features.store_format import INDEX_FILE, ROW_DTYPE, ROWS_FILE
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
 from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
@@ -27,7 +29,16 @@ def test_rows_and_videos_of_zeros_do_no_harm(
         [store.rows(video_id) * (video_id not in silent) for video_id in store.video_ids]
     )
     content[::2] = 0
-    content.astype(ROW_DTYPE).tofile(tiny_data / "features" / ROWS_FILE)
+    content = content.astype(ROW_DTYPE)
+    content.tofile(tiny_data / "features" / ROWS_FILE)
+    index = tiny_data / "features" / INDEX_FILE
+    entries = [store.entry(video_id) for video_id in store.video_ids]
+    index.write_text(
+        "".join(
+            replace(e, crc32=zlib.crc32(content[e.offset : e.offset + e.rows].data)).to_line()
+            for e in entries
+        )
+    )
 
     model = train(tiny_config(), tmp_path / "model", quiet=True)
     tensors, _ = load_tensors(model / WEIGHTS_FILE)

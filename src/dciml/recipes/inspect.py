@@ -98,11 +98,15 @@ def recognise(path: Path) -> str:
 
 def inspect_store(path: Path) -> Inspection:
     """Counts, durations and the health of the rows of a feature store."""
-    store = FeatureStore.open(path)
+    sections, findings = _of_store(FeatureStore.open(path))
+    return Inspection("store", path, sections, tuple(findings))
+
+
+def _of_store(store: FeatureStore) -> tuple[tuple[Section, ...], list[str]]:
     if not len(store):
-        return Inspection("store", path, (), ("the store holds no video: extract or import features",))
+        return (), ["the store holds no video: extract or import features"]
     health, findings = _health(store)
-    return Inspection("store", path, (_store_facts(store), _durations_of(store), health), tuple(findings))
+    return (_store_facts(store), _durations_of(store), health), findings
 
 
 def inspect_data(path: Path) -> Inspection:
@@ -131,9 +135,8 @@ def inspect_data(path: Path) -> Inspection:
     lonely = sum(int(count or 0) for count in table.rows["sentences_without_features"])
     if lonely:
         findings.append(f"{lonely} sentence(s) ask for a video without features: add its features")
-    health, unhealthy = _health(store)
-    sections = (facts, table, _store_facts(store), _durations_of(store), health)
-    return Inspection("data", path, sections, (*findings, *unhealthy))
+    sections, unhealthy = _of_store(store)
+    return Inspection("data", path, (facts, table, *sections), (*findings, *unhealthy))
 
 
 def durations_section(title: str, seconds: Sequence[float] | NDArray[np.float64]) -> Section:
