@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from dciml.config import RunConfig, dump_config
 
 CASES, SECONDS, MEMORY = 100, 60.0, 3 << 30
-PARTS = ("data", "data/features", "run", "base", "idx", "demo")
+PARTS = ("data", "data/features", "run", "base", "idx", "reports")
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["dciml.recipes.train", "dciml.recipes.index", "dciml.service.app", __name__])
 
@@ -60,7 +60,7 @@ def lines(tree: Path, part: str) -> list[list[str]]:
         "run": [*of_model, [*train, "--out", run, "--resume"]],
         "base": of_model,
         "idx": of_index,
-        "demo": [["compare", folder]],
+        "reports": [["compare", folder]],
     }
     return [["inspect", folder], ["inspect", folder, "--json"], *of_part[part], ["doctor", folder]]
 
@@ -210,13 +210,13 @@ def build(tree: Path, config: RunConfig) -> None:
     tree.mkdir()
     shutil.copytree(config.data.folder, tree / "data")
     (tree / "tiny.yaml").write_text(dump_config(config))
-    (tree / "demo").mkdir()
+    (tree / "reports").mkdir()
     data, run, base, idx = (str(tree / name) for name in ("data", "run", "base", "idx"))
     for line in (
         ["train", str(tree / "tiny.yaml"), "--out", run, "--quiet", "--set", f"data.folder={data}"],
         ["baseline", "shared-space", data, "--out", base, "--epochs", "1"],
         ["index", base, data, "--split", "test", "--out", idx],
-        ["evaluate", base, "--data", data, "--json", str(tree / "demo" / "report.json")],
+        ["evaluate", base, "--data", data, "--json", str(tree / "reports" / "report.json")],
     ):
         wrong = attempt(line)
         assert wrong is None, wrong
