@@ -74,6 +74,7 @@ FORMS = {
     "b_frames.mp4": Form(options=B_FRAMES),
     "b_frames.avi": Form("mpeg4", options={"bf": "2", "qmin": "1", "qmax": "1"}),
     "late_clock.ts": Form(options=B_FRAMES),
+    "shared_times.mpg": Form("mpeg4", options={"qmin": "1", "qmax": "1"}),
     "later_clock.mkv": Form(start_seconds=100.0),
     "no_duration.mkv": Form(file_options={"live": "1"}),
     "no_duration.webm": Form("libvpx", options={"b": "2M"}, file_options={"live": "1"}),
@@ -290,3 +291,17 @@ def test_leaving_out_pictures_changes_none_of_the_others(
         whole = list(iterate_frames(path, rate))
         assert [seconds for seconds, _ in found] == [seconds for seconds, _ in whole]
         assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(found, whole, strict=True))
+
+
+@pytest.mark.parametrize("name", ["mpeg4.ts", "mpeg4.mpg"])
+def test_a_single_picture_is_never_decoded_from_the_middle_of_a_chain(name: str, tmp_path: Path) -> None:
+    path, noise = tmp_path / name, np.random.default_rng(0).integers(0, 256, (48, 160, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=FPS, options={"g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(COUNT):  # it moves, so that most of a picture is in the ones before it
+            picture = np.ascontiguousarray(noise[:, 2 * index : 2 * index + 64])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    for seconds, picture in iterate_frames(path, 8.0):
+        np.testing.assert_array_equal(frame_at(path, seconds), picture, err_msg=f"at {seconds} s")

@@ -38,8 +38,8 @@ class Timeline:
         pictures_end_seconds: until when the last picture is meant to stay.
         duration_seconds: the same, or the end of the sound where that goes on: the last picture stands so long.
         num_pictures: packets of pictures.
-        keys: (number of a packet, seconds) of each picture that can be decoded alone; only where the clock breaks or
-            there is none, so that a time cannot be looked up in the file itself.
+        keys: (number of a packet, seconds) of each picture that can be decoded alone; only where the clock breaks,
+            where there is none, or several pictures share a time, so that none can be looked up in the file itself.
     """
 
     zero_seconds: float

@@ -40,6 +40,8 @@ DAMAGED_SHARE = 0.1
 """A file of which more than this share of the packets cannot be decoded is refused; a few are passed over."""
 MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
+UNEVEN_SEEKING = {"mpeg"}
+"""Formats where several pictures share a time: after a seek they may get that of a neighbour."""
 SKIPPING_CODECS = {"h264", "hevc"}
 """Their decoders can leave out a picture that no other one refers to."""
 DECODING_SECONDS, DECODING_SECONDS_PER_SECOND = 60.0, 30.0
@@ -64,6 +66,7 @@ class VideoTrack:
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.orientation: Orientation = (False, False, False)  # known once there are frames
         self._sounds = list(container.streams.audio)
+        self._sought = False  # whether packets may begin in the middle of a chain of pictures
         start_seconds = float((stream.start_time or 0) * stream.time_base)
         file_seconds = max(float((container.start_time or 0) / av.time_base), min(start_seconds, 0.0))
         # The file's own start is rounded to a microsecond; that of the track is exact.
@@ -113,7 +116,8 @@ class VideoTrack:
             zero = clock.first_seconds  # the head had the time of another part
         if not clock.num_breaks:
             self._check_whole(clock, file_end_seconds)
-        return self._timeline_of(clock, zero, keys if clock.num_breaks or clock.counts_packets else [])
+        cannot_seek = clock.num_breaks or clock.counts_packets or self.container.format.name in UNEVEN_SEEKING
+        return self._timeline_of(clock, zero, keys if cannot_seek else [])
 
     def _timeline_of(self, clock: Clock, zero: float, keys: Sequence[tuple[int, float]]) -> Timeline:
         pictures_end = clock.end_seconds - zero
@@ -228,9 +232,14 @@ class VideoTrack:
     def _timed_packets(self, first_packet: int) -> Iterator[Any]:
         """The packets of the pictures, their times as the clock goes on."""
         clock, index = self._clock(), self.stream.index
+        whole = not self._sought
         for number, packet in enumerate(self.container.demux()):
             clock.follow(packet)
-            if packet.stream.index == index and number >= first_packet:
+            if packet.stream.index != index or number < first_packet:
+                continue
+            # After a seek some decoders make up the picture that a first one without a key refers to.
+            whole = whole or packet.is_keyframe or not packet.size
+            if whole:
                 yield packet
 
     def _holds_sample(self, start: int, end: int, rates: Sequence[float]) -> bool:
@@ -252,6 +261,7 @@ class VideoTrack:
             self.container.seek(target, stream=self.stream, backward=True)
         except (av.FFmpegError, OSError, OverflowError):
             return False
+        self._sought = True
         return True
 
     def shown_size(self, frame: Any) -> tuple[int, int]:
