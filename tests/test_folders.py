@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from dciml.errors import DataError
 from dciml.files import PART_SUFFIX, atomic_folder, atomic_path, remove_leftovers
 from dciml.folders import MARKERS, refuse_foreign
 from dciml.locks import LOCK_FILE
+from dciml.recipes import report, submission
 
 KILLED = """
 import os, signal, sys
@@ -120,3 +123,29 @@ def test_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
     with atomic_path(tmp_path / ("映" * 84)) as file:
         file.write_text("x")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("refuse_other", [report.refuse_other, submission.refuse_other])
+def test_a_report_is_written_over_nothing_else(refuse_other: Callable[[Path], None], tmp_path: Path) -> None:
+    refuse_other(tmp_path / "new.json")
+    (tmp_path / "empty.json").touch()
+    refuse_other(tmp_path / "empty.json")
+    (tmp_path / "model.json").write_text('{"format": "dciml model"}')
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00 ftypisom")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("model.json", "list.json", "film.mp4", "folder", "dangling", "pipe"):
+        with pytest.raises(DataError, match="would be lost"):
+            refuse_other(tmp_path / name)
+
+
+def test_a_report_and_a_submission_are_replaced_by_their_own_kind(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"tables": [], "format": "dciml-report-0"}')
+    report.refuse_other(tmp_path / "report.json")
+    submission.Submission.of_corpus(["a"]).write(tmp_path / "submission.json", [])
+    submission.refuse_other(tmp_path / "submission.json")
+    for refuse, other in ((report.refuse_other, "submission"), (submission.refuse_other, "report")):
+        with pytest.raises(DataError, match="would be lost"):
+            refuse(tmp_path / f"{other}.json")

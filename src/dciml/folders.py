@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from dciml.errors import DataError
@@ -47,3 +48,22 @@ def refuse_foreign(folder: Path, marker: str) -> None:
     found = [kind for name, kind in MARKERS.items() if (folder / name).is_file()]
     holds = f"it is {found[0]}" if found else f"it holds other things, such as {min(folder.iterdir()).name!r}"
     raise DataError(f"this is not {MARKERS[marker]}: {holds}", where=folder, mend=mend)
+
+
+def refuse_foreign_file(path: Path, what: str, is_own: Callable[[Path], bool]) -> None:
+    """Refuse to write a file over another one, unless that is empty or of the same kind, before any work is done.
+
+    Args:
+        what: the kind, in words: "a report".
+        is_own: whether a file, which is a regular one, is of that kind; may raise DataError where it is not.
+    Raises:
+        DataError: there is something else.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    try:
+        if path.is_file() and (not path.stat().st_size or is_own(path)):
+            return
+    except DataError:
+        pass
+    raise DataError(f"this is not {what}, and would be lost", where=path, mend="name another file")

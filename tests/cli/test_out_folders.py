@@ -108,3 +108,13 @@ def test_a_demo_whose_parts_somebody_replaced_is_left_alone(tmp_path: Path) -> N
     assert "index: this is not an index" in str(result.exception)
     assert (tmp_path / "index" / "thesis.txt").read_text() == "years of work"
     assert not (tmp_path / DATA_FILE).exists()
+
+
+@pytest.mark.parametrize("option", ["--json", "--submission"])
+def test_evaluate_writes_over_nothing_but_its_own_kind_and_says_so_first(option: str, tmp_path: Path) -> None:
+    mine = tmp_path / "film.mp4"
+    mine.write_bytes(b"of mine")
+    result = RUNNER.invoke(app, ["evaluate", "nowhere", "--data", "nowhere", option, str(mine)])
+    assert isinstance(result.exception, DataError)
+    assert "would be lost" in str(result.exception)
+    assert mine.read_bytes() == b"of mine"

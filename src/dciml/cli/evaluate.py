@@ -74,6 +74,7 @@ def evaluate(
     from dciml.recipes.evaluate import evaluate as run
     from dciml.recipes.zero_shot import zero_shot_engine
 
+    _refuse_taken(json, submission)
     loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
     loaded.check_store(folder.store)
     zero_shot = zero_shot_engine(loaded.engine, folder.store)
@@ -96,6 +97,18 @@ def evaluate(
     if json:
         report.write(json)
     print_report(report, wide(Console()))
+
+
+def _refuse_taken(json: Path | None, submission: Path | None) -> None:
+    from dciml.recipes import report as reports
+    from dciml.recipes import submission as submissions
+
+    if json is not None and submission is not None and json.resolve() == submission.resolve():
+        raise typer.BadParameter("it is the file of --json, too", param_hint="--submission")
+    if json is not None:
+        reports.refuse_other(json)
+    if submission is not None:
+        submissions.refuse_other(submission)
 
 
 def _named_model(text: str) -> tuple[str, Path]:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dciml.errors import DataError, Where
 from dciml.files import read_json, write_json
+from dciml.folders import refuse_foreign_file
 from dciml.metrics.intervals import Interval
 
 FORMAT: Literal["dciml-report-1"] = "dciml-report-1"
@@ -94,6 +95,16 @@ def read_report(path: Path) -> Report:
             where=Where(file, field=field),
             mend="write it again with `dciml evaluate MODEL --data DATA --json FILE`",
         ) from error
+
+
+def refuse_other(path: Path) -> None:
+    """Refuse to write a report over anything but a report, of whatever version. Raises DataError."""
+
+    def is_report(file: Path) -> bool:
+        content = read_json(file)
+        return isinstance(content, dict) and str(content.get("format")).startswith("dciml-report-")
+
+    refuse_foreign_file(path, "a report of an evaluation", is_report)
 
 
 def in_percent(intervals: Mapping[str, Interval]) -> dict[str, Interval]:

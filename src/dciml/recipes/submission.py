@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.files import atomic_path
+from dciml.folders import refuse_foreign_file
 from dciml.types import Query, SearchHit
 
+BEGINNING = '{"video2idx": '
 TASKS = ("VR", "SVMR", "VCMR")
 Rows = NDArray[np.float64]
 
@@ -50,7 +52,7 @@ class Submission:
     def write(self, path: Path, queries: Sequence[Query]) -> None:
         """Write the file, atomically and query by query, so that it is never in memory as a whole."""
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(f'{{"video2idx": {json.dumps(dict(self.video_numbers), ensure_ascii=False)}')
+            file.write(BEGINNING + json.dumps(dict(self.video_numbers), ensure_ascii=False))
             for task in TASKS:
                 file.write(f',\n"{task}": [')
                 for number, entry in enumerate(_entries(self.predictions[task], queries)):
@@ -59,6 +61,16 @@ class Submission:
                     )
                 file.write("\n]")
             file.write("}\n")
+
+
+def refuse_other(path: Path) -> None:
+    """Refuse to write a submission over anything but a submission. Raises DataError."""
+
+    def is_submission(file: Path) -> bool:
+        with file.open("rb") as opened:
+            return opened.read(len(BEGINNING)) == BEGINNING.encode()
+
+    refuse_foreign_file(path, "a submission", is_submission)
 
 
 def _entries(predictions: Mapping[str, Rows], queries: Sequence[Query]) -> Iterable[dict[str, object]]:
