@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
+from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features.video_files import find_videos
 from dciml.recipes.prepare import ImportOptions, prepare_records
 
 
@@ -39,3 +41,28 @@ def test_a_miss_lists_the_nearest_names(tmp_path: Path) -> None:
     source = features(tmp_path / "f.h5", "kitchen1", "kitchen_02")
     with pytest.raises(DataError, match=r"'kitchenn_02' has no features .*name it as .*'kitchen_02'"):
         prepare_records({"train": tmp_path / "s.csv"}, source, tmp_path / "d", "n", ImportOptions())
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("cafe\u0301", "caf\u00e9"), ("caf\u00e9", "cafe\u0301")])
+def test_a_store_knows_a_video_whatever_way_its_accents_are_written(
+    tmp_path: Path, stored: str, asked: str
+) -> None:
+    with FeatureStoreWriter(tmp_path / "s", StoreManifest("net", 4)) as writer:
+        writer.append(stored, np.ones((3, 4)), 3.0)
+        with pytest.raises(DataError, match="already holds"):
+            writer.append(asked, np.ones((3, 4)), 3.0)
+    with FeatureStoreWriter(tmp_path / "s", StoreManifest("net", 4)) as writer:
+        writer.append(asked, np.full((2, 4), 2.0), 2.0, replace=True)
+    store = FeatureStore.open(tmp_path / "s")
+    assert asked in store
+    assert store.video_ids == (stored,)
+    assert store.rows(asked).tolist() == [[2.0] * 4] * 2
+    assert store.duration_seconds(asked) == 2.0
+
+
+def test_extraction_names_videos_in_one_form_and_refuses_two_that_look_the_same(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.mp4").touch()
+    assert list(find_videos([tmp_path])) == ["caf\u00e9"]
+    (tmp_path / "caf\u00e9.mp4").touch()
+    with pytest.raises(DataError, match="would both have the id"):
+        find_videos([tmp_path])

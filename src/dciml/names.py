@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Collection, Iterable
+from functools import cached_property
 
 from dciml.errors import DataError, Where
 
@@ -22,6 +23,30 @@ def same_name(name: str) -> str:
     True
     """
     return unicodedata.normalize("NFC", name)
+
+
+class KnownNames:
+    """Names that are known, found whatever way their accents are written.
+
+    Args:
+        names: kept, not copied; may be many.
+
+    >>> KnownNames(["cafe\\u0301"]).find("caf\\u00e9") == "cafe\\u0301"
+    True
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def find(self, name: str) -> str | None:
+        """The known name that is the same as this one; None: there is none."""
+        if name in self._names:
+            return name
+        return None if name.isascii() else self._by_form.get(same_name(name))
+
+    @cached_property
+    def _by_form(self) -> dict[str, str]:
+        return {same_name(name): name for name in self._names if not name.isascii()}
 
 
 def refuse_lookalikes(names: Iterable[str], where: Where) -> None:

@@ -129,3 +129,31 @@ def test_similar_says_what_is_wrong(index: Path) -> None:
     with pytest.raises(DataError, match="between 0 and 80 seconds"):
         command("similar", index, "video1", 70, 99)
     assert command("similar", index, "video1", -3, 5).exit_code == 2
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_a_video_is_found_whatever_way_its_accents_are_written(
+    index: Path, tmp_path: Path, stored: str, asked: str
+) -> None:
+    def store_of(name: str, video_id: str, axis: int) -> Path:
+        with FeatureStoreWriter(tmp_path / name, StoreManifest("rows", WIDTH, 0.1)) as writer:
+            rows = np.zeros((8, WIDTH), dtype=np.float32)
+            rows[4:6, axis] = 1.0
+            writer.append(video_id, rows, 80.0)
+        return tmp_path / name
+
+    command("index-add", index, store_of("one", stored, 6))
+    found = json.loads(command("search", index, "find 6", "--video", asked, "--json").output)
+    assert {hit["video_id"] for hit in found["hits"]} == {stored}
+    assert stored in command("similar", index, asked, 40, 60, "-k", 3).output
+    again = store_of("two", asked, 6)
+    assert "0 videos added" in command("index-add", index, again).output
+    changed = store_of("three", asked, 7)
+    assert "1 video added or replaced" in command("index-add", index, changed, "--replace").output
+    assert "6 videos" in command("index-verify", index).output
+    assert "1 video removed" in command("index-remove", index, stored).output
+    with pytest.raises(DataError, match="does not hold the video"):
+        command("search", index, "find 6", "--video", asked)

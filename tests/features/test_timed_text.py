@@ -235,3 +235,15 @@ def test_a_folder_is_listed_once_for_all_its_videos_until_it_changes(
     os.utime(tmp_path, (long_ago + 1, long_ago + 1))
     assert [video.stem for video in videos if find_captions(video)] == ["4"]
     assert listed == [tmp_path]
+
+
+def test_notes_names_and_signatures_are_no_captions(tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text(
+        "WEBVTT\n\nNOTE\nout for now:\n00:09.000 --> 00:10.000\ncommented out\n\nSTYLE\n::cue { color: red }\n\n"
+        "1\n00:01.000 --> 00:02.000\nhi\n2\n00:03.000 --> 00:04.000\nyou\n\nNOTE a last word\n"
+    )
+    assert [caption.text for caption in read_captions(tmp_path / "a.vtt")] == ["hi", "you"]
+    (tmp_path / "b.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nhi\n\n2\n00:00:03,000 --> 00:00:04,000\nyou\nthere\n \nSubtitles by X\n"
+    )
+    assert [caption.text for caption in read_captions(tmp_path / "b.srt")] == ["hi", "you there"]

@@ -44,6 +44,7 @@ from dciml.features.store_format import (
 from dciml.files import sync_folder
 from dciml.folders import refuse_foreign
 from dciml.locks import take
+from dciml.names import KnownNames, same_name
 
 __all__ = ["FeatureStore", "FeatureStoreWriter", "StoreManifest"]
 
@@ -57,6 +58,7 @@ class FeatureStore:
     def __init__(self, path: Path, manifest: StoreManifest, entries: Sequence[StoreEntry]) -> None:
         self.path, self.manifest = path, manifest
         self._entries = {entry.video_id: entry for entry in entries}
+        self._names = KnownNames(self._entries)
         num_rows = max((entry.offset + entry.rows for entry in entries), default=0)
         self._rows = _map_rows(path / ROWS_FILE, num_rows, manifest.width)
         self._fingerprint: str | None = None
@@ -81,7 +83,7 @@ class FeatureStore:
         return len(self._entries)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._entries
+        return isinstance(video_id, str) and self._names.find(video_id) is not None
 
     def rows(self, video_id: str) -> NDArray[np.float16]:
         """The rows of a video, (T, width): a read-only view of the file, no copy.
@@ -163,8 +165,8 @@ class FeatureStore:
         return self._fingerprint
 
     def _entry(self, video_id: str) -> StoreEntry:
-        entry = self._entries.get(video_id)
-        if entry is None:
+        known = self._names.find(video_id)
+        if known is None:
             near = difflib.get_close_matches(video_id, self._entries, n=1)
             hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
             raise DataError(
@@ -172,7 +174,7 @@ class FeatureStore:
                 where=self.path,
                 mend=f"{hint}add its features to the store, or leave out what refers to it",
             )
-        return entry
+        return self._entries[known]
 
 
 class FeatureStoreWriter:
@@ -215,6 +217,7 @@ class FeatureStoreWriter:
             write_manifest(self.path, self.manifest)
         entries = read_entries(self.path)
         self._known = {entry.video_id for entry in entries}
+        self._spelling = {same_name(name): name for name in self._known if not name.isascii()}
         self._end = sum(entry.rows for entry in entries)
         self._pending: list[StoreEntry] = []
         self._refusal: str | None = None
@@ -261,6 +264,8 @@ class FeatureStoreWriter:
         self._check_usable()
         if not video_id:
             raise DataError("a video has an empty id", where=self.path, mend="give every video an id")
+        if not video_id.isascii():  # the store goes on writing a name as it did before
+            video_id = self._spelling.setdefault(same_name(video_id), video_id)
         if video_id in self._known and not replace:
             raise DataError(
                 f"the store already holds the video {video_id!r}",

@@ -32,6 +32,7 @@ SETTLED_NS = 3_000_000_000
 
 _TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
+_NOTE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$")
 
@@ -125,19 +126,37 @@ def _read(path: Path) -> str:
 
 
 def _subtitles(lines: list[str], path: Path) -> list[Caption]:
+    is_vtt = path.suffix.lower() == ".vtt"
+    lines = _without_notes(lines) if is_vtt else lines
     timings = [number for number, line in enumerate(lines) if "-->" in line]
     captions = []
     for place, number in enumerate(timings):
         following = timings[place + 1] if place + 1 < len(timings) else None
         start, end = _times(lines[number], Where(path, number + 1))
         body = lines[number + 1 : following]
-        if path.suffix.lower() == ".vtt":  # an empty line ends the cue; what comes then is a name or a note
-            empty = next((row for row, line in enumerate(body) if not line), len(body))
-            body = body[:empty]
-        elif following is not None and body and body[-1].strip().isdecimal():
+        if following is not None and body and body[-1].strip().isdecimal():
             body = body[:-1]  # the number of the next one
+        if is_vtt:  # an empty line ends the cue; what comes then is a name
+            body = _until_empty(body)
+        elif following is None:  # who made the file may have signed it
+            body = _until_empty([line.strip() for line in body])
         captions.append(Caption(start, end, _plain(" ".join(body))))
     return captions
+
+
+def _without_notes(lines: list[str]) -> list[str]:
+    """WebVTT with empty lines in the place of comments, styles and regions, which end at an empty line."""
+    kept: list[str] = []
+    is_note = False
+    for number, line in enumerate(lines):
+        begins = number == 0 or not lines[number - 1]
+        is_note = bool(line) and (is_note or (begins and _NOTE.match(line) is not None))
+        kept.append("" if is_note else line)
+    return kept
+
+
+def _until_empty(body: list[str]) -> list[str]:
+    return body[: next((row for row, line in enumerate(body) if not line), len(body))]
 
 
 def _times(line: str, where: Where) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from dciml.errors import DataError
+from dciml.names import same_name
 
 IdForm = Literal["stem", "path"]
 
@@ -132,4 +133,4 @@ def _id_of(file: Path, root: Path, ids: IdForm) -> str:
             where=path.parent,
             mend="rename it, since its name becomes the id of the video",
         ) from error
-    return video_id
+    return same_name(video_id)

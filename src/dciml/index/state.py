@@ -15,6 +15,7 @@ from dciml.errors import DataError
 from dciml.index.backend import FloatArray, OpenVectors, PlaceArray
 from dciml.index.catalogue import Contents
 from dciml.index.exact import BLOCK_SCORES, best_places
+from dciml.names import KnownNames
 
 BLOCK_PAIRS = 1024
 
@@ -37,6 +38,7 @@ class IndexState:
     def __init__(self, path: Path, contents: Contents, vectors: OpenVectors) -> None:
         self.path, self.contents, self._vectors = path, contents, vectors
         self.place_of = {video_id: place for place, video_id in enumerate(contents.video_ids)}
+        self._names = KnownNames(self.place_of)
 
     @cached_property
     def _tie_order(self) -> PlaceArray:
@@ -47,8 +49,10 @@ class IndexState:
 
     def places(self, video_ids: Sequence[str]) -> PlaceArray:
         """Where videos stand. Raises DataError for one that the index does not hold."""
-        for video_id in video_ids:
-            if video_id not in self.place_of:
+        places = np.empty(len(video_ids), dtype=np.int64)
+        for row, video_id in enumerate(video_ids):
+            known = self._names.find(video_id)
+            if known is None:
                 near = difflib.get_close_matches(video_id, self.contents.video_ids, n=1)
                 hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
                 raise DataError(
@@ -56,7 +60,8 @@ class IndexState:
                     where=self.path,
                     mend=f"{hint}add it with `dciml index-add`, or check the id",
                 )
-        return np.array([self.place_of[video_id] for video_id in video_ids], dtype=np.int64)
+            places[row] = self.place_of[known]
+        return places
 
     def match(self, queries: FloatArray, num_videos: int, chosen: PlaceArray | None) -> VideoMatches:
         """The best videos of each query (Q, D); see `ClipIndex.match`. `chosen` is sorted, without repeats."""

@@ -15,6 +15,7 @@ from dciml.features.long_videos import WindowedStore, split_long
 from dciml.features.store import FeatureStore
 from dciml.files import atomic_folder, refuse_taken
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
+from dciml.names import same_name
 from dciml.search.engine import Engine
 from dciml.search.long_videos import WindowedIds
 
@@ -104,12 +105,13 @@ def add_videos(
     model.check_store(plain)
     store = WindowedStore.of(plain)
     held, wanted, new, old = WindowedIds(index.video_ids), 0, [], []
-    known = set(held.whole_videos)
+    chosen = None if only is None else {same_name(video_id) for video_id in only}
     for video_id in video_ids:
-        if (only is not None and video_id not in only) or (video_id in known and not replace):
+        is_known = held.find(video_id) is not None
+        if (chosen is not None and same_name(video_id) not in chosen) or (is_known and not replace):
             continue
         parts = split_long(plain, [video_id], model.windows)
-        if video_id in known:
+        if is_known:
             before = held.expand([video_id])
             if before == parts and all(
                 index.video(part).checksum == _checksum(store, part) for part in parts
@@ -130,7 +132,7 @@ def remove_videos(index: ClipIndex, video_ids: Sequence[str]) -> int:
         DataError: an unknown id; then none is taken out.
     """
     index.remove(WindowedIds(index.video_ids).expand(video_ids))
-    return len(set(video_ids))
+    return len({same_name(video_id) for video_id in video_ids})
 
 
 def open_features(features: Path, split: str | None) -> tuple[FeatureStore, list[str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from dciml.features.long_videos import Window, parse_window, whole_id
 from dciml.index import ClipIndex, VideoFilter
+from dciml.names import KnownNames
 from dciml.types import SearchHit
 
 SAME_MOMENT = 0.5
@@ -32,6 +33,7 @@ class WindowedIds:
             if window is not None:
                 self._windows[video_id] = window
             self._of_video.setdefault(window.video_id if window else video_id, []).append(video_id)
+        self._names = KnownNames(self._of_video)
 
     @property
     def has_windows(self) -> bool:
@@ -47,13 +49,20 @@ class WindowedIds:
         """How many whole videos."""
         return len(self._of_video)
 
+    def find(self, video_id: str) -> str | None:
+        """The whole video of this id, whatever way its accents are written; None: there is none."""
+        return self._names.find(video_id)
+
     def expand(self, video_ids: Iterable[str]) -> list[str]:
         """Each id replaced by those of its windows, where it has some; any other id stays as it is."""
-        return [own for video_id in video_ids for own in self._of_video.get(video_id, (video_id,))]
+        known = ((self.find(video_id), video_id) for video_id in video_ids)
+        return [
+            own for name, asked in known for own in (self._of_video[name] if name is not None else (asked,))
+        ]
 
     def duration_seconds(self, video_id: str) -> float | None:
         """How long a whole video is that has windows: to the end of its last one; None for any other id."""
-        windows = (self._windows.get(own) for own in self._of_video.get(video_id, ()))
+        windows = (self._windows.get(own) for own in self.expand([video_id]))
         return max((window.end_seconds for window in windows if window is not None), default=None)
 
     def whole_hits(self, hits: Sequence[SearchHit], max_hits: int) -> list[SearchHit]:
@@ -104,7 +113,9 @@ def select_whole(index: ClipIndex, wanted: VideoFilter, windowed: WindowedIds) -
     Raises:
         DataError: `wanted.video_ids` names a video that the index does not hold.
     """
-    named = None if wanted.video_ids is None else dict.fromkeys(wanted.video_ids)
+    named = None
+    if wanted.video_ids is not None:
+        named = dict.fromkeys(windowed.find(video_id) or video_id for video_id in wanted.video_ids)
     index.places(windowed.expand(named or ()))  # an unknown one is refused
     if named is None and not windowed.has_windows:
         return index.select(wanted)

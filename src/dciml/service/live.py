@@ -33,10 +33,9 @@ class Snapshot:
         self.index, self.windowed = searcher.index, searcher.windowed
         self.generation = self.index.generation
         self.video_ids = self.windowed.whole_videos
-        self._known = frozenset(self.video_ids)
 
     def __contains__(self, video_id: str) -> bool:
-        return video_id in self._known
+        return self.windowed.find(video_id) is not None
 
     def parts(self, video_id: str) -> list[str]:
         """What the index holds of a video: itself, or its windows. Raises UnknownVideo."""
