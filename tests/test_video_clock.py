@@ -162,6 +162,17 @@ def test_a_wrong_length_of_the_track_is_not_believed(tmp_path: Path, factor: flo
     check(path, SECONDS)
 
 
+def test_a_time_scale_that_no_camera_has_is_refused(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "right.mp4", "libx264"))
+    at = content.index(b"mdhd") + 16
+    scale = int.from_bytes(content[at : at + 4], "big")
+    content[at : at + 4] = (100 * scale).to_bytes(4, "big")
+    path = tmp_path / "fast.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"fast\.mp4: .* pictures in .* s, which no camera makes"):
+        probe(path)
+
+
 def ten_times(content: bytes, kind: str) -> bytes:
     """The content with a stated length of ten times the right one."""
     changed = bytearray(content)

@@ -42,6 +42,8 @@ MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
 UNEVEN_SEEKING = {"mpeg"}
 """Formats where several pictures share a time: after a seek they may get that of a neighbour."""
+MOST_A_SECOND = 500
+"""Pictures; more are no film but a wrong time scale."""
 SKIPPING_CODECS = {"h264", "hevc"}
 """Their decoders can leave out a picture that no other one refers to."""
 DECODING_SECONDS, DECODING_SECONDS_PER_SECOND = 60.0, 30.0
@@ -125,6 +127,9 @@ class VideoTrack:
         duration = sound_end if sound_end > pictures_end + SOUND_PADDING_SECONDS else pictures_end
         if not duration > 0:
             raise unreadable(self.path, f"it says that it lasts {duration:g} s")
+        if clock.num_pictures > MOST_A_SECOND * max(pictures_end, 1 / 25):
+            fast = f"its clock shows {clock.num_pictures} pictures in {pictures_end:.3g} s"
+            raise unreadable(self.path, f"{fast}, which no camera makes; its time scale is wrong")
         allowed = STILLS_SECONDS + STILL_SECONDS * clock.num_pictures + clock.num_sound_seconds
         if duration > allowed:
             pictures = f"{clock.num_pictures} picture" + "s" * (clock.num_pictures > 1)
