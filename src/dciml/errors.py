@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+LONGEST_FIELD, LONGEST_SAID = 200, 1000
+"""Characters of what comes from a user's file, which may hold anything."""
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, its middle left out where it is too long for a message.
+
+    >>> shortened("abcdefgh", 5)
+    'ab…gh'
+    """
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
 
 class DcimlError(Exception):
     """The base of every error that dciml raises on purpose; the command line prints it without a traceback."""
@@ -27,7 +40,7 @@ class Where:
         if self.line is not None:
             parts.append(f"line {self.line}")
         if self.field is not None:
-            parts.append(f"field {self.field}")
+            parts.append(f"field {shortened(self.field, LONGEST_FIELD)}")
         return ", ".join(parts)
 
 
@@ -42,7 +55,8 @@ class DataError(DcimlError):
         self, what: str, *, where: Where | str | Path | None = None, mend: str | None = None
     ) -> None:
         self.what, self.where, self.mend = what, where, mend
-        text = f"{where}: {what}" if where is not None else what
+        said = shortened(what, LONGEST_SAID)
+        text = f"{where}: {said}" if where is not None else said
         super().__init__(f"{text}. To mend it: {mend}." if mend else f"{text}.")
 
 

@@ -8,6 +8,7 @@ video2frames.txt   a Python dict {'VIDEO': ['ROW NAME', …], …}, read as text
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,12 @@ def is_bigfile(path: Path) -> bool:
     return any((path / name).is_file() for name in (BIN_FILE, SHAPE_FILE, VIDEOS_FILE))
 
 
+_COUNT = re.compile(r"0*[1-9][0-9]{0,14}")
+
+
 def _read_shape(path: Path) -> tuple[int, int]:
     parts = read_text(path).split()
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(_COUNT.fullmatch(part) for part in parts):
         what = f"{' '.join(parts)[:40]!r} is not the number of rows and their width"
         raise DataError(what, where=Where(path, 1), mend=_AGAIN)
     return int(parts[0]), int(parts[1])

@@ -215,7 +215,7 @@ class _Machine:
 
     def _forbidden(self, what: str, position: int | None) -> DataError:
         return DataError(
-            f"the pickle holds {what} (at byte {position}), which is forbidden: only plain values are read",
+            f"the pickle holds {what[:200]} (at byte {position}), which is forbidden: only plain values are read",
             where=Where(self.path),
             mend=_MEND,
         )

@@ -32,7 +32,9 @@ def create_text_encoder(
     16
     """
     kind, _, argument = spec.partition(":")
-    if kind == "words" and (not argument or (argument.isdecimal() and int(argument) > 0)):
+    if kind == "words" and (
+        not argument or (argument.isdecimal() and len(argument) < 10 and int(argument) > 0)
+    ):
         return WordEncoder(vocabulary, int(argument or 300), max_words)
     if spec == "minilm":
         from dciml.features.transformers_text import minilm

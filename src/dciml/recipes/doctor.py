@@ -188,7 +188,7 @@ def check_processor() -> Iterator[Check]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     busy = load > 1.5 * usable
     mend = "other programs use the processor: everything takes longer" if busy else ""
-    if wanted and wanted.isdigit() and int(wanted) > usable:
+    if wanted and wanted.isdecimal() and int(wanted[:20]) > usable:
         busy, mend = (
             True,
             f"set OMP_NUM_THREADS to at most {usable}: more threads than that slow each other down",
