@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dciml.errors import DataError
+from dciml.explain import explained
 from dciml.files import PART_SUFFIX, atomic_folder, atomic_path, remove_leftovers
 from dciml.folders import MARKERS, refuse_foreign
 from dciml.locks import LOCK_FILE
@@ -149,3 +152,16 @@ def test_a_report_and_a_submission_are_replaced_by_their_own_kind(tmp_path: Path
     for refuse, other in ((report.refuse_other, "submission"), (submission.refuse_other, "report")):
         with pytest.raises(DataError, match="would be lost"):
             refuse(tmp_path / f"{other}.json")
+
+
+@pytest.mark.parametrize("whole", [atomic_path, atomic_folder])
+def test_a_full_disk_names_the_file_that_could_not_be_written(
+    whole: Callable[..., Any], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        with whole(tmp_path / "wanted"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fail()
+    assert str(explained(caught.value)).startswith(f"{tmp_path / 'wanted'}: the disk is full")

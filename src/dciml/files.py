@@ -43,6 +43,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # as of a write to a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
@@ -69,6 +73,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         refuse_taken(path)  # another process may have been faster
         temporary.rename(path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(handle)
