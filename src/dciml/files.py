@@ -26,6 +26,12 @@ _YOUNG_SECONDS = (
 )
 
 
+def _name_file(error: OSError, path: Path) -> None:
+    """Say which file it was, where the system did not, as of a write to a full disk."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
@@ -44,8 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None:  # as of a write to a full disk
-            error.filename = str(path)
+        _name_file(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,8 +79,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         refuse_taken(path)  # another process may have been faster
         temporary.rename(path)
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        _name_file(error, path)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

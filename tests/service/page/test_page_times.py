@@ -24,9 +24,14 @@ SEEK = """async (at) => {
   const video = document.querySelector('video')
   const until = (name) => new Promise((done) => video.addEventListener(name, done, { once: true }))
   if (video.readyState < 2) await until('loadeddata')
-  const sought = until('seeked')
-  video.currentTime = at
-  await sought
+  for (let length = -1; length < Math.min(at, video.duration);) { // the stated length may be too short
+    length = video.duration
+    const sought = until('seeked')
+    video.currentTime = at
+    await sought
+    const grown = until('durationchange'), waited = new Promise((done) => setTimeout(done, 1000))
+    if (length < at && video.duration <= length) await Promise.race([grown, waited])
+  }
   await new Promise((done) => setTimeout(done, 100))
   return [video.currentTime, video.duration, video.videoWidth, video.videoHeight]
 }"""

@@ -11,6 +11,7 @@ const ERRORS = {
   4: "This browser cannot play the file, or it cannot be fetched.",
 };
 const END_SLACK_SECONDS = 0.04; // about a picture: the clock of a player moves in such steps
+const LENGTH_WAIT_MS = 500; // for a player to learn that a video is longer than its file states
 
 export class Screen {
   /** `onTime(seconds)` hears where the player is; `onLength(seconds)` how long the file says it is. */
@@ -95,12 +96,24 @@ export class Screen {
     this.onTime(seconds);
     if (this.video.readyState < 1) await heard(this.video, "loadedmetadata");
     if (!isLast()) return;
-    const arrived = heard(this.video, "seeked");
-    this.video.currentTime = Math.min(seconds, Math.max(0, this.video.duration - 0.01));
-    await arrived;
+    await this.#seek(seconds, isLast);
     if (!isLast()) return;
     this.guarded = guarded;
     if (plays) this.#play();
+  }
+
+  /** Seek; where the file states too short a length, again whenever the player has read further. */
+  async #seek(seconds, isLast) {
+    const { video } = this;
+    for (let length = -1; isLast() && length < Math.min(seconds, video.duration);) {
+      length = video.duration;
+      const arrived = heard(video, "seeked");
+      video.currentTime = Math.min(seconds, Math.max(0, length - 0.01));
+      await arrived;
+      if (length < seconds && video.duration <= length) {
+        await Promise.race([heard(video, "durationchange"), new Promise((done) => setTimeout(done, LENGTH_WAIT_MS))]);
+      }
+    }
   }
 
   async #play() {
