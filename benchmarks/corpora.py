@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from shapes import Shape, make_config
 
-from dciml.build import MODEL_FORMAT, ModelCard, build_dual
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
-from dciml.search.dual_engine import DualEngine
+from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual
+from dciml.search.engines import DualEngine
 
 SECONDS_PER_ROW = 1.0
 

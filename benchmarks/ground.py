@@ -27,7 +27,7 @@ from train_step import multiply_adds
 
 from dciml.features.store import FeatureStore
 from dciml.method.batch import collate_videos
-from dciml.search.dual_engine import DualEngine
+from dciml.search.engines import DualEngine
 from dciml.threads import set_num_shares
 
 

@@ -17,15 +17,13 @@ from time import monotonic
 
 import numpy as np
 
-from dciml.build import load_model, open_searcher
-from dciml.demo.actions import EVENT_ACTIONS
-from dciml.demo.actors import ACTORS, COLOURS
+from dciml.demo.drawing import ACTORS, COLOURS, EVENT_ACTIONS, SCENES
 from dciml.demo.long_video import EVENT_SECONDS, MINUTE, PlantedEvent, write_long_video
-from dciml.demo.scenes import SCENES
 from dciml.demo.story import Actor
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.extract import extract_videos
 from dciml.features.long_videos import WindowRule
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 
 

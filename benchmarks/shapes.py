@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from dciml.build import MODEL_FORMAT, ModelCard, build_dual
 from dciml.config import RunConfig, parse_config
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
 from dciml.method.mutual import DualBranch
+from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dciml.build import build_step
 from dciml.method.batch import Batch
 from dciml.method.mutual import best_clip
+from dciml.model_folder import build_step
 from dciml.recipes.train import make_optimizers
 from dciml.training.steps import Step, training_step
 

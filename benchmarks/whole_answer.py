@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dciml.build import load_model, open_searcher
 from dciml.datasets.folder import DataFolder
 from dciml.features.store import FeatureStore, FeatureStoreWriter
+from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 
 NOISE = 0.1  # of the rows' own deviation

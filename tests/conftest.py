@@ -103,7 +103,7 @@ WORDS = ("red", "blue", "green", "dog", "cat", "bird", "runs", "sits", "jumps", 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
     """A data folder of 24 training and 8 test videos whose rows carry the words of their sentences."""
-    from dciml.datasets.folder_writer import write_data_folder
+    from dciml.datasets.folder import write_data_folder
     from dciml.features.store import FeatureStoreWriter, StoreManifest
     from dciml.types import Query, Video
 

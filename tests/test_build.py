@@ -11,16 +11,20 @@ import pytest
 import torch
 
 import dciml
-from dciml.build import load_model, make_text_encoder
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import ModelError
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
+from dciml.folders import WEIGHTS_FILE
+from dciml.model_folder import load_model, make_text_encoder
 from dciml.recipes.train import train
-from dciml.search.dual_engine import DualEngine
-from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors, save_tensors
+from dciml.search.engines import DualEngine
+from dciml.training.checkpoint import (
+    load_tensors,
+    save_tensors,
+)
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -49,8 +53,8 @@ def test_text_encoder_runs_where_the_model_does(folder: Path, monkeypatch: pytes
         devices.append(device)
         return WordEncoder(vocabulary, 16, max_words)
 
-    monkeypatch.setattr("dciml.features.text.create_text_encoder", create)
-    monkeypatch.setattr("dciml.build.check_device", lambda device: None)
+    monkeypatch.setattr("dciml.model_folder.create_text_encoder", create)
+    monkeypatch.setattr("dciml.model_folder.check_device", lambda device: None)
     load_model(folder)
     load_model(folder, "meta")  # stands for a GPU: every torch has it
     assert devices == ["cpu", "meta"]

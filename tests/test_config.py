@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import dciml
-from dciml.build import ModelCard, build_dual
 from dciml.config import dump_config, load_config, parse_config
 from dciml.errors import ConfigError, DataError
 from dciml.method.terms import TERMS
+from dciml.model_folder import ModelCard, build_dual
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(

@@ -19,7 +19,7 @@ from dciml.explain import explained
 from dciml.files import PART_SUFFIX, atomic_folder, atomic_path, remove_leftovers
 from dciml.folders import MARKERS, refuse_foreign
 from dciml.locks import LOCK_FILE
-from dciml.recipes import report, submission
+from dciml.recipes.report import Submission, refuse_other_than_report, refuse_other_than_submission
 
 KILLED = """
 import os, signal, sys
@@ -128,7 +128,7 @@ def test_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
 
 
-@pytest.mark.parametrize("refuse_other", [report.refuse_other, submission.refuse_other])
+@pytest.mark.parametrize("refuse_other", [refuse_other_than_report, refuse_other_than_submission])
 def test_a_report_is_written_over_nothing_else(refuse_other: Callable[[Path], None], tmp_path: Path) -> None:
     refuse_other(tmp_path / "new.json")
     (tmp_path / "empty.json").touch()
@@ -146,10 +146,10 @@ def test_a_report_is_written_over_nothing_else(refuse_other: Callable[[Path], No
 
 def test_a_report_and_a_submission_are_replaced_by_their_own_kind(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"tables": [], "format": "dciml-report-0"}')
-    report.refuse_other(tmp_path / "report.json")
-    submission.Submission.of_corpus(["a"]).write(tmp_path / "submission.json", [])
-    submission.refuse_other(tmp_path / "submission.json")
-    for refuse, other in ((report.refuse_other, "submission"), (submission.refuse_other, "report")):
+    refuse_other_than_report(tmp_path / "report.json")
+    Submission.of_corpus(["a"]).write(tmp_path / "submission.json", [])
+    refuse_other_than_submission(tmp_path / "submission.json")
+    for refuse, other in ((refuse_other_than_report, "submission"), (refuse_other_than_submission, "report")):
         with pytest.raises(DataError, match="would be lost"):
             refuse(tmp_path / f"{other}.json")
 

@@ -10,8 +10,8 @@ from dciml.config import load_config
 from dciml.datasets.csv_records import read_csv_queries
 from dciml.datasets.records import read_queries
 from dciml.errors import DataError
-from dciml.features.hdf5 import scan_hdf5
-from dciml.features.timed_text import read_captions
+from dciml.features.encoders.captions import read_captions
+from dciml.features.sources.hdf5 import scan_hdf5
 from dciml.files import read_json
 from dciml.inputs import read_decoded, read_input
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dciml import inputs, strict_json, video_clock, video_streams, video_track
-from dciml.features import arrays, extract, hdf5_safety, store_format
+from dciml import inputs, strict, video_clock, video_streams, video_track
+from dciml.features import extract, store_format
+from dciml.features.sources import arrays, hdf5
 from dciml.service import schemas, thumbnails
 from dciml.service.settings import Limits
 
@@ -20,8 +21,8 @@ SET = {
     "annotations, tables, JSON": [inputs.MAX_TEXT_BYTES / MIB],
     "settings of a run": [inputs.MAX_SETTINGS_BYTES / MIB],
     "captions of a video": [inputs.MAX_CAPTION_BYTES / MIB],
-    "objects and lists within each other, in JSON": [strict_json.MAX_DEPTH],
-    "features of a video, HDF5 or NumPy": [hdf5_safety.MAX_DATASET_BYTES / GIB],
+    "objects and lists within each other, in JSON": [strict.MAX_DEPTH],
+    "features of a video, HDF5 or NumPy": [hdf5.MAX_DATASET_BYTES / GIB],
     "width of feature rows": [store_format.MAX_WIDTH],
     "pixels of a picture": [video_streams.MAX_PIXELS],
     "memory to open a video": [video_streams.OPENING_BYTES / MIB],
@@ -55,7 +56,7 @@ def rows() -> dict[str, str]:
 
 def test_every_limit_is_held_to_the_program() -> None:
     assert rows().keys() == SET.keys()
-    assert arrays.MAX_ARRAY_BYTES == hdf5_safety.MAX_DATASET_BYTES  # one row for both
+    assert arrays.MAX_ARRAY_BYTES == hdf5.MAX_DATASET_BYTES  # one row for both
 
 
 @pytest.mark.parametrize("what", SET)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dciml.errors import DataError, Where
-from dciml.strict_json import parse_json
+from dciml.strict import parse_json
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from dciml.demo.corpus import CorpusSize, make_data_folder, make_videos, plan_corpus
 from dciml.demo.long_video import PlantedEvent, write_long_video
 from dciml.demo.story import Actor
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import probe
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.joined import encode_video
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import frame_at, iterate_frames, probe
 
 FPS, COUNT = 10, 40

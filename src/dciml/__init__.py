@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dciml.version import __version__
 
 if TYPE_CHECKING:
-    from dciml.build import Model
+    from dciml.model_folder import Model
     from dciml.search.searcher import Searcher
 
 __all__ = ["__version__", "load", "open_index"]
@@ -19,7 +19,7 @@ __all__ = ["__version__", "load", "open_index"]
 
 def load(folder: str | Path, device: str = "cpu") -> Model:
     """Load a trained model folder. Imports torch, so that `import dciml` need not."""
-    from dciml.build import load_model
+    from dciml.model_folder import load_model
 
     return load_model(Path(folder), device)
 
@@ -30,6 +30,6 @@ def open_index(folder: str | Path, device: str = "cpu") -> Searcher:
     `.answer("a sentence")` gives hits, how sure they are, and the relevance of clips; `.similar(video_id, start, end)`
     finds moments like a given one; `.search("a sentence")` gives hits alone.
     """
-    from dciml.build import open_searcher
+    from dciml.model_folder import open_searcher
 
     return open_searcher(Path(folder), device)

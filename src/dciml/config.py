@@ -14,7 +14,7 @@ from dciml.errors import ConfigError
 from dciml.files import read_text
 from dciml.inputs import MAX_SETTINGS_BYTES
 from dciml.method.terms import TERMS
-from dciml.strict_yaml import parse_yaml
+from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}
 """Settings of earlier versions that decide nothing any more; the model folders of then still hold them."""

@@ -17,7 +17,7 @@ from typing import Any
 from dciml.errors import DataError, Where
 from dciml.inputs import MAX_TEXT_BYTES, read_decoded, read_input
 from dciml.locks import is_free
-from dciml.strict_json import parse_json
+from dciml.strict import parse_json
 
 PART_SUFFIX = ".dciml-part"
 _PART_NAME = re.compile(r"\..*\.[a-z0-9_]{8}" + re.escape(PART_SUFFIX), re.DOTALL)

@@ -9,11 +9,21 @@ from pathlib import Path
 from dciml.errors import DataError
 from dciml.files import PART_SUFFIX
 
+# The files of a model folder, which is also the folder of the run that trained it.
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+SETTINGS_FILE = "config.yaml"
+VOCABULARY_FILE = "vocabulary.json"
+RUN_FILE = "run.json"
+TRAINED_ON_FILE = "trained_on.safetensors"
+CALIBRATION_FILE = "calibration.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
 MARKERS = {
     "data.json": "a data folder",
     "manifest.json": "a feature store",
     "catalogue.sqlite": "an index",
-    "model.json": "a model folder",
+    CARD_FILE: "a model folder",
     "demo.json": "the demo's folder",
     "added.json": "the folder of videos that a server added",
 }

@@ -12,12 +12,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dciml.build import load_model
 from dciml.cli.app import app
 from dciml.config import RunConfig, dump_config
 from dciml.errors import ConfigError, ModelError
+from dciml.folders import WEIGHTS_FILE
+from dciml.model_folder import load_model
 from dciml.recipes.train import make_fabric
-from dciml.training.checkpoint import WEIGHTS_FILE, save_tensors
+from dciml.training.checkpoint import (
+    save_tensors,
+)
 
 RUNNER = CliRunner()
 MakeConfig = Callable[..., RunConfig]
@@ -40,7 +43,7 @@ def test_absurd_settings_are_told_before_the_run_begins(
     tiny_config: MakeConfig, tmp_path: Path, setting: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("dciml.training.sizes._memory_bytes", lambda: 2.0**33)
+    monkeypatch.setattr("dciml.training.checkpoint._memory_bytes", lambda: 2.0**33)
     file = tmp_path / "tiny.yaml"
     file.write_text(dump_config(tiny_config(grounding={"layers": 8})))
     result = RUNNER.invoke(app, ["train", str(file), "--out", str(tmp_path / "out"), "--set", setting])
@@ -102,7 +105,7 @@ def test_weights_of_another_size_are_refused_by_their_head_alone(
     load_model(out)
     settings = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(settings.replace("hidden: 16", "hidden: 16384"))  # 8 GB of weights
-    monkeypatch.setattr("dciml.build.load_tensors", None)
+    monkeypatch.setattr("dciml.model_folder.load_tensors", None)
     with pytest.raises(ModelError, match="does not fit the settings beside it"):
         load_model(out)
     (out / "config.yaml").write_text(settings)

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from dciml.cli.app import app
 from dciml.errors import DataError
-from dciml.features.joined import encode_video
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.store import FeatureStore
-from dciml.features.visual import BuiltinVisualEncoder
 from dciml.media import write_video
 
 RUNNER = CliRunner()

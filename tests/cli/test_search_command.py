@@ -13,15 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import dciml.build
-from dciml.build import Model
+import dciml.model_folder
 from dciml.cli.app import app
 from dciml.config import AnswerConfig
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.model_folder import Model
 from dciml.recipes.index import build_index
 from dciml.search.calibration import Calibration
-from dciml.search.engine import Grounding
+from dciml.search.engines import Grounding
 
 WIDTH = 8
 CALIBRATION = Calibration(40.0, 20.0, 0.0, (1.0, 0.0), (0.0,) * WIDTH, 100, 50, "planted")
@@ -59,7 +59,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             writer.append(f"video{number}", rows, 80.0)
     (tmp_path / "model").mkdir()
     model = Model(tmp_path / "model", "fake", PlantedEngine(), AnswerConfig(), "rows", CALIBRATION)
-    monkeypatch.setattr(dciml.build, "load_model", lambda folder, device="cpu": model)
+    monkeypatch.setattr(dciml.model_folder, "load_model", lambda folder, device="cpu": model)
     build_index(model, tmp_path / "store", tmp_path / "index")
     return tmp_path / "index"
 
@@ -100,9 +100,9 @@ def test_json_holds_the_hits_also_where_nothing_was_found(index: Path) -> None:
 
 
 def test_without_a_calibration_there_is_no_confidence(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = dciml.build.load_model(Path())
+    known = dciml.model_folder.load_model(Path())
     monkeypatch.setattr(
-        dciml.build, "load_model", lambda folder, device="cpu": replace(known, calibration=None)
+        dciml.model_folder, "load_model", lambda folder, device="cpu": replace(known, calibration=None)
     )
     output = command("search", index, "perhaps 2").output
     assert "video2" in output

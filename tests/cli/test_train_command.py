@@ -17,8 +17,11 @@ from typer.testing import CliRunner
 from dciml.cli.app import app
 from dciml.config import RunConfig, dump_config, load_config
 from dciml.errors import ConfigError, DataError, ModelError
-from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
-from dciml.training.stopping import Stopped
+from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
+from dciml.training.checkpoint import (
+    load_tensors,
+)
+from dciml.training.progress import Stopped
 
 RUNNER = CliRunner()
 

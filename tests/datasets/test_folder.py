@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import DataFolder, write_data_folder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.types import Query, TrainingPair, Video

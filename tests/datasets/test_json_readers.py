@@ -9,12 +9,8 @@ from typing import Any
 
 import pytest
 
-from dciml.datasets.cpl import read_cpl
-from dciml.datasets.didemo import read_didemo
-from dciml.datasets.qvhighlights import read_qvhighlights
+from dciml.datasets.readers import read_cpl, read_didemo, read_qvhighlights, read_tacos, read_tvr
 from dciml.datasets.records import QueryFile
-from dciml.datasets.tacos import read_tacos
-from dciml.datasets.tvr import read_tvr
 from dciml.errors import DataError
 
 Read = Callable[..., QueryFile]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dciml.datasets.activitynet import read_activitynet
-from dciml.datasets.charades_sta import read_charades_durations, read_charades_sta
+from dciml.datasets.readers import read_activitynet, read_charades_durations, read_charades_sta
 from dciml.errors import DataError
 
 CSV = 'id,scene,length\nAAAAA,Bedroom,30.5\nBBBBB,"Hall, big",12\n'

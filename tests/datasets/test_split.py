@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.datasets.split import split_off_validation
+from dciml.datasets.folder import split_off_validation
 from dciml.errors import DataError
 from dciml.types import Query, TrainingPair
 

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from dciml.datasets.folder import DataFolder
-from dciml.demo.corpus import CorpusSize, make_data_folder, make_videos, plan_corpus, video_path
-from dciml.demo.render import HEIGHT, WIDTH, render
+from dciml.demo.corpus import (
+    HEIGHT,
+    WIDTH,
+    CorpusSize,
+    make_data_folder,
+    make_videos,
+    plan_corpus,
+    render,
+    video_path,
+)
 from dciml.demo.story import Story
 from dciml.errors import DataError
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import iterate_frames, probe
 
 

@@ -8,12 +8,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dciml.demo.actions import ACTIONS, EVENT_ACTIONS, Moment, Pose, pose_of
-from dciml.demo.actors import ACTORS, COLOURS
 from dciml.demo.corpus import CorpusSize, plan_corpus
-from dciml.demo.scenes import SCENES
-from dciml.demo.story import Story, is_held_out, plan_story
-from dciml.demo.wording import ACTION_WORDS, ACTOR_WORDS, COLOUR_WORDS, SCENE_WORDS, sentence
+from dciml.demo.drawing import ACTIONS, ACTORS, COLOURS, EVENT_ACTIONS, SCENES, Moment, Pose, pose_of
+from dciml.demo.story import (
+    ACTION_WORDS,
+    ACTOR_WORDS,
+    COLOUR_WORDS,
+    SCENE_WORDS,
+    Story,
+    is_held_out,
+    plan_story,
+    sentence,
+)
 
 SEED = 7
 

@@ -12,19 +12,17 @@ import torch
 from fault_layer import MODES, Faults, room
 from sweep import Call, sweep, sweep_room
 
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import DataFolder, write_data_folder
 from dciml.errors import DataError
-from dciml.features.array_file import read_arrays, write_arrays
+from dciml.features.encoded_text import encode_cached, read_arrays, write_arrays
+from dciml.features.encoders.word_vectors import write_word_vectors
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.extract import Failure
 from dciml.features.store import FeatureStoreWriter, StoreManifest
-from dciml.features.text_cache import encode_cached
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.word_vectors import write_word_vectors
-from dciml.features.words import WordEncoder
 from dciml.files import write_json, write_json_lines
 from dciml.recipes.extract import ExtractOptions, extract, plan_extraction
-from dciml.recipes.submission import Submission
+from dciml.recipes.report import Submission
 from dciml.search.calibration import Calibration, read_calibration
 from dciml.training.checkpoint import load_tensors, save_tensors
 from dciml.types import Query, Video

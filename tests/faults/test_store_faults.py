@@ -11,7 +11,7 @@ from fault_layer import Faults
 from sweep import Call, sweep, sweep_room
 
 from dciml.errors import DataError
-from dciml.features.shards import merge_stores
+from dciml.features.extract import merge_stores
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 
 MANIFEST = StoreManifest("net", 4)

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.arrays import ArrayFolderSource
-from dciml.features.joined_source import JoinedSource
-from dciml.features.renamed import with_names_of
-from dciml.features.source import open_features, write_store
+from dciml.features.sources.arrays import ArrayFolderSource
+from dciml.features.sources.source import JoinedSource, open_features, with_names_of, write_store
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 
 

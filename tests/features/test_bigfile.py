@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
-from dciml.features.bigfile import BigFileSource
-from dciml.features.literal_dict import read_literal_dict
-from dciml.features.source import open_features, write_store
+from dciml.features.sources.bigfile import BigFileSource, read_literal_dict
+from dciml.features.sources.source import open_features, write_store
 
 VIDEOS = {"v_a": ["v_a_0", "v_a_1"], "v_b": ["v_b_0"]}
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)

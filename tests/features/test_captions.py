@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from dciml.errors import ConfigError, DataError
-from dciml.features.captions import CaptionEncoder
-from dciml.features.joined import JoinedEncoder, encode_video
+from dciml.features.encoders.captions import Caption, CaptionEncoder
+from dciml.features.encoders.joined import JoinedEncoder, encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.pooling import mean_pool
-from dciml.features.timed_text import Caption
-from dciml.features.visual import BuiltinVisualEncoder
 from dciml.media import write_video
-from dciml.method.baselines.cosine import CosineSpace
+from dciml.method.baselines import CosineSpace
 
 CAPTIONS = """{"start": 0.5, "end": 2.0, "text": "a red dog runs"}
 {"start": 1.5, "end": 2.0, "text": "a cat sits"}

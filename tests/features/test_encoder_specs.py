@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dciml.errors import ConfigError, DataError
-from dciml.features.encoder_specs import create_encoder, encoder_of, lasting_specs
-from dciml.features.source import open_features, write_store
+from dciml.features.encoders.specs import create_encoder, encoder_of, lasting_specs
+from dciml.features.encoders.visual import BuiltinVisualEncoder
+from dciml.features.sources.source import open_features, write_store
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.features.visual import BuiltinVisualEncoder
 
 Models = Callable[[str], Path]
 RATE = 2.0

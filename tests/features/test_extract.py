@@ -14,10 +14,10 @@ import pytest
 
 from dciml.errors import DataError
 from dciml.features import extract
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.extract import Extraction, Progress, VideoFile, extract_video, extract_videos
-from dciml.features.joined import encode_video
 from dciml.features.store import FeatureStore
-from dciml.features.visual import BuiltinVisualEncoder
 from dciml.media import write_video
 from dciml.processes import Outcome
 
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_extraction_in_plain_words(
 
 HOSTILE = """
 import os, signal, time
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 
 class HostileEncoder(BuiltinVisualEncoder):
     def begin(self, info):

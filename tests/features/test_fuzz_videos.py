@@ -13,9 +13,9 @@ import pytest
 from dciml.errors import DataError
 from dciml.features import extract
 from dciml.features.base import num_rows
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.extract import extract_videos
 from dciml.features.store import FeatureStore
-from dciml.features.visual import BuiltinVisualEncoder
 from dciml.processes import GIBIBYTE
 from dciml.service.thumbnails import ThumbnailCache
 

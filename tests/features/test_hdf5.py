@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.hdf5 import Hdf5Source, scan_hdf5
-from dciml.features.source import write_store
+from dciml.features.sources.hdf5 import Hdf5Source, scan_hdf5
+from dciml.features.sources.source import write_store
 from dciml.features.store import FeatureStore
 
 

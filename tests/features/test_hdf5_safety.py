@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.hdf5 import Hdf5Source, scan_hdf5
+from dciml.features.sources.hdf5 import Hdf5Source, scan_hdf5
 
 ROWS = np.ones((3, 4), dtype=np.float32)
 

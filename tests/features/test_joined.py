@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dciml.errors import ConfigError
-from dciml.features import joined
 from dciml.features.base import FloatRows, num_rows
-from dciml.features.joined import JoinedEncoder, encode_video
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders import joined
+from dciml.features.encoders.joined import JoinedEncoder, encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import RGBFrame, VideoInfo, write_video
 
 

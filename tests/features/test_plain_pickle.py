@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
-from dciml.features.plain_pickle import read_plain_pickle
+from dciml.features.sources.plain_pickle import read_plain_pickle
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 VALUES = st.recursive(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from dciml.features.base import num_rows
+from dciml.features.encoders.joined import JoinedEncoder
+from dciml.features.encoders.specs import create_video_encoder
 from dciml.features.extract import extract_videos
-from dciml.features.joined import JoinedEncoder
 from dciml.features.store import FeatureStore
-from dciml.features.video_encoders import create_video_encoder
 
 CLIPS = Path(__file__).parents[3] / "shared" / "data" / "clips"
 

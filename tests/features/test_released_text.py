@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.query_features import FILE_NAME, QueryFeatureEncoder, write_query_features
-from dciml.features.text import create_text_encoder
+from dciml.features.encoders.query_features import FILE_NAME, QueryFeatureEncoder, write_query_features
+from dciml.features.encoders.text import create_text_encoder
+from dciml.features.encoders.word_vectors import WordVectorEncoder, read_cpl_vectors, write_word_vectors
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.word_vectors import WordVectorEncoder, read_cpl_vectors, write_word_vectors
 
 GLOVE = Path(__file__).resolve().parents[2].parent / "shared/data/annotations/cpl_charades/glove.pkl"
 VOCABULARY = Vocabulary.build(["a dog runs", "a cat sits down"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
-from dciml.features.row_values import RowsSeen, lost_rows, scale_hint
+from dciml.features.row_checks import RowsSeen, lost_rows, scale_hint
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 
 

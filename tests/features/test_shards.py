@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
-from dciml.features.shards import Shard, merge_stores
+from dciml.features.extract import Shard, merge_stores
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import FileStamp
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dciml.features.captions import CaptionEncoder
-from dciml.features.joined import JoinedEncoder
-from dciml.features.spaces import same_space
-from dciml.features.transformers_image import ImageTextEncoder
-from dciml.features.transformers_text import TransformersTextEncoder
-from dciml.features.transformers_video import ClipEncoder
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.captions import CaptionEncoder
+from dciml.features.encoders.joined import JoinedEncoder
+from dciml.features.encoders.text import same_space
+from dciml.features.encoders.transformers_text import TransformersTextEncoder
+from dciml.features.encoders.transformers_vision import ClipEncoder, ImageTextEncoder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 
 pytest.importorskip("transformers")
 

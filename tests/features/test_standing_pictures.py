@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dciml.features.transformers_image import ImageRows
-from dciml.features.transformers_video import ClipRows, ClipTiming
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.transformers_vision import ClipRows, ClipTiming, ImageRows
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import VideoInfo
 
 INFO = VideoInfo(150.0, 64, 48, 25.0, Path("v.mp4"))

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 
 from dciml.features.base import EncodedSentence
-from dciml.features.text_cache import encode_cached
+from dciml.features.encoded_text import encode_cached
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 
 SENTENCES = ["a dog runs", "a red cat sits"]
 

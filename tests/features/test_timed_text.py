@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import DataError
-from dciml.features import timed_text
-from dciml.features.timed_text import Caption, find_captions, read_captions
+from dciml.features.encoders import captions
+from dciml.features.encoders.captions import Caption, find_captions, read_captions
 
 PLAIN = [Caption(1.0, 2.5, "A man opens a door."), Caption(3661.25, 3662.0, "He sits down")]
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nA man opens\na door.\n\n2\n01:01:01,250 --> 01:01:02,000\nHe sits down\n"
@@ -218,8 +218,8 @@ def test_a_folder_is_listed_once_for_all_its_videos_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed: list[Path] = []
-    plain = timed_text.os.scandir
-    monkeypatch.setattr(timed_text.os, "scandir", lambda folder: listed.append(folder) or plain(folder))
+    plain = captions.os.scandir
+    monkeypatch.setattr(captions.os, "scandir", lambda folder: listed.append(folder) or plain(folder))
     videos = [tmp_path / f"{number}.mp4" for number in range(5)]
     write(tmp_path, "3.srt", SRT)
     long_ago = 1_000_000_000.0

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from dciml.errors import DataError, ModelError
-from dciml.features.joined import encode_video
-from dciml.features.transformers_folder import IMAGE_TEXT_KINDS
-from dciml.features.transformers_image import ImageRows, ImageTextEncoder
-from dciml.features.transformers_text import TransformersTextEncoder
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.transformers_folder import IMAGE_TEXT_KINDS
+from dciml.features.encoders.transformers_text import TransformersTextEncoder
+from dciml.features.encoders.transformers_vision import ImageRows, ImageTextEncoder
 from dciml.media import write_video
 
 transformers = pytest.importorskip("transformers")

@@ -14,10 +14,10 @@ import torch
 from dciml.errors import ConfigError, DataError
 from dciml.features.base import TextEncoder
 from dciml.features.encoded_text import EncodedCorpus
-from dciml.features.text import create_text_encoder
-from dciml.features.transformers_text import TransformersTextEncoder, minilm
+from dciml.features.encoders.text import create_text_encoder
+from dciml.features.encoders.transformers_text import TransformersTextEncoder, minilm
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary, tokenize
-from dciml.features.words import WordEncoder
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from dciml.errors import DataError
 from dciml.features.base import FloatRows
-from dciml.features.joined import encode_video
-from dciml.features.transformers_text import TransformersTextEncoder
-from dciml.features.transformers_video import ClipEncoder, ClipTiming, time_means
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.transformers_text import TransformersTextEncoder
+from dciml.features.encoders.transformers_vision import ClipEncoder, ClipTiming, time_means
 from dciml.media import VideoInfo, iterate_frames, write_video
 
 transformers = pytest.importorskip("transformers")

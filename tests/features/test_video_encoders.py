@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dciml.errors import ConfigError, DataError
-from dciml.features.video_encoders import create_video_encoder
+from dciml.features.encoders.specs import create_video_encoder
 
 Models = Callable[[str], Path]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.features import motion, pictures, visual
-from dciml.features.joined import encode_video
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders import visual
+from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.media import VideoInfo, write_video
 
 HEIGHT, WIDTH = 48, 64
@@ -52,7 +52,7 @@ def encode_whole(pictures: np.ndarray, samples_per_row: int = 2) -> np.ndarray:
         parts.append(found[0])
         tracks.append(found[1])
     course = np.concatenate(tracks)
-    courses = [visual.GAINS["course"] * motion.course_of(course, reach) for reach in visual.CONTEXTS]
+    courses = [visual.GAINS["course"] * visual.course_of(course, reach) for reach in visual.CONTEXTS]
     samples = np.concatenate([np.concatenate(parts), visual.GAINS["tracks"] * course, *courses], axis=1)
     groups = range(0, len(samples), samples_per_row)
     return np.stack([samples[k : k + samples_per_row].mean(axis=0) for k in groups])
@@ -131,17 +131,17 @@ def test_encoding_leaves_its_input_alone() -> None:
 def test_course_tells_the_direction(step: int, sign: int) -> None:
     some = scene_with_square(crossing(step), (220, 30, 30))
     background = np.full((HEIGHT, WIDTH, 3), 110, dtype=np.float32)
-    tracks = motion.find_foreground(some, background).tracks
-    drift_x = motion.course_of(tracks, 3)[:, 0]
+    tracks = visual.find_foreground(some, background).tracks
+    drift_x = visual.course_of(tracks, 3)[:, 0]
     middle = len(some) // 2
     assert sign * drift_x[middle] > 0.3
     assert abs(drift_x[5]) < 0.01
-    assert abs(motion.course_of(tracks, 3)[middle, 1]) < 0.05  # it does not rise or fall
+    assert abs(visual.course_of(tracks, 3)[middle, 1]) < 0.05  # it does not rise or fall
 
 
 def test_foreground_is_where_the_square_is() -> None:
     some = scene_with_square([None, (10, 40)], (220, 30, 30))
-    found = motion.find_foreground(some, np.full((HEIGHT, WIDTH, 3), 110, dtype=np.float32))
+    found = visual.find_foreground(some, np.full((HEIGHT, WIDTH, 3), 110, dtype=np.float32))
     assert found.presence[0] < 0.01
     assert found.presence[1] > 0.8
     center_x, center_y = found.tracks[1, :2] / found.presence[1]
@@ -153,7 +153,7 @@ def test_a_swaying_camera_is_no_foreground() -> None:
     rng = np.random.default_rng(0)
     wide = np.kron(rng.integers(30, 220, (13, 17, 3)), np.ones((4, 4, 1))).astype(np.uint8)
     views = np.stack([wide[y : y + HEIGHT, x : x + WIDTH] for y, x in [(1, 1), (0, 1), (2, 2), (1, 0)]])
-    found = motion.find_foreground(views, views[0].astype(np.float32))
+    found = visual.find_foreground(views, views[0].astype(np.float32))
     assert found.presence.max() < 0.05
 
 
@@ -161,14 +161,14 @@ def test_changing_light_is_no_foreground() -> None:
     rng = np.random.default_rng(0)
     background = rng.integers(60, 180, (HEIGHT, WIDTH, 3)).astype(np.float32)
     darker = (background * 0.7).astype(np.uint8)[None]
-    assert motion.find_foreground(darker, background).presence[0] < 0.01
+    assert visual.find_foreground(darker, background).presence[0] < 0.01
 
 
 def test_foreground_hue_is_named() -> None:
     some = scene_with_square([(10, 40)], (30, 60, 220))
-    found = motion.find_foreground(some, np.full((HEIGHT, WIDTH, 3), 110, dtype=np.float32))
-    hues = motion.foreground_look(some, pictures.colour_name_indices(some), found)["hues"][0]
-    assert pictures.COLOUR_NAMES[int(hues.argmax())] == "blue"
+    found = visual.find_foreground(some, np.full((HEIGHT, WIDTH, 3), 110, dtype=np.float32))
+    hues = visual.foreground_look(some, visual.colour_name_indices(some), found)["hues"][0]
+    assert visual.COLOUR_NAMES[int(hues.argmax())] == "blue"
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_foreground_hue_is_named() -> None:
     ],
 )
 def test_colours_have_their_names(colour: tuple[int, int, int], name: str) -> None:
-    index = pictures.colour_name_indices(np.array(colour, dtype=np.uint8).reshape(1, 1, 1, 3))
-    assert pictures.COLOUR_NAMES[int(index.item())] == name
+    index = visual.colour_name_indices(np.array(colour, dtype=np.uint8).reshape(1, 1, 1, 3))
+    assert visual.COLOUR_NAMES[int(index.item())] == name
 
 
 def test_colour_shares_equal_counting() -> None:
     rng = np.random.default_rng(1)
     names = rng.integers(0, 12, (2, 12, 16))
-    shares = pictures.colour_name_shares(names, 3, 4).reshape(2, 3, 4, 12)
+    shares = visual.colour_name_shares(names, 3, 4).reshape(2, 3, 4, 12)
     for n, row, column, name in np.ndindex(2, 3, 4, 12):
         cell = names[n, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
         assert shares[n, row, column, name] == pytest.approx(np.sqrt((cell == name).mean()))
@@ -204,8 +204,8 @@ def test_colour_shares_equal_counting() -> None:
 
 def test_edges_have_their_direction() -> None:
     ramp = np.tile(np.arange(WIDTH, dtype=np.float32), (HEIGHT, 1))
-    across = pictures.edge_directions(ramp[None]).reshape(12, 8)
-    down = pictures.edge_directions(np.tile(np.arange(HEIGHT, dtype=np.float32)[:, None], (1, WIDTH))[None])
+    across = visual.edge_directions(ramp[None]).reshape(12, 8)
+    down = visual.edge_directions(np.tile(np.arange(HEIGHT, dtype=np.float32)[:, None], (1, WIDTH))[None])
     assert (across.argmax(axis=1) == 0).all()
     assert (down.reshape(12, 8).argmax(axis=1) == 4).all()
 
@@ -213,7 +213,7 @@ def test_edges_have_their_direction() -> None:
 def test_flow_has_its_sign() -> None:
     x = np.arange(WIDTH, dtype=np.float32)
     moving = np.stack([np.tile(100 + 50 * np.sin((x - shift) / 4), (HEIGHT, 1)) for shift in (0, 1, 2)])
-    change = motion.change_by_cell(moving)
+    change = visual.change_by_cell(moving)
     assert (change[0] == 0).all()
     assert (change[1:, 16:32] > 0.2).all()  # to the right
     assert np.abs(change[1:, 32:]).max() < 1e-3
@@ -221,6 +221,6 @@ def test_flow_has_its_sign() -> None:
 
 def test_window_sums_equal_the_slow_definition() -> None:
     values = np.random.default_rng(2).normal(size=(9, 3)).astype(np.float32)
-    found = motion._window_sums(values, 2)
+    found = visual._window_sums(values, 2)
     slow = [values[max(i - 2, 0) : i + 3].sum(axis=0) for i in range(9)]
     np.testing.assert_allclose(found, slow, atol=1e-5)

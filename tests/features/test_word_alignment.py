@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from dciml.errors import DataError
 from dciml.features.base import FloatRows
-from dciml.features.text import create_text_encoder
-from dciml.features.transformers_text import TransformersTextEncoder
+from dciml.features.encoders.text import create_text_encoder
+from dciml.features.encoders.transformers_text import TransformersTextEncoder
 from dciml.features.vocabulary import Vocabulary, tokenize
 
 transformers = pytest.importorskip("transformers")

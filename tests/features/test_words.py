@@ -7,8 +7,8 @@ import pytest
 
 from dciml.errors import DataError
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 
 SENTENCES = ["a person opens a skateboard", "the dog runs", "a man sits and reads the newspaper"]
 VOCABULARY = Vocabulary.build(SENTENCES)

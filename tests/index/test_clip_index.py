@@ -214,7 +214,7 @@ def test_second_writer_is_refused(tmp_path: Path) -> None:
 
 
 def test_busy_index_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dciml.index.schema.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("dciml.index.tables.LOCK_SECONDS", 0.05)
     index = make_index(tmp_path)
     other = sqlite3.connect(index.path / "catalogue.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError, DcimlError, ModelError
-from dciml.index import ClipIndex, IndexOptions, VideoDetails, VideoFilter, open_segments, verify_index
-from dciml.index.seals import seal_facts, seal_videos
+from dciml.index import ClipIndex, IndexOptions, VideoDetails, VideoFilter, segments, verify_index
+from dciml.index.tables import seal_facts, seal_videos
 
 CLIPS, WIDTH = 2, 8
 
@@ -189,7 +189,7 @@ def test_a_number_that_cannot_be_is_refused_on_opening(copy: Path, value: float)
 def test_a_number_that_cannot_be_in_a_large_index_is_refused_when_it_is_read(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_segments, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(segments, "CHECKED_BYTES", 0)
     spoil(copy, np.nan)
     index, query = ClipIndex.open(copy), np.ones((1, WIDTH))
     for call in (

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.features.base import EncodedSentence
-from dciml.method.baselines.cosine import CosineSpace
-from dciml.method.baselines.shared_space import SharedSpace, pad_words
+from dciml.method.baselines import CosineSpace, SharedSpace, pad_words
 from dciml.method.losses import soft_max_pool
 
 

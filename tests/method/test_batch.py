@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 from dciml.method.batch import Batch, collate_queries, collate_videos, hidden_positions
 
 

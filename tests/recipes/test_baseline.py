@@ -12,16 +12,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dciml.build import windows_for
-from dciml.cli import baseline as commands
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.cli import train as commands
+from dciml.datasets.folder import DataFolder, write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.base import EncodedSentence
 from dciml.features.long_videos import WindowRule
 from dciml.features.pooling import l2_normalize
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary, tokenize
+from dciml.model_folder import windows_for
 from dciml.recipes import baseline as recipe
 from dciml.recipes.baseline import (
     CosineConfig,
@@ -93,7 +92,7 @@ def planted_text(monkeypatch: pytest.MonkeyPatch) -> None:
         return PlantedEncoder()
 
     monkeypatch.setattr(recipe, "create_text_encoder", make)
-    monkeypatch.setattr("dciml.build_baseline.create_text_encoder", make)
+    monkeypatch.setattr("dciml.model_folder.create_text_encoder", make)
 
 
 @pytest.fixture(scope="module")

@@ -13,22 +13,22 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from dciml.build import Model, load_model
 from dciml.cli.app import app
 from dciml.config import AnswerConfig, RunConfig, dump_config
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
-from dciml.datasets.split import split_off_validation
+from dciml.datasets.folder import DataFolder, split_off_validation, write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.long_videos import WindowRule
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.folders import CALIBRATION_FILE
 from dciml.metrics.intervals import Bootstrap
+from dciml.model_folder import Model, load_model
 from dciml.recipes.answers import index_corpus
 from dciml.recipes.calibrate import KnownPairs, calibrate, calibrate_run, fit
-from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
-from dciml.recipes.nothing_found import NOTHING_FOUND, nothing_found
-from dciml.search.calibration import CALIBRATION_FILE, Calibration
-from dciml.search.engine import Grounding
+from dciml.recipes.evaluate import NOTHING_FOUND, EvaluateOptions, evaluate, make_task, nothing_found
+from dciml.search.calibration import (
+    Calibration,
+)
+from dciml.search.engines import Grounding
 from dciml.search.searcher import Searcher
 from dciml.types import Query, Video
 

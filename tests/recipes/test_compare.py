@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from dciml.cli.evaluate import register
 from dciml.errors import DataError
 from dciml.metrics.intervals import Interval
-from dciml.recipes.compare import compare
-from dciml.recipes.report import Report, Table, read_report
+from dciml.recipes.report import Report, Table, compare, read_report
 
 
 def report(run: str, first: float, width: float = 2.0) -> Report:

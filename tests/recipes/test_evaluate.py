@@ -11,20 +11,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dciml.build import Model
 from dciml.cli.evaluate import register
 from dciml.config import AnswerConfig
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import DataFolder, write_data_folder
 from dciml.errors import DataError
 from dciml.features.long_videos import WindowRule
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.metrics.video_retrieval import score_blocks
+from dciml.model_folder import Model
 from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
-from dciml.recipes.headlines import headlines
 from dciml.recipes.index import build_index
-from dciml.recipes.report import read_report
-from dciml.search.engine import Grounding
+from dciml.recipes.report import headlines, read_report
+from dciml.search.engines import Grounding
 from dciml.search.searcher import Searcher
 from dciml.types import Query, Video
 
@@ -348,7 +346,9 @@ def test_the_command_prints_tables_and_headlines_and_writes_both_files(
 ) -> None:
     loaded = Model(tmp_path, "fake", PlantedEngine(), ANSWER, "planted")
     asked = []
-    monkeypatch.setattr("dciml.build.load_model", lambda folder, device: asked.append(folder) or loaded)
+    monkeypatch.setattr(
+        "dciml.model_folder.load_model", lambda folder, device: asked.append(folder) or loaded
+    )
     app = typer.Typer()
     register(app)
     files = ["--json", str(tmp_path / "r.json"), "--submission", str(tmp_path / "s.json")]

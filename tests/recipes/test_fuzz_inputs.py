@@ -76,10 +76,9 @@ def write_all(folder: Path) -> dict[str, Path]:
 def read(path: Path, whole: Path, out: Path) -> None:
     """What a command would do with a file."""
     from dciml.config import load_config
-    from dciml.datasets.activitynet import read_activitynet
-    from dciml.datasets.charades_sta import read_charades_sta
-    from dciml.features.plain_pickle import read_plain_pickle
-    from dciml.features.timed_text import read_captions
+    from dciml.datasets.readers import read_activitynet, read_charades_sta
+    from dciml.features.encoders.captions import read_captions
+    from dciml.features.sources.plain_pickle import read_plain_pickle
     from dciml.recipes.prepare import ImportOptions, prepare_records
 
     def prepare(records: Path, features: Path) -> object:

@@ -12,16 +12,16 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import dciml.build
-from dciml.build import Model
+import dciml.model_folder
 from dciml.cli import index as index_commands
 from dciml.cli import search as search_commands
 from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.index import ClipIndex, VideoFilter
+from dciml.model_folder import Model
 from dciml.recipes.index import add_videos, build_index, open_features, remove_videos
-from dciml.search.engine import Grounding
+from dciml.search.engines import Grounding
 
 WIDTH = 16
 
@@ -139,7 +139,7 @@ def test_remove_videos_counts(built: ClipIndex) -> None:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs a command line with a fake model in the place of a trained one."""
-    monkeypatch.setattr(dciml.build, "load_model", lambda folder, device="cpu": make_model(tmp_path))
+    monkeypatch.setattr(dciml.model_folder, "load_model", lambda folder, device="cpu": make_model(tmp_path))
     app, runner = typer.Typer(), CliRunner()
     index_commands.register(app)
     search_commands.register(app)

@@ -12,8 +12,7 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import dciml.build
-from dciml.build import Model, windows_for
+import dciml.model_folder
 from dciml.cli import index as index_commands
 from dciml.config import AnswerConfig, RunConfig, dump_config
 from dciml.errors import DataError
@@ -21,9 +20,10 @@ from dciml.features.long_videos import WindowRule, parse_window, whole_id
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.files import write_json, write_text
 from dciml.index import ClipIndex
+from dciml.model_folder import Model, windows_for
 from dciml.recipes.index import add_videos, build_index, remove_videos
 from dciml.recipes.inspect import inspect
-from dciml.search.engine import Grounding
+from dciml.search.engines import Grounding
 from dciml.search.searcher import Searcher
 
 WIDTH, NUM_CLIPS = 8, 4
@@ -128,7 +128,7 @@ def test_inspection_counts_whole_videos(tmp_path: Path, model: Model) -> None:
 def test_the_commands_take_the_length_of_windows(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dciml.build, "load_model", lambda *_, **__: model)
+    monkeypatch.setattr(dciml.model_folder, "load_model", lambda *_, **__: model)
     app = typer.Typer()
     index_commands.register(app)
     store, out = make_store(tmp_path / "store", "film", "clip"), tmp_path / "index"

@@ -109,7 +109,7 @@ def test_sentences_without_features_are_counted_and_not_an_end(tiny_data: Path) 
 def test_a_model_and_its_index_are_described(
     tmp_path: Path, tiny_data: Path, tiny_config: Callable[..., RunConfig]
 ) -> None:
-    from dciml.build import load_model
+    from dciml.model_folder import load_model
     from dciml.recipes.index import build_index
     from dciml.recipes.train import train
 

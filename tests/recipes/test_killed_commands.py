@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dciml.datasets.folder import DataFolder
-from dciml.features.shards import merge_stores
+from dciml.features.extract import merge_stores
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.files import PART_SUFFIX
 from dciml.index import ClipIndex, verify_index

@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 from dciml.cli.app import app
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
+from dciml.folders import CHECKPOINT_FILE
 from dciml.recipes.prepare import ImportOptions
 from dciml.recipes.prepare_prvr import prepare_prvr
-from dciml.training.checkpoint import CHECKPOINT_FILE, load_tensors
+from dciml.training.checkpoint import (
+    load_tensors,
+)
 
 MakePrvr = Callable[..., Path]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from dciml.cli.data import app
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
-from dciml.features.text import create_text_encoder
+from dciml.features.encoders.text import create_text_encoder
 from dciml.features.vocabulary import Vocabulary
 
 

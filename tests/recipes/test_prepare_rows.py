@@ -16,7 +16,7 @@ from dciml.cli.app import app
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.row_checks import find_mismatch
-from dciml.features.source import open_features, write_store
+from dciml.features.sources.source import open_features, write_store
 from dciml.recipes.prepare import ImportOptions, ImportSummary, prepare_records
 
 WIDTH = 16

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dciml.build import load_model, open_searcher
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.features.store_format import INDEX_FILE, ROW_DTYPE, ROWS_FILE
+from dciml.folders import WEIGHTS_FILE
+from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
-from dciml.training.checkpoint import WEIGHTS_FILE, load_tensors
+from dciml.training.checkpoint import (
+    load_tensors,
+)
 
 
 @pytest.mark.slow

@@ -17,16 +17,18 @@ import pytest
 import torch
 
 from dciml.config import RunConfig, dump_config, load_config
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import write_data_folder
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStoreWriter, StoreManifest
+from dciml.folders import CHECKPOINT_FILE, TRAINED_ON_FILE, WEIGHTS_FILE
 from dciml.locks import LOCK_FILE, hold
 from dciml.method.batch import Batch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
-from dciml.recipes.trained_on import TRAINED_ON_FILE
-from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
-from dciml.training.stopping import Stopped
+from dciml.training.checkpoint import (
+    load_tensors,
+)
+from dciml.training.progress import Stopped
 from dciml.types import Query, Video
 
 MakeConfig = Callable[..., RunConfig]

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dciml.build import load_model
 from dciml.cli.app import app
 from dciml.config import RunConfig, dump_config
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import DataFolder, write_data_folder
 from dciml.errors import ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.folders import TRAINED_ON_FILE
+from dciml.model_folder import load_model
 from dciml.recipes.calibrate import KnownPairs, calibrate
 from dciml.recipes.trained_on import (
-    TRAINED_ON_FILE,
     Overlap,
     TrainedOn,
     known_already,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dciml.config import RunConfig
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import write_data_folder
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.recipes.train import _set_up, make_fabric, train
-from dciml.recipes.training_cautions import training_cautions
+from dciml.recipes.trained_on import training_cautions
 from dciml.types import Query, Video
 
 MakeConfig = Callable[..., RunConfig]

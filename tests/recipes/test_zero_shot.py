@@ -8,9 +8,9 @@ import pytest
 
 from dciml.features.base import EncodedSentence
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.method.baselines.cosine import CosineSpace
-from dciml.recipes.zero_shot import zero_shot_engine
-from dciml.search.baseline_engine import BaselineEngine
+from dciml.method.baselines import CosineSpace
+from dciml.recipes.evaluate import zero_shot_engine
+from dciml.search.engines import BaselineEngine
 
 WIDTH = 6
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dciml.build import ModelCard, build_dual, make_text_encoder
 from dciml.config import AnswerConfig, RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
@@ -21,8 +20,8 @@ from dciml.features.pooling import l2_normalize, mean_pool
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
 from dciml.index import ClipIndex
-from dciml.search.dual_engine import DualEngine
-from dciml.search.engine import Grounding
+from dciml.model_folder import ModelCard, build_dual, make_text_encoder
+from dciml.search.engines import DualEngine, Grounding
 from dciml.search.searcher import Searcher
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from dciml.config import AnswerConfig
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
-from dciml.search.engine import Grounding
-from dciml.search.windows import similarity_spread, span_contrast, with_floor
+from dciml.search.contrast import similarity_spread, span_contrast, with_floor
+from dciml.search.engines import Grounding
 from dciml.spans import temporal_iou
 
 

@@ -15,7 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.errors import ModelError
-from dciml.search.calibration import CALIBRATION_FILE, MIN_TEMPER, Calibration, read_calibration
+from dciml.folders import CALIBRATION_FILE
+from dciml.search.calibration import (
+    MIN_TEMPER,
+    Calibration,
+    read_calibration,
+)
 
 KNOWN = Calibration(20.0, 4.0, 3.0, (1.0, -0.1), (0.5, 0.0, -0.5), 100, 50, "fingerprint")
 VECTORS = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], dtype=np.float32)

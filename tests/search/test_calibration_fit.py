@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dciml.search.calibration import Calibration
-from dciml.search.calibration_fit import (
+from dciml.search.calibration import (
     RIDGE,
+    Calibration,
     Trials,
     fit_calibration,
     fit_choice,

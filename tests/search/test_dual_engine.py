@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from dciml.build import ModelCard, build_dual
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
 from dciml.method.batch import Batch, collate_videos
 from dciml.method.retrieval import score_matrix
-from dciml.search.dual_engine import DualEngine
+from dciml.model_folder import ModelCard, build_dual
+from dciml.search.engines import DualEngine
 from dciml.threads import set_num_shares
 
 SENTENCES = [

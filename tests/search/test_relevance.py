@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dciml.features.row_times import RowTimes
-from dciml.search.relevance import clip_relevance, relevance_over_time
+from dciml.search.contrast import clip_relevance, relevance_over_time
 
 CLIPS = arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=st.floats(-1, 1, width=32)

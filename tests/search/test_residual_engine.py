@@ -4,9 +4,7 @@ import numpy as np
 
 from dciml.datasets.folder import DataFolder
 from dciml.features.base import EncodedSentence
-from dciml.search.baseline_engine import BaselineEngine
-from dciml.search.dual_engine import DualEngine
-from dciml.search.residual_engine import ResidualEngine
+from dciml.search.engines import BaselineEngine, DualEngine, ResidualEngine
 
 
 class RandomSpace:

@@ -12,7 +12,7 @@ import torch
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.method.grounding import Watched
-from dciml.search.seen_videos import SeenVideos
+from dciml.search.engines import SeenVideos
 
 
 class Watcher:

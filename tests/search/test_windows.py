@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.features.pooling import mean_pool
-from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
+from dciml.search.contrast import contrast_windows, similarity_spread, span_contrast, with_floor
 
 
 def slow_contrast(row: np.ndarray, start: int, end: int) -> float:
@@ -101,7 +101,7 @@ def test_windows_of_alike_clips_have_no_contrast() -> None:
 def test_windows_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).standard_normal((10, 32))
     together = contrast_windows(rows, 5)
-    monkeypatch.setattr("dciml.search.windows.BLOCK_ROWS", 3)
+    monkeypatch.setattr("dciml.search.contrast.BLOCK_ROWS", 3)
     for number, row in enumerate(rows):
         alone = contrast_windows(row[None], 5)
         np.testing.assert_array_equal(alone[0][0], together[0][number])

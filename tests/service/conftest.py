@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from dciml.build import load_model
 from dciml.config import parse_config
-from dciml.datasets.folder_writer import write_data_folder
+from dciml.datasets.folder import write_data_folder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.extract import extract_videos
-from dciml.features.visual import BuiltinVisualEncoder
-from dciml.index.seals import seal_facts, seal_videos
+from dciml.index.tables import seal_facts, seal_videos
 from dciml.media import write_video
+from dciml.model_folder import load_model
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
 from dciml.service.app import create_app

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.encoder_specs import create_encoder
+from dciml.features.encoders.specs import create_encoder
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.media import write_video
 from dciml.service.encode import Order, encode

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from dciml.build import load_model
 from dciml.features.long_videos import WindowRule
 from dciml.index import ClipIndex
+from dciml.model_folder import load_model
 from dciml.recipes.index import build_index
 
 SENTENCE = "the picture is green"

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from dciml.errors import ConfigError
 from dciml.service.app import create_app
-from dciml.service.elsewhere import videos_elsewhere
-from dciml.service.ranges import Unsatisfiable, parse_range
+from dciml.service.live import videos_elsewhere
+from dciml.service.media import Unsatisfiable, parse_range
 from dciml.service.settings import ServiceSettings
 
 PLAIN = "v2.mp4"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from dciml.service.jobs import Together
 from dciml.service.settings import Limits
-from dciml.service.together import Together
 
 
 class Held:

@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from dciml.errors import DataError
 from dciml.index import ClipIndex
 from dciml.locks import LOCK_FILE
-from dciml.service.added_folder import ADDED_FILE
+from dciml.service.adding import ADDED_FILE
 from dciml.service.troubles import trouble_of
 
 

@@ -14,15 +14,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dciml.build import ModelCard, build_dual
 from dciml.config import RunConfig, dump_config
 from dciml.errors import ModelError
+from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
 from dciml.locks import LOCK_FILE
 from dciml.method.mutual import DualBranch
+from dciml.model_folder import ModelCard, build_dual
 from dciml.recipes.train import make_optimizers, train
 from dciml.training.checkpoint import (
-    CHECKPOINT_FILE,
-    WEIGHTS_FILE,
     Progress,
     load_checkpoint,
     load_tensors,

@@ -17,10 +17,13 @@ from lightning_fabric import Fabric
 
 from dciml.config import RunConfig, dump_config
 from dciml.errors import DataError, ModelError
+from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
 from dciml.method.outputs import RetrievalOutput
 from dciml.recipes.train import train
-from dciml.training.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, load_tensors
-from dciml.training.distributed import any_process, gather_output, gather_rows, mean_over_all, sum_gradients
+from dciml.training.checkpoint import (
+    load_tensors,
+)
+from dciml.training.steps import any_process, gather_output, gather_rows, mean_over_all, sum_gradients
 
 MakeConfig = Callable[..., RunConfig]
 RunTwo = Callable[..., None]
@@ -70,7 +73,7 @@ train(load_config(Path({config!r})), Path({out!r}), quiet=True)
 STOPPED = """
 import signal
 from dciml.recipes import train as recipe
-from dciml.training.stopping import Stopped
+from dciml.training.progress import Stopped
 
 step, calls = recipe.training_step, []
 def stepped(*args):

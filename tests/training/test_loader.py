@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 from dciml.training.loader import PairData, epoch_groups, prefetched
 from dciml.types import TrainingPair
 
@@ -156,7 +156,7 @@ SENTENCES = ["The dogs run.", "a doorway: dogs run the door, a dog", "Dogs!", "t
 def test_word_ids_stand_beside_the_rows_of_the_same_words(
     data: PairData, tiny_config: MakeConfig, tmp_path: Path, kind: str, max_words: int
 ) -> None:
-    from dciml.features.text import create_text_encoder
+    from dciml.features.encoders.text import create_text_encoder
 
     spec = "words:16" if kind == "words" else f"transformers:{make_tiny_bert(tmp_path / 'bert')}"
     vocabulary = Vocabulary.build(SENTENCES[:3])

@@ -10,22 +10,24 @@ from typing import Any
 import pytest
 import torch
 
-from dciml.build import ModelCard, build_dual, load_model
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import ConfigError
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.long_videos import WindowedStore, WindowRule, long_windows, parse_window, whole_id
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
+from dciml.folders import CHECKPOINT_FILE
 from dciml.method.batch import Batch
 from dciml.method.mutual import DualBranch
+from dciml.model_folder import ModelCard, build_dual, load_model
 from dciml.recipes import train as recipe
 from dciml.recipes.train import WINDOWS_FILE, train
-from dciml.training.checkpoint import CHECKPOINT_FILE, load_tensors
+from dciml.training.checkpoint import (
+    load_tensors,
+)
 from dciml.training.loader import PairData, epoch_groups
-from dciml.training.validation import validate
-from dciml.training.windows import best_windows, choose_windows, random_windows
+from dciml.training.validation import best_windows, choose_windows, random_windows, validate
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")

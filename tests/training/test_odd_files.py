@@ -9,10 +9,9 @@ import pytest
 from torch import nn
 
 from dciml.errors import DataError
-from dciml.features.array_file import read_arrays
-from dciml.recipes.inspect_model import inspect_model
-from dciml.training.checkpoint import load_tensors
-from dciml.training.sizes import refuse_misfit
+from dciml.features.encoded_text import read_arrays
+from dciml.recipes.inspect import inspect_model
+from dciml.training.checkpoint import load_tensors, refuse_misfit
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

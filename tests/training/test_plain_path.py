@@ -12,13 +12,13 @@ import torch
 from lightning_fabric import Fabric
 from plain_step import plain_terms, plain_training_step
 
-from dciml.build import build_step
 from dciml.config import parse_config
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
 from dciml.method.retrieval import RetrievalBranch
 from dciml.method.terms import terms_of
+from dciml.model_folder import build_step
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
 
 TrainingStep = Callable[[Step, Batch, dict[str, torch.optim.Optimizer]], dict[str, float]]

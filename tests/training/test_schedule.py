@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dciml.build import build_step
 from dciml.config import RunConfig, parse_config
 from dciml.method.terms import PATHWAY_TERMS, TERMS
+from dciml.model_folder import build_step
 from dciml.recipes.train import set_lr
-from dciml.training.schedule import lr_factor
-from dciml.training.steps import Step
+from dciml.training.steps import Step, lr_factor
 
 
 def make(**changes: object) -> RunConfig:

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dciml.build import build_step
 from dciml.config import parse_config
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
 from dciml.method.mutual import DualBranch
 from dciml.method.retrieval import RetrievalBranch
+from dciml.model_folder import build_step
 from dciml.training.steps import Step, training_step
 
 COSTS = {  # by the sentences of each video: multiply–adds of a step, those of the choice among proposals, peak bytes

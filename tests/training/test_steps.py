@@ -12,7 +12,6 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dciml.build import build_step
 from dciml.config import RunConfig, parse_config
 from dciml.errors import TrainingError
 from dciml.method.batch import Batch
@@ -22,6 +21,7 @@ from dciml.method.mutual import DualBranch, best_clip, proposal_feature
 from dciml.method.outputs import Proposals, Selection
 from dciml.method.retrieval import RetrievalBranch
 from dciml.method.terms import PATHWAY_TERMS, terms_of
+from dciml.model_folder import build_step
 from dciml.training.steps import Step, grounding_terms, retrieval_terms, training_step
 
 RETRIEVAL_TERMS, GROUNDING_TERMS = terms_of("retrieval"), terms_of("grounding")

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dciml.build import ModelCard, build_dual
 from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.features.encoded_text import EncodedCorpus
+from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
-from dciml.features.words import WordEncoder
 from dciml.method.losses import GroundingLosses
 from dciml.method.mutual import DualBranch
+from dciml.model_folder import ModelCard, build_dual
 from dciml.training.loader import PairData
 from dciml.training.validation import validate
 

@@ -8,11 +8,8 @@ import typer
 
 from dciml.cautions import show_warnings
 from dciml.cli import (
-    baseline,
-    calibrate,
     data,
     demo,
-    doctor,
     evaluate,
     extract,
     index,
@@ -52,10 +49,7 @@ extract.register(app)
 app.add_typer(data.app, name="import")
 train.register(app)
 evaluate.register(app)
-calibrate.register(app)
 index.register(app)
 search.register(app)
 serve.register(app)
-baseline.register(app)
 inspect.register(app)
-doctor.register(app)

@@ -1,4 +1,4 @@
-"""`dciml evaluate` and `dciml compare`: arguments and tables; the work is in `recipes`."""
+"""`dciml evaluate`, `dciml compare` and `dciml calibrate`: arguments and tables; the work is in `recipes`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from dciml.cli.options import WindowOption, with_windows
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dciml.datasets.folder import DataFolder
     from dciml.metrics.intervals import Interval
+    from dciml.metrics.reliability import Bin
     from dciml.recipes.report import Report, Table
-    from dciml.search.engine import Engine
+    from dciml.search.engines import Engine
 
 MIN_WIDTH = 118  # a row with intervals; a pipe counts as 80 columns wide, which would cut numbers off
 MAX_COLUMNS = 4
@@ -49,9 +51,10 @@ RowOption = Annotated[str, typer.Option("--row", help="The row of each report to
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands to the program."""
+    """Add the commands to the program."""
     app.command()(evaluate)
     app.command()(compare)
+    app.command()(calibrate)
 
 
 def evaluate(
@@ -68,11 +71,10 @@ def evaluate(
     """Measure a model: video retrieval, grounding, and both together, beside rows that know less."""
     from rich.console import Console
 
-    from dciml.build import load_model
     from dciml.datasets.folder import DataFolder
-    from dciml.recipes.evaluate import MODEL, EvaluateOptions
+    from dciml.model_folder import load_model
+    from dciml.recipes.evaluate import MODEL, EvaluateOptions, zero_shot_engine
     from dciml.recipes.evaluate import evaluate as run
-    from dciml.recipes.zero_shot import zero_shot_engine
 
     _refuse_taken(json, submission)
     loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
@@ -100,15 +102,14 @@ def evaluate(
 
 
 def _refuse_taken(json: Path | None, submission: Path | None) -> None:
-    from dciml.recipes import report as reports
-    from dciml.recipes import submission as submissions
+    from dciml.recipes.report import refuse_other_than_report, refuse_other_than_submission
 
     if json is not None and submission is not None and json.resolve() == submission.resolve():
         raise typer.BadParameter("it is the file of --json, too", param_hint="--submission")
     if json is not None:
-        reports.refuse_other(json)
+        refuse_other_than_report(json)
     if submission is not None:
-        submissions.refuse_other(submission)
+        refuse_other_than_submission(submission)
 
 
 def _named_model(text: str) -> tuple[str, Path]:
@@ -122,7 +123,7 @@ def compare(runs: RunsArgument, row: RowOption = "model") -> None:
     """Print evaluations side by side, with their intervals."""
     from rich.console import Console
 
-    from dciml.recipes.compare import compare as run
+    from dciml.recipes.report import compare as run
 
     comparison = run(runs, row)
     console = wide(Console())
@@ -137,7 +138,7 @@ def compare(runs: RunsArgument, row: RowOption = "model") -> None:
 
 def print_report(report: Report, console: Console) -> None:
     """Print all tables, then the notes, then the headlines, so that the end of the screen says the most."""
-    from dciml.recipes.headlines import headlines
+    from dciml.recipes.report import headlines
 
     for table in report.tables:
         print_table(table, console)
@@ -215,3 +216,78 @@ def wide(console: Console) -> Console:
     if not console.is_terminal and console.width < MIN_WIDTH:
         console.width = MIN_WIDTH
     return console
+
+
+CalibratedModelArgument = Annotated[
+    Path, typer.Argument(help="Model folder; its calibration.json is written.")
+]
+HeldOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="Calibrate on this split. Default: what training held out of its own split."
+    ),
+]
+ReportOption = Annotated[
+    str | None, typer.Option("--report", metavar="SPLIT", help="Measure the calibration on this split.")
+]
+
+
+def calibrate(
+    model: CalibratedModelArgument,
+    data: DataOption,
+    split: HeldOutOption = None,
+    report: ReportOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Fit what turns a model's scores into probabilities, on sentences that it was not trained on."""
+    from dciml.datasets.folder import DataFolder
+    from dciml.model_folder import load_model
+    from dciml.recipes.calibrate import KnownPairs, calibrate_run
+    from dciml.recipes.calibrate import calibrate as run
+
+    folder = DataFolder.open(data)
+    if split is None:
+        found = calibrate_run(model, folder, device)
+    else:
+        known = KnownPairs.of_split(folder, split)
+        found = run(load_model(model, device, calibrated=False), known)
+    typer.echo(
+        f"{model}: calibrated on {found.num_sentences} sentences in a corpus of {found.num_videos} videos."
+    )
+    if report is not None:
+        _report(model, folder, report, device)
+
+
+def _report(model: Path, data: DataFolder, split: str, device: str) -> None:
+    from rich.console import Console
+
+    from dciml.metrics.intervals import Bootstrap
+    from dciml.model_folder import load_model
+    from dciml.recipes.evaluate import make_task, nothing_found
+
+    loaded = load_model(model, device)
+    loaded.check_store(data.store)
+    assert loaded.calibration is not None
+    task = make_task(data, split, windows=loaded.windows)
+    found = nothing_found(loaded.engine, task, loaded.calibration, loaded.answer, Bootstrap(task.queries))
+    console = wide(Console())
+    _print_bins("There is such a video", found.answers, console)
+    _print_bins("The first video is the right one", found.first_videos, console)
+    print_table(found.table, console)
+
+
+def _print_bins(title: str, bins: Sequence[Bin], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for heading in ("stated", "answers", "mean stated", "true"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for own in bins:
+        table.add_row(
+            f"{100 * own.low:.0f}–{100 * own.high:.0f} %",
+            str(own.count),
+            f"{100 * own.confidence:.1f} %",
+            f"{100 * own.right:.1f} %",
+        )
+    console.print(table, highlight=False)

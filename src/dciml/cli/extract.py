@@ -14,8 +14,7 @@ from dciml.cli.options import new_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dciml.features.extract import Extraction, Failure, Progress
-    from dciml.features.shards import Shard
+    from dciml.features.extract import Extraction, Failure, Progress, Shard
 
 PathsArgument = Annotated[
     list[str], typer.Argument(help="Video files, folders (with all inside) and globs.", metavar="PATH…")
@@ -107,14 +106,14 @@ def extract(
 
 def merge_stores(stores: StoresArgument, out: NewOutOption) -> None:
     """Join feature stores of one encoder, such as the shards of an extraction, into a new one."""
-    from dciml.features.shards import merge_stores as merge
+    from dciml.features.extract import merge_stores as merge
 
     merged = merge(stores, out)
     typer.echo(f"{out}: {_videos(len(merged))} of {len(stores)} stores.")
 
 
 def _parse_shard(text: str | None) -> Shard | None:
-    from dciml.features.shards import Shard
+    from dciml.features.extract import Shard
 
     try:
         return None if text is None else Shard.parse(text)

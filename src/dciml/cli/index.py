@@ -71,7 +71,7 @@ def index(
     device: DeviceOption = "cpu",
 ) -> None:
     """Make a corpus searchable: encode its videos with a model and write an index."""
-    from dciml.build import load_model
+    from dciml.model_folder import load_model
     from dciml.recipes.index import build_index
 
     loaded = with_windows(load_model(model, device), window_seconds)
@@ -94,8 +94,8 @@ def index_add(
     store: MovedStoreOption = None,
 ) -> None:
     """Add the videos that an index does not hold yet."""
-    from dciml.build import load_model
     from dciml.index import ClipIndex
+    from dciml.model_folder import load_model
     from dciml.recipes.index import add_videos
 
     opened = ClipIndex.open(index, store=store)

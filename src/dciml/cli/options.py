@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dciml.build import Model
+    from dciml.model_folder import Model
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]

@@ -19,8 +19,7 @@ from dciml.cli.options import (
 
 if TYPE_CHECKING:
     from dciml.index import VideoFilter
-    from dciml.search.compose import Answer
-    from dciml.search.searcher import Searcher
+    from dciml.search.searcher import Answer, Searcher
     from dciml.types import SearchHit
 
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
@@ -81,8 +80,8 @@ def search(
     store: MovedStoreOption = None,
 ) -> None:
     """Find the moments that a sentence describes."""
-    from dciml.build import open_searcher
     from dciml.index import VideoFilter
+    from dciml.model_folder import open_searcher
 
     wanted = VideoFilter(
         video_ids=video,
@@ -114,7 +113,7 @@ def similar(
     store: MovedStoreOption = None,
 ) -> None:
     """Find moments like a given one, in all videos; what overlaps it is left out."""
-    from dciml.build import open_searcher
+    from dciml.model_folder import open_searcher
 
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = searcher.similar(video, start, end, k)

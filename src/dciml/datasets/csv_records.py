@@ -16,9 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dciml.datasets.fields import check_sentence
-from dciml.datasets.moments import BadMoments, MomentRules, PastEnd
-from dciml.datasets.records import QueryFile, same_duration
+from dciml.datasets.records import BadMoments, MomentRules, PastEnd, QueryFile, check_sentence, same_duration
 from dciml.errors import DataError, Where
 from dciml.files import read_foreign_text
 from dciml.types import Query

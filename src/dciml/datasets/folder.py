@@ -12,15 +12,25 @@ The corpus of a split is every video of that split, those without a query too.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dciml.datasets.fields import check_names, positive_field, read_rows, text_field
-from dciml.datasets.records import line_of_query, read_pairs, read_queries
+from dciml.datasets.records import (
+    check_names,
+    line_of_query,
+    positive_field,
+    read_pairs,
+    read_queries,
+    read_rows,
+    text_field,
+    write_queries,
+)
 from dciml.errors import DataError, Where
 from dciml.features.store import FeatureStore
-from dciml.files import read_json
+from dciml.files import atomic_folder, read_json, refuse_taken, write_json, write_json_lines
 from dciml.types import Query, TrainingPair, Video
 
 FORMAT_NAME = "dciml data folder"
@@ -179,3 +189,114 @@ def _check_video(video: Video, splits: Sequence[str], store: FeatureStore, where
 def _nearest(video_id: str, known: Sequence[str] | set[str]) -> str:
     near = difflib.get_close_matches(video_id, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def write_data_folder(
+    path: str | Path,
+    name: str,
+    queries: Mapping[str, Sequence[Query]],
+    videos: Sequence[Video],
+    build_store: Callable[[Path], object],
+    *,
+    build_text: Callable[[Path], object] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> DataFolder:
+    """Write a data folder beside its place and rename it once everything is there and fits together.
+
+    Args:
+        path: must not exist yet, or be an empty folder.
+        name: of the data set.
+        queries: of each split; the splits are its keys.
+        videos: each names its split.
+        build_store: is called with the folder in which it is to make a feature store of these videos.
+        build_text: is called with a new folder in which it is to put text features that came with the data.
+        notes: where the data came from; JSON values.
+    Raises:
+        DataError: the place is taken, a split has a name that cannot be a file's, or the parts do not fit.
+    """
+    path = Path(path)
+    refuse_taken(path)
+    for split in queries:
+        if not _SPLIT_NAME.fullmatch(split) or split == Path(VIDEOS_FILE).stem:
+            mend = "use letters, digits, '-' and '_' (but not 'videos')"
+            raise DataError(f"a split cannot be named {split!r}", where=path, mend=mend)
+    with atomic_folder(path) as partial:
+        build_store(partial / FEATURES_FOLDER)
+        if build_text is not None:
+            (partial / TEXT_FOLDER).mkdir()
+            build_text(partial / TEXT_FOLDER)
+        _write_files(partial, name, queries, videos, notes or {})
+        _check(DataFolder.open(partial))
+    return DataFolder.open(path)
+
+
+def _write_files(
+    folder: Path,
+    name: str,
+    queries: Mapping[str, Sequence[Query]],
+    videos: Sequence[Video],
+    notes: Mapping[str, Any],
+) -> None:
+    durations = {video.video_id: video.duration_seconds for video in videos}
+    rows = [
+        {"video_id": video.video_id, "duration_seconds": video.duration_seconds, "split": video.split}
+        for video in videos
+    ]
+    write_json_lines(folder / VIDEOS_FILE, rows)
+    for split, items in queries.items():
+        write_queries(folder / f"{split}.jsonl", items, durations)
+    counts = {
+        split: {"videos": sum(video.split == split for video in videos), "queries": len(items)}
+        for split, items in queries.items()
+    }
+    head = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "name": name}
+    write_json(folder / DATA_FILE, head | {"splits": counts, "notes": dict(notes)})
+
+
+def _check(folder: DataFolder) -> None:
+    for split in folder.splits:
+        folder.videos(split)
+        folder.queries(split)
+
+
+Item = TypeVar("Item", TrainingPair, Query)
+
+
+def split_off_validation(
+    items: Sequence[Item], fraction: float, seed: int
+) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Set whole videos aside, so that no sentence of a validation video is trained on.
+
+    Which videos depends on the seed and their ids alone, not on the order of the items.
+
+    Args:
+        items: pairs or queries.
+        fraction: of the videos, above 0 and below 1; at least one video goes to either side.
+    Returns: the items that stay for training, in order, and the sorted ids of the validation videos.
+    Raises:
+        DataError: fewer than two videos.
+        ValueError: the fraction is not between 0 and 1.
+
+    >>> pairs = [TrainingPair(f"q{i}", f"v{i % 4}", "a dog runs") for i in range(8)]
+    >>> kept, validation = split_off_validation(pairs, 0.25, seed=1)
+    >>> len(kept), len(validation)
+    (6, 1)
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction must lie between 0 and 1, not {fraction}")
+    videos = sorted({item.video_id for item in items}, key=lambda video_id: _draw(seed, video_id))
+    if len(videos) < 2:
+        raise DataError(
+            f"a validation part cannot be cut off from {len(videos)} video(s)",
+            mend="give at least two training videos, or name a validation split",
+        )
+    count = min(max(round(fraction * len(videos)), 1), len(videos) - 1)
+    validation = frozenset(videos[:count])
+    return tuple(item for item in items if item.video_id not in validation), tuple(sorted(validation))
+
+
+def _draw(seed: int, video_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{video_id}".encode()).digest()

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dciml.datasets.fields import check_sentence
-from dciml.datasets.records import QueryFile
+from dciml.datasets.records import QueryFile, check_sentence
 from dciml.errors import DataError, Where
 from dciml.features.vocabulary import tokenize
 from dciml.files import read_foreign_text

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dciml.datasets.activitynet import read_activitynet
-from dciml.datasets.charades_sta import read_charades_durations, read_charades_sta
-from dciml.datasets.cpl import read_cpl
-from dciml.datasets.didemo import read_didemo
-from dciml.datasets.moments import BadMoments, PastEnd
-from dciml.datasets.qvhighlights import read_qvhighlights
-from dciml.datasets.records import QueryFile
-from dciml.datasets.tacos import read_tacos
-from dciml.datasets.tvr import read_tvr
+from dciml.datasets.readers import (
+    read_activitynet,
+    read_charades_durations,
+    read_charades_sta,
+    read_cpl,
+    read_didemo,
+    read_qvhighlights,
+    read_tacos,
+    read_tvr,
+)
+from dciml.datasets.records import BadMoments, PastEnd, QueryFile
 from dciml.errors import DataError
 
 Reader = Callable[[Path, str, PastEnd, BadMoments], QueryFile]

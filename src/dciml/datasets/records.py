@@ -1,4 +1,6 @@
-"""The one record form: JSON lines, one query a line.
+"""The one record form: JSON lines, one query a line; how fields are read, and what a true moment may be.
+
+Every error names the file, the line and the field.
 
     {"query_id": "q1", "video_id": "v1", "sentence": "a dog runs", "duration": 30.5, "moments": [[1.0, 4.5]]}
 
@@ -7,24 +9,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dciml.datasets.fields import (
-    Row,
-    as_number,
-    check_names,
-    check_sentence,
-    positive_field,
-    read_rows,
-    text_field,
-)
-from dciml.datasets.moments import BadMoments, MomentRules, PastEnd
 from dciml.errors import DataError, Where
-from dciml.files import write_json_lines
+from dciml.files import read_text, write_json_lines
+from dciml.strict import parse_json
 from dciml.types import Query, TrainingPair
+
+PastEnd = Literal["clip", "refuse"]
+BadMoments = Literal["refuse", "drop"]
+
+
+@dataclass
+class MomentRules:
+    """Checks moments and counts what it had to change.
+
+    Args:
+        past_end: a moment that ends after its video is clipped to the video's end, or is an error.
+        bad_moments: a moment that cannot be true (its end not after its start, or wholly outside the video)
+            is an error, or is dropped while its sentence stays. Published training files hold a few of them.
+    """
+
+    past_end: PastEnd = "clip"
+    bad_moments: BadMoments = "refuse"
+    num_clipped: int = field(default=0, init=False)
+    num_dropped: int = field(default=0, init=False)
+
+    def check(
+        self, start: float, end: float, duration_seconds: float | None, where: Where
+    ) -> tuple[float, float] | None:
+        """The moment as it is to be used, in seconds; None when it is dropped.
+
+        Args:
+            duration_seconds: of the video; None when it is not known, and then no end is checked against it.
+        Raises:
+            DataError: not finite, a negative start, or what the rules refuse.
+
+        >>> MomentRules().check(2.0, 12.0, 10.0, Where("a.jsonl", 1))
+        (2.0, 10.0)
+        """
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise DataError(f"the moment [{start}, {end}] is not finite", where=where, mend="give seconds")
+        if start < 0:
+            raise DataError(
+                f"the moment starts before the video, at {start} s", where=where, mend="start at 0 or later"
+            )
+        if end <= start:
+            word = "before" if end < start else "at"
+            self._refuse_or_drop(f"the moment ends {word} its start ({start} to {end} s)", where)
+            return None
+        if duration_seconds is None or end <= duration_seconds:
+            return start, end
+        if start >= duration_seconds:
+            what = f"the moment ({start} to {end} s) lies wholly outside the video of {duration_seconds} s"
+            self._refuse_or_drop(what, where)
+            return None
+        if self.past_end == "refuse":
+            raise DataError(
+                f"the moment ends at {end} s, after the end of the video at {duration_seconds} s",
+                where=where,
+                mend="correct the end, or clip it to the video with --past-end clip",
+            )
+        self.num_clipped += 1
+        return start, duration_seconds
+
+    def _refuse_or_drop(self, what: str, where: Where) -> None:
+        if self.bad_moments == "refuse":
+            mend = "correct or remove it, or keep only the sentence with --bad-moments drop"
+            raise DataError(what, where=where, mend=mend)
+        self.num_dropped += 1
+
+
+Row = dict[str, Any]
+_WORD = re.compile(r"[^\W_]")
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield (line number, object) for each line that is not blank.
+
+    Raises:
+        DataError: the file is missing or empty, or a line is not a JSON object.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = parse_json(line, Where(path, number))
+        if not isinstance(row, dict):
+            raise DataError("the line is not a JSON object", where=Where(path, number), mend='write {"…": …}')
+        yield number, row
+
+
+def check_names(row: Row, known: Collection[str], where: Where) -> None:
+    """Refuse unknown fields: a misspelt `moments` must not silently vanish."""
+    for name in row:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = (
+                f"write {near[0]!r}"
+                if near
+                else f"remove it; the known fields are {', '.join(sorted(known))}"
+            )
+            raise DataError("the field is unknown", where=Where(where.path, where.line, name), mend=mend)
+
+
+def text_field(row: Row, name: str, where: Where) -> str:
+    """A field that must be there and must be a string that is not blank."""
+    place = Where(where.path, where.line, name)
+    value = _present(row, name, place)
+    if not isinstance(value, str):
+        raise DataError(f"this must be a string, not {_kind(value)}", where=place, mend="put it in quotes")
+    if not value.strip():
+        raise DataError(f"the {name} is empty", where=place, mend=f"write the {name}, or remove the line")
+    return value
+
+
+def number_field(row: Row, name: str, where: Where) -> float:
+    """A field that must be there and must be a finite number."""
+    place = Where(where.path, where.line, name)
+    return as_number(_present(row, name, place), place)
+
+
+def positive_field(row: Row, name: str, where: Where) -> float:
+    """A field that must be there and must be a number above 0."""
+    value = number_field(row, name, where)
+    if value <= 0:
+        place = Where(where.path, where.line, name)
+        raise DataError(f"{value} is not a positive number", where=place, mend="give seconds, above 0")
+    return value
+
+
+def as_number(value: object, place: Where) -> float:
+    """A JSON value as a finite number. Raises DataError for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"this must be a number, not {_kind(value)}", where=place, mend="give a number")
+    if not math.isfinite(value):
+        raise DataError(
+            f"the number is {value}", where=place, mend="give a finite number, or remove the field"
+        )
+    return float(value)
+
+
+def check_sentence(sentence: str, place: Where) -> str:
+    """A sentence without the blanks around it. Raises DataError for one that is empty or holds no word.
+
+    >>> check_sentence(" A dog runs. ", Where("a.jsonl", 1, "sentence"))
+    'A dog runs.'
+    """
+    if not sentence.strip():
+        raise DataError("the sentence is empty", where=place, mend="write a sentence, or remove the query")
+    if _WORD.search(sentence) is None:
+        raise DataError(
+            f"the sentence {sentence.strip()!r} has no word", where=place, mend="write a sentence with words"
+        )
+    return sentence.strip()
+
+
+def _present(row: Row, name: str, place: Where) -> object:
+    if name not in row:
+        raise DataError("the field is missing", where=place, mend=f"add {name!r} to the line")
+    value: object = row[name]
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
 
 FIELDS = ("query_id", "video_id", "sentence", "duration", "moments")
 

@@ -14,10 +14,9 @@ from typing import Any
 import av
 import numpy as np
 
-from dciml.demo.actions import Pose
-from dciml.demo.render import FRAMES_PER_SECOND, render
-from dciml.demo.story import Actor, Event, Story
-from dciml.demo.wording import sentence
+from dciml.demo.corpus import FRAMES_PER_SECOND, render
+from dciml.demo.drawing import Pose
+from dciml.demo.story import Actor, Event, Story, sentence
 from dciml.files import atomic_path
 from dciml.media import write_video
 from dciml.types import Query

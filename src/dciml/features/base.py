@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dciml.errors import Where
 
 if TYPE_CHECKING:  # media loads the video libraries
     from dciml.media import RGBFrame, VideoInfo
@@ -105,3 +108,50 @@ def num_rows(duration_seconds: float, rows_per_second: float) -> int:
     (10, 11, 1)
     """
     return max(1, math.ceil((duration_seconds - 1e-6) * rows_per_second))
+
+
+class FeatureSource(Protocol):
+    """Features of videos, in files of any form."""
+
+    @property
+    def path(self) -> Path:
+        """Where they lie."""
+
+    @property
+    def encoder(self) -> str:
+        """What made them."""
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Rows a second; None when it varies or is not known."""
+
+    @property
+    def encoder_specs(self) -> tuple[str, ...]:
+        """What makes such an encoder, as in a store's manifest; () where nothing is known of that."""
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """All videos."""
+
+    @property
+    def durations(self) -> Mapping[str, float]:
+        """Seconds of the videos whose length the source states."""
+
+    @property
+    def splits(self) -> Mapping[str, str]:
+        """The split of the videos for which the source names one."""
+
+    def place(self, video_id: str) -> Where:
+        """Where a video's rows lie, for an error message."""
+
+    def origin(self, video_id: str) -> str | None:
+        """What a store is to say of where the rows came from."""
+
+    def num_rows(self, video_id: str) -> int:
+        """Rows of a video."""
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """Rows of a video and their width, (T, D)."""
+
+    def read(self, video_ids: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """The rows (T, D) of these videos, one after another. Raises DataError: they cannot be read."""

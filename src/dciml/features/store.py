@@ -24,15 +24,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError
-from dciml.features.appended_file import AppendedFile
+from dciml.features.row_checks import lost_rows, scale_hint
 from dciml.features.row_times import RowTimes
-from dciml.features.row_values import lost_rows, scale_hint
 from dciml.features.store_format import (
     INDEX_FILE,
     MANIFEST_FILE,
     REBUILD,
     ROW_DTYPE,
     ROWS_FILE,
+    AppendedFile,
     FileStamp,
     StoreEntry,
     StoreManifest,

@@ -1,7 +1,7 @@
 """An index: fused clip vectors, codes to search them (FAISS), and a catalogue of videos (SQLite); no torch."""
 
+from dciml.index.catalogue import IndexOptions
 from dciml.index.clip_index import ClipIndex, VideoMatch, verify_index
-from dciml.index.options import IndexOptions
 from dciml.index.state import VideoMatches
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
 

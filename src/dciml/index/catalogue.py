@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, ModelError
 from dciml.files import atomic_path
-from dciml.index.entries import store_key
-from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
-from dciml.index.schema import FORMAT_NAME, FORMAT_VERSION, check_version, connect, create_tables
-from dciml.index.seals import damaged_entries, facts_are_whole, is_sealed, raise_version, seal_facts
+from dciml.index.tables import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    check_version,
+    connect,
+    create_tables,
+    damaged_entries,
+    facts_are_whole,
+    is_sealed,
+    raise_version,
+    seal_facts,
+    store_key,
+)
 from dciml.index.videos import CatalogueVideo, VideoFilter
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """See the settings of the same names in `dciml.config.IndexConfig`.
+
+    Attributes:
+        dtype: of the vectors on disk.
+        exact_videos: up to so many videos every search is exact; beyond, codes find the candidates.
+        code_bytes: of the code of a vector: 4 bits for each pair of its first 4 · code_bytes principal axes, rotated.
+        candidate_vectors: vectors that the codes hand on for each video asked for, in up to 20,000 videos.
+        store: `milvus:URI` for vectors in a Milvus database; None: in the index folder.
+        collection: of that database, given by `ClipIndex.create`.
+    """
+
+    dtype: Literal["float32", "float16"] = "float32"
+    exact_videos: int = 10_000
+    code_bytes: int = 48
+    candidate_vectors: int = 40
+    store: str | None = None
+    collection: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {
+            "exact_videos": (self.exact_videos, 0, 1 << 40),
+            "code_bytes": (self.code_bytes, 1, 1 << 14),
+            "candidate_vectors": (self.candidate_vectors, 1, 1 << 20),
+        }
+        for name, (value, least, most) in numbers.items():
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype must be float32 or float16, not {self.dtype!r}")
+        if not all(value is None or isinstance(value, str) for value in (self.store, self.collection)):
+            raise ValueError("store and collection must be text")
+
+    def to_json(self) -> str:
+        """As kept in the catalogue."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> IndexOptions:
+        """Read what `to_json` wrote. Raises ValueError or TypeError for anything else."""
+        return cls(**json.loads(text))
+
 
 MAX_CLIPS, MAX_WIDTH = 1 << 12, 1 << 16
 MAX_KEY = 1 << 53  # up to here float64 holds every whole number

@@ -17,19 +17,71 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dciml.errors import DataError, ModelError
+from dciml.errors import DataError, DcimlError, ModelError
+from dciml.files import atomic_folder, refuse_taken
 from dciml.index.backend import FloatArray, VectorBackend
-from dciml.index.backup import copy_index
-from dciml.index.catalogue import Catalogue, IndexFacts
-from dciml.index.checks import check_new, checked_queries
+from dciml.index.catalogue import Catalogue, IndexFacts, IndexOptions
 from dciml.index.embedded import EmbeddedVectors
-from dciml.index.entries import NewVideo, insert_videos, purge_removed, remove_videos, store_key
 from dciml.index.milvus import MilvusVectors, absolute_store, new_collection
-from dciml.index.options import IndexOptions
 from dciml.index.references import FolderReference
-from dciml.index.state import IndexState, VideoMatches
-from dciml.index.verify import verify
+from dciml.index.state import IndexState, VideoMatches, check_new, checked_queries
+from dciml.index.tables import NewVideo, insert_videos, purge_removed, rebase_videos, remove_videos, store_key
 from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
+
+COPY_TRIES = 5
+
+
+def copy_index(path: Path, catalogue: Catalogue, backend: VectorBackend, target: Path) -> None:
+    """Copy the last committed state to a new folder; see `ClipIndex.back_up`."""
+    refuse_taken(target)
+    for attempt in range(COPY_TRIES):
+        try:
+            with atomic_folder(target) as temporary:
+                copied = Catalogue(temporary / catalogue.file.name)
+                catalogue.copy_to(copied.file)
+                backend.copy(copied.read(), temporary)
+                with copied.rewriting() as connection:
+                    _rebase(connection, path, target)
+            return
+        except FileNotFoundError:
+            # Another process has compacted the index after its catalogue was copied.
+            if attempt == COPY_TRIES - 1:
+                raise
+
+
+def _rebase(connection: sqlite3.Connection, old: Path, new: Path) -> None:
+    """Let relative references of an index start from its new folder."""
+
+    def rebased(relative: str | None, absolute: str) -> str | None:
+        return FolderReference.to(Path(FolderReference(relative, absolute).find(old)), new).relative
+
+    connection.create_function("rebased", 2, rebased)
+    connection.execute("UPDATE stores SET relative = rebased(relative, absolute)")
+    rebase_videos(connection)
+    meta = dict(connection.execute("SELECT name, value FROM meta"))
+    model = rebased(meta["model_relative"] or None, meta["model_absolute"])
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'model_relative'", (model or "",))
+
+
+def verify(catalogue: Catalogue, backend_of: Callable[[IndexFacts], VectorBackend]) -> list[str]:
+    """Read everything and compare checksums. Returns: a sentence for each damage; of a whole index none.
+
+    Args:
+        backend_of: gives the vectors of an index; may raise DcimlError.
+    """
+    found = catalogue.verify()
+    try:
+        contents = catalogue.read()
+        backend = backend_of(contents.facts)
+        with catalogue.reading() as connection:
+            found += backend.verify(connection, contents)
+        if not found:
+            backend.open(contents)
+    except (DcimlError, sqlite3.Error, OSError) as error:
+        if not found:
+            found.append(str(error))
+    return found
+
 
 CATALOGUE_FILE = "catalogue.sqlite"
 READ_TRIES = 5

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.errors import DataError, ModelError
-from dciml.index.backend import FloatArray, PlaceArray, VideoBlock
+from dciml.index.backend import FloatArray, PlaceArray, VideoBlock, similarities_in_blocks
 from dciml.index.catalogue import Contents, IndexFacts
-from dciml.index.exact import similarities_in_blocks
 
 SCHEME = "milvus:"
 MAX_ROWS = 16_384  # the server's limit on what one search or query returns

@@ -19,8 +19,8 @@ from dciml.index import ClipIndex, IndexOptions
 from dciml.metrics.corpus_moments import MAX_ANSWERS, strict
 from dciml.metrics.per_query import FloatArray, PerQuery
 from dciml.metrics.video_retrieval import score_blocks, true_ranks
-from dciml.recipes.submission import Submission
-from dciml.search.engine import Engine
+from dciml.recipes.report import Submission
+from dciml.search.engines import Engine
 from dciml.search.searcher import Searcher
 from dciml.types import Query, SearchHit
 

@@ -10,21 +10,27 @@ import torch
 from pydantic import Field
 
 from dciml import cautions
-from dciml.build_baseline import CARD_FILE, BaselineCard, load_baseline, make_space, save_baseline
 from dciml.config import Settings
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError, ModelError, TrainingError
 from dciml.features.base import EncodedSentence, TextEncoder
 from dciml.features.encoded_text import EncodedCorpus
-from dciml.features.spaces import same_space
-from dciml.features.text import create_text_encoder
+from dciml.features.encoders.text import create_text_encoder, same_space
 from dciml.features.vocabulary import Vocabulary
 from dciml.files import atomic_folder, refuse_taken, write_json
-from dciml.method.baselines.shared_space import SharedSpace, pad_words
+from dciml.folders import CARD_FILE, RUN_FILE
+from dciml.method.baselines import SharedSpace, pad_words
 from dciml.method.losses import info_nce, soft_max_pool
-from dciml.recipes.run_record import lengths, made_with
+from dciml.model_folder import (
+    BaselineCard,
+    lengths,
+    load_baseline,
+    made_with,
+    make_space,
+    save_baseline,
+)
 from dciml.recipes.trained_on import TrainedOn
-from dciml.search.baseline_engine import pooled_clips
+from dciml.search.engines import pooled_clips
 from dciml.types import TrainingPair
 
 __all__ = ["CosineConfig", "SharedSpaceConfig", "build_cosine", "load_baseline", "train_shared_space"]
@@ -151,7 +157,7 @@ def _write_run(
     videos = list(dict.fromkeys(pair.video_id for pair in pairs))
     made_from = {"data": str(data.path), "sentences": len(pairs), "videos": len(videos)}
     trained_on = made_from | lengths(data.store, videos)
-    write_json(out / "run.json", made_with() | {"trained_on": trained_on, "warnings": list(warnings)})
+    write_json(out / RUN_FILE, made_with() | {"trained_on": trained_on, "warnings": list(warnings)})
 
 
 def _loss(

@@ -16,19 +16,18 @@ import numpy as np
 
 from dciml import cautions
 from dciml.config import RunConfig
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.split import split_off_validation
+from dciml.datasets.folder import DataFolder, split_off_validation
 from dciml.errors import DataError
 from dciml.features.long_videos import WindowedStore, WindowRule, windows_of
 from dciml.features.store import FeatureStore
+from dciml.folders import SETTINGS_FILE
 from dciml.recipes.trained_on import known_already
-from dciml.search.calibration import Calibration
-from dciml.search.calibration_fit import fit_calibration
-from dciml.search.engine import Engine
+from dciml.search.calibration import Calibration, fit_calibration
+from dciml.search.engines import Engine
 from dciml.types import TrainingPair
 
 if TYPE_CHECKING:
-    from dciml.build import Model
+    from dciml.model_folder import Model
 
 MIN_SENTENCES, MIN_VIDEOS = 20, 10
 MAX_SENTENCES, MAX_VIDEOS = 500, 1000
@@ -93,11 +92,11 @@ def calibrate(model: Model, known: KnownPairs) -> Calibration:
 
 def calibrate_run(folder: Path, data: DataFolder, device: str = "cpu") -> Calibration:
     """Calibrate a trained model on what its run held out. Raises as `calibrate`, or DataError: not such a model."""
-    from dciml.build import load_model
     from dciml.config import load_config
+    from dciml.model_folder import load_model
 
     model = load_model(folder, device, calibrated=False)
-    settings = folder / "config.yaml"
+    settings = folder / SETTINGS_FILE
     if not settings.is_file():
         raise DataError(
             "this model does not say which videos it was not trained on",

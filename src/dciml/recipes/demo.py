@@ -34,9 +34,9 @@ from dciml.demo.corpus import (
 )
 from dciml.demo.page import PAGE_FILE, Answer, Corpus, FigureRow, Figures, write_page
 from dciml.errors import DataError, ModelError
-from dciml.features.visual import BuiltinVisualEncoder
+from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.files import read_json, write_json
-from dciml.folders import refuse_foreign
+from dciml.folders import WEIGHTS_FILE, refuse_foreign
 from dciml.locks import Lock, take
 from dciml.types import Query
 
@@ -115,7 +115,7 @@ def claim(out: Path, seed: int) -> Lock:
 
 
 def _run(out: Path, options: DemoOptions, console: Console) -> Path:
-    from dciml.build import load_model
+    from dciml.model_folder import load_model
     from dciml.recipes.evaluate import EvaluateOptions, evaluate
     from dciml.recipes.index import build_index
     from dciml.recipes.train import train
@@ -203,9 +203,11 @@ def _config(data: DataFolder, overrides: Sequence[str]) -> RunConfig:
 
 def _untrained_copy(model_folder: Path, out: Path, config: RunConfig) -> Path:
     """A model folder like the trained one, with the weights that training began with."""
-    from dciml.build import ModelCard, build_dual
+    from dciml.model_folder import ModelCard, build_dual
     from dciml.recipes.train import seed_everything
-    from dciml.training.checkpoint import WEIGHTS_FILE, save_tensors
+    from dciml.training.checkpoint import (
+        save_tensors,
+    )
 
     out.mkdir(parents=True)
     for name in ("model.json", "config.yaml", "vocabulary.json"):

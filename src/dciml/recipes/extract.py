@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dciml.features.encoder_specs import BUILTIN, create_encoder, lasting_specs
-from dciml.features.extract import Extraction, Failure, Progress, extract_video, extract_videos
-from dciml.features.joined import VideoEncoder
-from dciml.features.shards import Shard
+from dciml.features.encoders.joined import VideoEncoder
+from dciml.features.encoders.specs import BUILTIN, create_encoder, lasting_specs
+from dciml.features.extract import Extraction, Failure, Progress, Shard, extract_video, extract_videos
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.features.store_format import MANIFEST_FILE, read_manifest
 from dciml.features.video_files import IdForm, find_videos

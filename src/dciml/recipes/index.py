@@ -16,11 +16,11 @@ from dciml.features.store import FeatureStore
 from dciml.files import atomic_folder, refuse_taken
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.names import same_name
-from dciml.search.engine import Engine
+from dciml.search.engines import Engine
 from dciml.search.long_videos import WindowedIds
 
 if TYPE_CHECKING:
-    from dciml.build import Model
+    from dciml.model_folder import Model
 
 BATCH_VIDEOS = 64  # encoded by the model at a time
 COMMIT_VIDEOS = 4096  # entered into the index at a time

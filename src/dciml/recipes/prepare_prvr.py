@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dciml.datasets.activitynet import read_activitynet
-from dciml.datasets.charades_sta import read_charades_durations, read_charades_sta
-from dciml.datasets.didemo import read_didemo
 from dciml.datasets.prvr import Annotated, read_prvr_captions
 from dciml.datasets.published import PRVR_COUNTS
+from dciml.datasets.readers import (
+    read_activitynet,
+    read_charades_durations,
+    read_charades_sta,
+    read_didemo,
+    read_tvr,
+)
 from dciml.datasets.records import QueryFile
-from dciml.datasets.tvr import read_tvr
 from dciml.errors import DataError, Where
-from dciml.features.bigfile import is_bigfile
-from dciml.features.query_features import FILE_NAME, write_query_features
-from dciml.features.source import open_features
+from dciml.features.encoders.query_features import FILE_NAME, write_query_features
+from dciml.features.sources.bigfile import is_bigfile
+from dciml.features.sources.source import open_features
 from dciml.files import read_json
 from dciml.recipes.prepare import ImportOptions, ImportSummary, SplitInput, assemble
 

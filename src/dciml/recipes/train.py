@@ -20,56 +20,54 @@ import torch
 from lightning_fabric import Fabric
 
 from dciml import cautions
-from dciml.build import (
+from dciml.config import RunConfig, dump_config
+from dciml.datasets.folder import DataFolder, split_off_validation
+from dciml.errors import ConfigError, DataError, ModelError
+from dciml.features.encoded_text import EncodedCorpus, encode_cached
+from dciml.features.encoders.text import same_space
+from dciml.features.long_videos import WindowedStore, WindowRule, long_windows
+from dciml.features.store import StoreManifest
+from dciml.features.vocabulary import Vocabulary
+from dciml.files import read_json, write_json, write_text
+from dciml.folders import (
+    CALIBRATION_FILE,
+    CARD_FILE,
+    CHECKPOINT_FILE,
+    RUN_FILE,
+    SETTINGS_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    refuse_foreign,
+)
+from dciml.locks import Lock, take
+from dciml.method.mutual import DualBranch
+from dciml.method.terms import SIDES
+from dciml.model_folder import (
     MODEL_FORMAT,
     ModelCard,
     build_dual,
     build_objective,
     build_step,
+    describe_run,
     make_text_encoder,
 )
-from dciml.config import RunConfig, dump_config
-from dciml.datasets.folder import DataFolder
-from dciml.datasets.split import split_off_validation
-from dciml.errors import ConfigError, DataError, ModelError
-from dciml.features.encoded_text import EncodedCorpus
-from dciml.features.long_videos import WindowedStore, WindowRule, long_windows
-from dciml.features.spaces import same_space
-from dciml.features.store import StoreManifest
-from dciml.features.text_cache import encode_cached
-from dciml.features.vocabulary import Vocabulary
-from dciml.files import read_json, write_json, write_text
-from dciml.folders import refuse_foreign
-from dciml.locks import Lock, take
-from dciml.method.mutual import DualBranch
-from dciml.method.terms import SIDES
 from dciml.recipes.calibrate import calibrate_run
-from dciml.recipes.run_record import describe_run
-from dciml.recipes.trained_on import TrainedOn
-from dciml.recipes.training_cautions import keeps_last, training_cautions
-from dciml.search.calibration import CALIBRATION_FILE
+from dciml.recipes.trained_on import TrainedOn, keeps_last, training_cautions
 from dciml.training.checkpoint import (
-    CHECKPOINT_FILE,
-    WEIGHTS_FILE,
     Optimizers,
     Progress,
     load_checkpoint,
     load_tensors,
+    refuse_too_large,
     remove_half_written,
     save_checkpoint,
     save_tensors,
 )
-from dciml.training.distributed import any_process
 from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
-from dciml.training.progress import Reporter
-from dciml.training.schedule import lr_factor
-from dciml.training.sizes import refuse_too_large
-from dciml.training.steps import training_step
-from dciml.training.stopping import Stopped, StopRequest
-from dciml.training.validation import Moments, validate
-from dciml.training.windows import choose_windows
+from dciml.training.progress import Reporter, Stopped, StopRequest
+from dciml.training.steps import any_process, lr_factor, training_step
+from dciml.training.validation import Moments, choose_windows, validate
 
-CARD_FILE = "model.json"
 WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
 
@@ -478,7 +476,7 @@ def seed_everything(seed: int) -> None:
 
 def _write_folder(run: Run, warnings: Sequence[str]) -> None:
     write_json(run.out / CARD_FILE, run.card.to_json())  # first: by it the folder is known as a run's
-    write_text(run.out / "config.yaml", dump_config(run.config))
-    run.training.vocabulary.save(run.out / "vocabulary.json")
+    write_text(run.out / SETTINGS_FILE, dump_config(run.config))
+    run.training.vocabulary.save(run.out / VOCABULARY_FILE)
     TrainedOn.of(run.training.store, run.training.pairs, run.held_out.by_video()).write(run.out)
-    write_json(run.out / "run.json", describe_run(run.config, run.training, run.held_out, warnings))
+    write_json(run.out / RUN_FILE, describe_run(run.config, run.training, run.held_out, warnings))

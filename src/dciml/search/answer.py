@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.features.row_times import whole_rows
-from dciml.search.engine import Grounding
-from dciml.search.windows import contrast_windows, similarity_spread, span_contrast, with_floor
+from dciml.search.contrast import contrast_windows, similarity_spread, span_contrast, with_floor
+from dciml.search.engines import Grounding
 
 FloatArray = NDArray[np.float64]
 

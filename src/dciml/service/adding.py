@@ -1,36 +1,250 @@
-"""Adding a video to the index that is being served, and taking one out."""
+"""Adding a video to the index that is being served, and taking one out; and the folder of what was added."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dciml.build import Model
-from dciml.errors import DataError, DcimlError
-from dciml.files import sync_folder
+from dciml.errors import ConfigError, DataError, DcimlError
+from dciml.files import remove_leftovers, sync_folder, write_json
+from dciml.folders import refuse_foreign
 from dciml.index import ClipIndex
-from dciml.locks import take
+from dciml.locks import Lock, take
+from dciml.model_folder import Model
 from dciml.recipes.index import add_videos
 from dciml.search.long_videos import WindowedIds
-from dciml.service.added_folder import END_THE_OTHER, SERVING_LOCK, AddedFolder
 from dciml.service.encode import Order
-from dciml.service.errors import ServiceError
+from dciml.service.errors import ServiceError, shortened
+from dciml.service.files import MEDIA_TYPES
 from dciml.service.jobs import Job, JobFailed, JobQueue
 from dciml.service.live import LiveCorpus, Snapshot
-from dciml.service.sentences import sentence_of
 from dciml.service.settings import ServiceSettings
-from dciml.service.troubles import LOCKED, trouble_of
-from dciml.service.uploads import check_looks_like_video, find_below_roots, free_id, split_name
+from dciml.service.troubles import LOCKED, sentence_of, trouble_of
+
+MAX_NAME_CHARS = 100
+MAX_NAME_BYTES = 180  # a file may have 255: the rest is for a number, the suffix, ends of temporary names
+PUNCTUATION = frozenset(" .()+-_")
+MEND = "add a video file, such as MP4, WebM, MKV or MOV"
+
+
+def split_name(file_name: str) -> tuple[str, str]:
+    """A safe stem and the suffix of a client's file name.
+
+    Raises:
+        ServiceError: 422, the suffix is not that of a video.
+
+    >>> split_name("../../etc/Süßes <b>.MP4"), split_name("C:\\\\films\\\\a.b.webm"), split_name("..mp4")
+    (('Süßes _b_', '.mp4'), ('a.b', '.webm'), ('video', '.mp4'))
+    """
+    name = unicodedata.normalize("NFC", file_name).replace("\\", "/").rpartition("/")[2]
+    stem, suffix = os.path.splitext(name)
+    if stem.startswith(".") and not suffix:
+        stem, suffix = "", stem[stem.rfind(".") :]
+    if suffix.lower() not in MEDIA_TYPES:
+        raise ServiceError(
+            422, f"{shortened(name, 80)!r} does not have the name of a video file. To mend it: {MEND}."
+        )
+    return _cut(_safe(stem).strip(" .")).strip(" .") or "video", suffix.lower()
+
+
+def _safe(stem: str) -> str:
+    """Letters, their marks, numbers and some signs as they are; an underline for each run of others."""
+    runs = itertools.groupby(
+        stem, lambda letter: letter in PUNCTUATION or unicodedata.category(letter)[0] in "LMN"
+    )
+    return "".join("".join(run) if is_safe else "_" for is_safe, run in runs)
+
+
+def _cut(stem: str) -> str:
+    """As many whole characters as fit into both limits.
+
+    >>> len(_cut("映" * 90)), len(_cut("a" * 300))
+    (60, 100)
+    """
+    return stem[:MAX_NAME_CHARS].encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def free_id(wanted: str, taken: Iterable[object]) -> str:
+    """The wanted id, or with a number behind it the first that is not taken.
+
+    >>> free_id("a", ["b"]), free_id("a", ["a", "a-2"])
+    ('a', 'a-3')
+    """
+    taken = {unicodedata.normalize("NFC", str(name)) for name in taken}
+    number, video_id = 1, wanted
+    while video_id in taken:
+        number += 1
+        video_id = f"{wanted}-{number}"
+    return video_id
+
+
+def find_below_roots(path: str, roots: Iterable[Path]) -> tuple[Path, str]:
+    """The real file that a client names, and its path below its root without the suffix, which becomes its id.
+
+    Args:
+        path: absolute, or relative to one of `roots`.
+    Raises:
+        ServiceError: 403, not below a root, also when it only leads elsewhere through links; 404, no such file;
+            422, not the name of a video.
+    """
+    refused = ServiceError(403, "The path is not below a folder from which this server may add videos.")
+    if "\0" in path:
+        raise refused
+    is_below = False
+    for root in (root.resolve() for root in roots):
+        named = Path(os.path.normpath(root / path))
+        if not named.is_relative_to(root):
+            continue
+        is_below = True
+        try:
+            real = named.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            continue
+        if not real.is_relative_to(root):
+            raise refused
+        if real.is_file():
+            split_name(real.name)
+            video_id = real.relative_to(root).with_suffix("").as_posix()
+            return real, unicodedata.normalize("NFC", video_id)
+    raise ServiceError(404, "There is no such file.") if is_below else refused
+
+
+def check_looks_like_video(file: Path) -> None:
+    """Refuse what is not one of the known containers, before a decoder sees it.
+
+    Playlists and scripts, which a decoder would follow to other files and addresses, are refused by this.
+
+    Raises:
+        DataError: not a video file.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(192)
+    known = (
+        head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+        or head.startswith((b"\x1aE\xdf\xa3", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or (len(head) > 188 and head[0] == head[188] == 0x47)
+    )
+    if not known:
+        raise DataError("this is not a video file", mend=MEND)
+
+
+ADDED_FILE = "added.json"
+SERVING_LOCK = ".serving"
+PIECE = 1024 * 1024
+END_THE_OTHER = "end that server, or serve with --read-only"
+_PARTS = {"videos", "features", "incoming"}
+
+
+class AddedFolder:
+    """Files and features of added videos; one server at a time.
+
+    ADDED/added.json   says whose the folder is      ADDED/videos/     uploaded files
+    ADDED/features/    the store of all that was added
+    ADDED/incoming/    uploads whose job is not done; emptied when a server takes the folder
+
+    Args:
+        path: is made when the first video comes.
+        is_named: whether the user said it; else it may have come with the index, and must be no link.
+    Raises:
+        DataError: it is there and holds something else, or another server has it.
+        ConfigError: it, or a folder in it, is a link that nobody named.
+    """
+
+    def __init__(self, path: Path, *, is_named: bool) -> None:
+        self.path, self._is_named = path, is_named
+        self.videos, self.incoming, self.store = path / "videos", path / "incoming", path / "features"
+        self._lock: Lock | None = None
+        self._claiming = threading.Lock()
+        if path.exists() or path.is_symlink():
+            self._claim()
+
+    def receive(self, content: BinaryIO, name: str) -> Path:
+        """Keep what a client sends, under a name of our own; returns the file.
+
+        Raises:
+            OSError: there is no room, or no permission. DataError: the folder is not ours.
+        """
+        self._claim()
+        self.incoming.mkdir(parents=True, exist_ok=True)
+        file = self.incoming / name
+        opened = file.open("xb")
+        try:
+            with opened:
+                shutil.copyfileobj(content, opened, PIECE)
+                opened.flush()
+                os.fsync(opened.fileno())  # what the index names must be on disk before it does
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        return file
+
+    def place(self, file: Path, final: Path) -> None:
+        """Move a received file to where it stays. Nothing is written over: FileExistsError."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, final)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links; only we write here
+            with final.open("xb"):
+                pass
+            file.replace(final)
+        else:
+            with suppress(OSError):  # it is placed; what stays in `incoming` goes at the next start
+                file.unlink()
+
+    def close(self) -> None:
+        """Let the next server have it. Harmless when called twice."""
+        with self._claiming:
+            if self._lock is not None:
+                self._lock.close()
+
+    def _claim(self) -> None:
+        with self._claiming:
+            if self._lock is not None:
+                return
+            self._check_no_links()
+            if not self._is_of_before():
+                refuse_foreign(self.path, ADDED_FILE)
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = take(self.path, "adding videos", mend=END_THE_OTHER)
+            try:
+                write_json(self.path / ADDED_FILE, {"format": "dciml added videos", "format_version": 1})
+                shutil.rmtree(self.incoming, ignore_errors=True)  # of servers that were killed
+                remove_leftovers(self.path)
+            except BaseException:
+                lock.close()
+                raise
+            self._lock = lock
+
+    def _check_no_links(self) -> None:
+        parts = (self.videos, self.incoming, self.store)
+        for folder in parts if self._is_named else (self.path, *parts):
+            if folder.is_symlink():
+                raise ConfigError(
+                    f"{folder} is a link, through which files would be written elsewhere. To mend it: remove the link, "
+                    "or say with --added where added videos are to be kept."
+                )
+
+    def _is_of_before(self) -> bool:
+        """Whether an earlier version, which left no marker, made the folder."""
+        names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        return bool(names) and names <= _PARTS and (self.store / "manifest.json").is_file()
+
 
 _log = logging.getLogger("dciml.service")
 SHARE_OF_ENCODING = 0.95

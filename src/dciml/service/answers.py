@@ -1,15 +1,24 @@
-"""Questions to the searcher, and its answers for the wire."""
+"""Questions to the searcher and to the list of videos, and their answers for the wire."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
+from dciml.datasets.folder import DATA_FILE, DataFolder
+from dciml.errors import DcimlError
+from dciml.features.long_videos import whole_id
 from dciml.index import CatalogueVideo, VideoFilter
-from dciml.search.compose import Answer
 from dciml.search.long_videos import select_whole
-from dciml.service.errors import ServiceError
+from dciml.search.searcher import Answer
+from dciml.service.errors import ServiceError, UnknownVideo
+from dciml.service.files import media_url, thumbnail_url
 from dciml.service.live import Snapshot
 from dciml.service.schemas import (
     Filters,
@@ -19,8 +28,9 @@ from dciml.service.schemas import (
     SimilarAnswer,
     SimilarRequest,
     VideoOut,
+    VideoPage,
 )
-from dciml.service.urls import media_url, thumbnail_url
+from dciml.service.settings import ServiceSettings
 from dciml.types import SearchHit
 
 NOTHING = Answer(hits=(), found=False, confidence=None, relevance={})
@@ -143,3 +153,80 @@ def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
         media_url=media_url(hit.video_id) if has_media else None,
         thumbnail_url=thumbnail_url(hit.video_id, middle) if has_media else None,
     )
+
+
+Order = Literal["newest", "oldest"]
+
+
+def list_videos(now: Snapshot, words: str, order: Order, offset: int, limit: int) -> VideoPage:
+    """Some of the videos whose id, title or one of whose tags contains `words`; "newest": the last added first.
+
+    Raises:
+        ServiceError: 503, the catalogue cannot be read.
+    """
+    ids = now.video_ids if not words else named_videos(now, words)
+    total = len(ids)
+    places = range(offset, min(offset + limit, total))
+    chosen = (ids[place if order == "oldest" else total - 1 - place] for place in places)
+    return VideoPage(total=total, videos=[as_video(video) for video in _present(now, chosen)])
+
+
+def named_videos(now: Snapshot, words: str) -> tuple[str, ...]:
+    """The ids of whole videos whose id, title or one of whose tags contains `words`, in the order of adding."""
+    wanted = folded(words)
+    try:  # of a window of a long video, the times in its id are nobody's name
+        found = now.index.find(lambda text: wanted in folded(whole_id(text)))
+    except sqlite3.Error as error:
+        raise ServiceError(503, "The catalogue of the index cannot be read now.") from error
+    return tuple(dict.fromkeys(map(whole_id, found)))
+
+
+def _present(now: Snapshot, video_ids: Iterable[str]) -> Iterator[CatalogueVideo]:
+    """What the catalogue knows of these videos, but for those that another process has removed by now."""
+    for video_id in video_ids:
+        with suppress(UnknownVideo):
+            yield now.video(video_id)
+
+
+def folded(text: str) -> str:
+    """Text without differences of case, width and composition.
+
+    >>> folded("Strasse CAFE\u0301") == folded("Straße café")
+    True
+    """
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+NUM_EXAMPLES = 8
+MAX_CHARS = 90
+
+
+def example_sentences(now: Snapshot, settings: ServiceSettings) -> list[str]:
+    """Sentences about videos of the index, from places at even distances, one a video; empty when none are known.
+
+    An index may be anybody's: a data folder that it names is read only where it lies beside the index, below a root
+    that the user gave, or where the user named the features.
+    """
+    asked: dict[str, str] = {}
+    folder = (settings.features or now.index.store_path()).resolve().parent
+    is_known = settings.features is not None or any(
+        folder.is_relative_to(root.resolve()) for root in settings.played_roots
+    )
+    for video_id, sentence in _asked(folder) if is_known else ():
+        if video_id in now and len(sentence) <= MAX_CHARS:
+            asked.setdefault(video_id, sentence)
+    sentences = list(dict.fromkeys(asked.values()))
+    number = min(NUM_EXAMPLES, len(sentences))
+    return [sentences[place * len(sentences) // number] for place in range(number)]
+
+
+@lru_cache(maxsize=4)
+def _asked(folder: Path) -> tuple[tuple[str, str], ...]:
+    """(video id, sentence) of all queries of a data folder; empty when it is none."""
+    if not (folder / DATA_FILE).is_file():
+        return ()
+    try:
+        data = DataFolder.open(folder)
+        return tuple((pair.video_id, pair.sentence) for split in data.splits for pair in data.pairs(split))
+    except DcimlError:
+        return ()

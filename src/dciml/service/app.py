@@ -1,4 +1,4 @@
-"""The web application over one index: API, media, pictures and page."""
+"""The web application over one index: API, media, pictures and page; and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastapi import FastAPI, Request
@@ -18,18 +20,60 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
-from dciml.service import errors, media, pictures, search, videos
-from dciml.service.access import AccessControl
-from dciml.service.connections import ClearFraming
-from dciml.service.headers import SecurityHeaders
-from dciml.service.limits import BodyAndTime
-from dciml.service.metrics import CONTENT_TYPE, Measured
-from dciml.service.openapi import describe_errors
-from dciml.service.runtime import Runtime, runtime_of
+from dciml.service import errors, media, routes
+from dciml.service.access import AccessControl, SecurityHeaders
+from dciml.service.errors import MEDIA_TYPE
+from dciml.service.limits import BodyAndTime, ClearFraming
+from dciml.service.runtime import CONTENT_TYPE, Measured, Runtime, runtime_of
 from dciml.service.schemas import Health
 from dciml.service.settings import ServiceSettings
 from dciml.threads import set_num_shares
 from dciml.version import __version__
+
+EVERYWHERE = {
+    400: "The request is malformed.",
+    401: "The token is missing or wrong.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    421: "The `Host` header names another server.",
+    500: "The server made a mistake, or its disk or index is damaged.",
+    503: "Too much at once, or something of the server's is out of reach; see `Retry-After`.",
+}
+CHANGES = {
+    403: "Pages of other sites, or clients of a server that is open without a token, may not change anything.",
+    507: "The disk is full.",
+}
+PROBLEM: dict[str, Any] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def describe_errors(app: FastAPI) -> None:
+    """Let the app's document say how errors look, and which ones any request may meet."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            for operations in document["paths"].values():
+                for method, operation in operations.items():
+                    _complete(operation["responses"], method)
+            document["components"]["schemas"].pop("HTTPValidationError", None)
+            document["components"]["schemas"].pop("ValidationError", None)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(responses: dict[str, Any], method: str) -> None:
+    common = EVERYWHERE | (CHANGES if method in ("post", "delete") else {})
+    for code, description in common.items():
+        responses.setdefault(str(code), {"description": description})
+    for status, response in responses.items():
+        if int(status) >= 400:
+            response["content"] = PROBLEM
+            if response.get("description", "") in ("", "Validation Error"):
+                response["description"] = HTTPStatus(int(status)).phrase
+
 
 _log = logging.getLogger("dciml.service")
 ABOUT = (
@@ -62,7 +106,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.runtime = runtime
     errors.install(app)
     _add_own_routes(app)
-    for router in (search.router, videos.router, media.router, pictures.router):
+    for router in (routes.search_routes, routes.video_routes, media.router):
         app.include_router(router)
         _answer_head(app, router.routes)
     _answer_head(app, app.routes)

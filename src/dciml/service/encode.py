@@ -16,13 +16,12 @@ from pathlib import Path
 
 from dciml.errors import DataError, DcimlError
 from dciml.features.base import FloatRows, FrameEncoder, RowBuilder
-from dciml.features.encoder_specs import encoder_of, lasting_specs
-from dciml.features.joined import JoinedEncoder, VideoEncoder, encode_video
+from dciml.features.encoders.joined import JoinedEncoder, VideoEncoder, encode_video
+from dciml.features.encoders.specs import encoder_of, lasting_specs
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.media import RGBFrame, VideoInfo
 from dciml.processes import limit_memory, share_of_memory
-from dciml.service.sentences import MISTAKE, sentence_of
-from dciml.service.troubles import trouble_of
+from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
 
 STEP = 0.02
 Tell = Callable[[dict[str, object]], None]

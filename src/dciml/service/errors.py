@@ -15,8 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from dciml.errors import DataError, DcimlError
-from dciml.service.sentences import MISTAKE, sentence_of
-from dciml.service.troubles import Trouble, trouble_of
+from dciml.service.troubles import MISTAKE, Trouble, sentence_of, trouble_of
 
 MEDIA_TYPE = "application/problem+json"
 SENTENCES = {

@@ -1,4 +1,4 @@
-"""Opening the files of the catalogue, and no others."""
+"""Files of the catalogue, and no others: how they are opened, and the addresses under which they are served."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from dciml.features.video_files import SUFFIXES
 from dciml.service.errors import ServiceError
@@ -87,3 +88,25 @@ def open_media(path: Path) -> tuple[int, os.stat_result]:
         os.close(descriptor)
         raise ServiceError(404, GONE)
     return descriptor, status
+
+
+def media_url(video_id: str) -> str:
+    """Where a video's file is played from.
+
+    >>> media_url("a/b?c")
+    '/media/a%2Fb%3Fc'
+    """
+    return f"/media/{_quoted(video_id)}"
+
+
+def thumbnail_url(video_id: str, seconds: float) -> str:
+    """Where a picture of a video is.
+
+    >>> thumbnail_url("tür", 1.5)
+    '/thumbnails/t%C3%BCr?t=1.5'
+    """
+    return f"/thumbnails/{_quoted(video_id)}?t={round(seconds, 2)}"
+
+
+def _quoted(video_id: str) -> str:
+    return quote(video_id, safe="", errors="replace")

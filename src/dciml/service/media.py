@@ -1,25 +1,76 @@
-"""`GET /media/{id}`: the file of a video of the catalogue, in ranges."""
+"""`GET /media/{id}`, the file of a video in ranges, and `GET /thumbnails/{id}?t=`, a picture of it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from dciml.errors import DataError
 from dciml.service.errors import ServiceError, problem
 from dciml.service.files import MEDIA_TYPES, OTHER_TYPE, find_media, media_type, open_media
 from dciml.service.limits import Slots, client_of
-from dciml.service.ranges import ByteRange, Unsatisfiable, parse_range
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import Problem
+
+_ONE_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """`start` to `end`, without `end`."""
+
+    start: int
+    end: int
+
+
+class Unsatisfiable(ValueError):
+    """The range lies wholly outside of the file."""
+
+
+def parse_range(header: str | None, size: int) -> ByteRange | None:
+    """The range that a `Range` header asks for; None: send the whole file.
+
+    A header that is not understood is ignored, as the standard asks; so is one with several ranges, which a
+    server may ignore: no player needs them, and many or overlapping ones are an old way to exhaust a server.
+
+    Raises:
+        Unsatisfiable: nothing of the range is in the file.
+
+    >>> parse_range("bytes=0-99", 1000), parse_range("bytes=-10", 1000), parse_range("bytes=990-", 1000)
+    (ByteRange(start=0, end=100), ByteRange(start=990, end=1000), ByteRange(start=990, end=1000))
+    >>> parse_range("bytes=0-1,2-3", 1000), parse_range("bytes=9-1", 1000), parse_range("lines=1-2", 1000)
+    (None, None, None)
+    """
+    match = _ONE_RANGE.fullmatch(header or "")
+    if match is None:
+        return None
+    first, last = match.groups()
+    if not first and not last:
+        return None
+    if not first:
+        length = int(last)
+        if length == 0 or size == 0:
+            raise Unsatisfiable
+        return ByteRange(max(size - length, 0), size)
+    start = int(first)
+    if last and int(last) < start:
+        return None
+    if start >= size:
+        raise Unsatisfiable
+    return ByteRange(start, min(int(last) + 1, size) if last else size)
+
 
 CHUNK = 256 * 1024
 ANY_VIDEO: dict[str, dict[str, str]] = {kind: {} for kind in sorted({*MEDIA_TYPES.values(), OTHER_TYPE})}
@@ -148,3 +199,36 @@ def disposition(name: str) -> str:
     "inline; filename*=UTF-8''a%22b.mp4"
     """
     return f"inline; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+
+
+SECONDS = Query(
+    allow_inf_nan=False,
+    description="A time past either end gives the first or the last picture.",
+    examples=[15.75],
+)
+
+
+@router.get(
+    "/thumbnails/{video_id:path}",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture.", "content": {"image/jpeg": {}}},
+        403: {"model": Problem, "description": "The file does not lie where this server may play from."},
+        404: {"model": Problem},
+        422: {"model": Problem},
+    },
+)
+async def thumbnail(video_id: str, request: Request, t: Annotated[float, SECONDS] = 0.0) -> Response:
+    """The picture that a video shows at `t` seconds, as JPEG."""
+    runtime = runtime_of(request)
+
+    def work() -> bytes:
+        path = media_path_of(runtime, video_id)
+        duration = runtime.corpus.now.duration_seconds(video_id)
+        try:
+            return runtime.thumbnails.get(path, min(max(t, 0.0), duration))
+        except (DataError, OSError):
+            raise ServiceError(404, "The file of this video gives no picture.") from None
+
+    content = await runtime.picture(work)
+    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})

@@ -11,8 +11,8 @@ import uvicorn
 
 from dciml.errors import ConfigError
 from dciml.service.app import create_app
-from dciml.service.connections import Room, protocol_with_timeout
-from dciml.service.elsewhere import videos_elsewhere
+from dciml.service.limits import Room, protocol_with_timeout
+from dciml.service.live import videos_elsewhere
 from dciml.service.settings import ServiceSettings
 
 BACKLOG = 512

@@ -1,11 +1,14 @@
-"""What a person sees of a run: a progress bar, TensorBoard, and one line an epoch."""
+"""What a person sees of a run, and how a person stops it between two steps."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,6 +18,38 @@ from dciml.training.checkpoint import Progress as RunProgress
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, has saved its checkpoint and says so; no error, and no reason to go on either."""
+
+
+class StopRequest:
+    """Remembers that SIGINT (Ctrl-C) or SIGTERM came, for the loop to look at when a step is complete.
+
+    A second SIGINT stops at once, without saving; the last checkpoint stands.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take both signals as requests; in a thread that cannot receive signals, change nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class Reporter:

@@ -1,24 +1,122 @@
-"""One training step of each branch, the two mirrors of each other, and the joint step as contrast (METHOD §5.1)."""
+"""One training step of each branch, the two mirrors of each other, and the joint step; in one process or several.
+
+Several processes are as one: each computes the same losses over the gathered outputs, with a gradient through its own rows only. The sum of
+the processes' gradients is then the gradient of one process with all the rows.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from dciml.errors import TrainingError
 from dciml.method.batch import Batch
 from dciml.method.layers import as_teacher
 from dciml.method.losses import GroundingLosses, RetrievalLosses
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
-from dciml.method.outputs import BestClip, Selection
+from dciml.method.outputs import BestClip, RetrievalOutput, Selection
 from dciml.method.terms import PATHWAY_TERMS
-from dciml.training.distributed import gather_output, mean_over_all, sum_gradients
+
+
+def loss_weights(
+    weights: Mapping[str, float], *, switches: Mapping[str, bool], from_epoch: int, epoch: int
+) -> dict[str, float]:
+    """Weight of each term in this epoch: pathways count once the warm-up is over and where they are switched on.
+
+    Args:
+        weights: of all terms.
+        switches: of the four pathways.
+        from_epoch: in which the warm-up is over.
+    """
+    off = [name for name in PATHWAY_TERMS if epoch < from_epoch or not switches[name]]
+    return {**weights, **{term: 0.0 for pathway in off for term in PATHWAY_TERMS[pathway]}}
+
+
+def easiness(epoch: int, *, epochs: int, exponent: float) -> float:
+    """How far negatives reach towards the proposal: min(epoch / epochs, 1)^γ (METHOD §4.4)."""
+    return float(min(epoch / epochs, 1.0) ** exponent)
+
+
+def hard_pool_size(epoch: int, *, from_epoch: int, size: int) -> int | None:
+    """None while negatives are drawn at random, then the size of the hard pool."""
+    return size if epoch >= from_epoch else None
+
+
+def lr_factor(step: int, total_steps: int, *, warmup_fraction: float) -> float:
+    """Linear warm-up over the first share of all steps, then linear decay to 0."""
+    warmup = max(1, round(warmup_fraction * total_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+
+
+def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
+    """All processes' rows in the order of their ranks, (sum of rows, ...); own rows keep their gradient."""
+    if fabric.world_size == 1:
+        return rows
+    counts = _row_counts(fabric, rows)
+    padded = torch.zeros(max(counts), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+    padded[: len(rows)] = rows.detach()
+    everyone = _gathered(fabric, padded)
+    parts = [
+        rows if rank == fabric.global_rank else everyone[rank, :count] for rank, count in enumerate(counts)
+    ]
+    return torch.cat(parts)
+
+
+def mean_over_all(fabric: Fabric, values: Tensor) -> Tensor:
+    """Mean of a per-query loss over the sentences of all processes."""
+    return gather_rows(fabric, values).mean()
+
+
+def gather_output(fabric: Fabric, output: RetrievalOutput) -> RetrievalOutput:
+    """The retrieval output of all processes, with the indices of the own videos moved along."""
+    if fabric.world_size == 1:
+        return output
+    counts = _row_counts(fabric, output.clips)
+    offset = sum(counts[: fabric.global_rank])
+    return RetrievalOutput(
+        gather_rows(fabric, output.query),
+        gather_rows(fabric, output.clips),
+        gather_rows(fabric, output.frames),
+        gather_rows(fabric, output.video_of_query + offset),
+    )
+
+
+def any_process(fabric: Fabric, value: bool) -> bool:
+    """Is the value True in at least one process? All get the same answer."""
+    if fabric.world_size == 1:
+        return value
+    return bool(_gathered(fabric, torch.tensor(value, dtype=torch.int64, device=fabric.device)).any())
+
+
+def _row_counts(fabric: Fabric, rows: Tensor) -> list[int]:
+    counts: list[int] = _gathered(fabric, torch.tensor(len(rows), device=rows.device)).tolist()
+    return counts
+
+
+def _gathered(fabric: Fabric, values: Tensor) -> Tensor:
+    everyone = fabric.all_gather(values)
+    assert isinstance(everyone, Tensor)
+    return everyone
+
+
+def sum_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in one message."""
+    if fabric.world_size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="sum")
+    assert isinstance(flat, Tensor)
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.folders import WEIGHTS_FILE
 from dciml.media import RGBFrame, write_video
 from dciml.types import Query, Video
 
@@ -109,8 +110,8 @@ def _write_videos(folder: Path) -> dict[str, Path]:
 
 
 def _write_data(folder: Path) -> FeatureStore:
-    from dciml.datasets.folder_writer import write_data_folder
-    from dciml.features.visual import BuiltinVisualEncoder
+    from dciml.datasets.folder import write_data_folder
+    from dciml.features.encoders.visual import BuiltinVisualEncoder
 
     encoder, rng = BuiltinVisualEncoder(), np.random.default_rng(3)
     videos = [Video(video_id, float(SECONDS), "test") for video_id in (*GOOD, BROKEN, FILELESS)]
@@ -129,11 +130,13 @@ def _write_data(folder: Path) -> FeatureStore:
 def _write_model(folder: Path, store: FeatureStore) -> None:
     import torch
 
-    from dciml.build import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
     from dciml.config import dump_config, parse_config
     from dciml.features.vocabulary import Vocabulary
     from dciml.files import write_json, write_text
-    from dciml.training.checkpoint import WEIGHTS_FILE, save_tensors
+    from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
+    from dciml.training.checkpoint import (
+        save_tensors,
+    )
 
     small = {"hidden": 16, "heads": 2}
     tree = {
@@ -159,8 +162,8 @@ def _write_model(folder: Path, store: FeatureStore) -> None:
 
 def make_corpus(folder: Path) -> PageCorpus:
     """Videos, features, model and index in a folder."""
-    from dciml.build import load_model
     from dciml.index import ClipIndex, VideoDetails
+    from dciml.model_folder import load_model
 
     (folder / "videos").mkdir(parents=True)
     files = _write_videos(folder / "videos")

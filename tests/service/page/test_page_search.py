@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dciml.index import ClipIndex
-from dciml.index.seals import seal_videos
+from dciml.index.tables import seal_videos
 from dciml.media import frame_at
 
 pytestmark = pytest.mark.browser

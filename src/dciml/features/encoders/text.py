@@ -1,0 +1,89 @@
+"""From the name of a text encoder to the encoder, and whether it shares a space with a store's rows."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from dciml.errors import ConfigError
+from dciml.features.base import TextEncoder
+from dciml.features.encoders.words import WordEncoder
+from dciml.features.vocabulary import Vocabulary
+
+_MODEL = re.compile(r"@([0-9a-f]{12})(?:-|$)")  # the digest of a model's files
+_OWN_KINDS = ("image:", "video:", "text:", "builtin-")
+
+
+def same_space(store_encoder: str, text_encoder: str) -> bool | None:
+    """Whether rows and sentence vectors come from the same model's space.
+
+    Rows of `image:`, `video:` and `text:` share the space of the text encoder that is made of the same files. Rows of
+    several encoders side by side share it with none.
+
+    Args:
+        store_encoder: as the manifest of the store names it.
+        text_encoder: the encoder's name.
+    Returns: None for features that were imported under a name of their own: then only the widths can tell.
+
+    >>> same_space("image:clip@0123456789ab", "clip@0123456789ab-layer-1x30")
+    True
+    >>> same_space("builtin-visual-1", "clip@0123456789ab-layer-1x30")
+    False
+    >>> same_space("i3d", "clip@0123456789ab-layer-1x30") is None
+    True
+    """
+    if not store_encoder.startswith(_OWN_KINDS):
+        return None
+    rows, sentences = _MODEL.findall(store_encoder), _MODEL.findall(text_encoder)
+    return " + " not in store_encoder and len(rows) == 1 and rows == sentences
+
+
+_KINDS = ("words", "minilm", "transformers", "released", "vectors")
+
+
+def create_text_encoder(
+    spec: str, vocabulary: Vocabulary, max_words: int = 30, device: str = "cpu"
+) -> TextEncoder:
+    """Make the encoder that `spec` names.
+
+    Args:
+        spec: `words` or `words:WIDTH` (the project's own), `minilm` (the package of the extra of that name),
+            `transformers:FOLDER-OR-HUB-NAME`, `released:FOLDER` (query features that came with a release) or
+            `vectors:FOLDER` (a table of word vectors that came with one).
+        vocabulary: of the training sentences; the project's own word rows depend on it.
+        max_words: later words of a sentence are dropped.
+        device: where a transformer runs.
+    Raises:
+        ConfigError: the spec is not one of these.
+        DataError: the encoder's package or model is missing.
+
+    >>> create_text_encoder("words:16", Vocabulary.build(["a dog"])).width
+    16
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "words" and (
+        not argument or (argument.isdecimal() and len(argument) < 10 and int(argument) > 0)
+    ):
+        return WordEncoder(vocabulary, int(argument or 300), max_words)
+    if spec == "minilm":
+        from dciml.features.encoders.transformers_text import minilm
+
+        return minilm(max_words, device)
+    if kind == "transformers" and argument:
+        from dciml.features.encoders.transformers_text import TransformersTextEncoder
+
+        return TransformersTextEncoder(argument, max_words=max_words, device=device)
+    if kind == "released" and argument:
+        from dciml.features.encoders.query_features import QueryFeatureEncoder
+
+        return QueryFeatureEncoder(argument, vocabulary, max_words)
+    if kind == "vectors" and argument:
+        from dciml.features.encoders.word_vectors import WordVectorEncoder
+
+        return WordVectorEncoder(argument, vocabulary, max_words)
+    near = difflib.get_close_matches(kind, _KINDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
+    raise ConfigError(
+        f"unknown text encoder {spec!r}: use words, words:WIDTH, minilm, transformers:FOLDER, released:FOLDER or "
+        f"vectors:FOLDER{hint}"
+    )

@@ -1,0 +1,196 @@
+"""`/api/search`, `/api/similar`, `/api/examples` and `/api/videos`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from dciml.service import answers
+from dciml.service.answers import Order, as_video, example_sentences, list_videos
+from dciml.service.errors import ServiceError
+from dciml.service.jobs import Job
+from dciml.service.limits import client_of
+from dciml.service.runtime import Runtime, runtime_of
+from dciml.service.schemas import (
+    AddByPath,
+    Examples,
+    JobList,
+    JobOut,
+    Problem,
+    SearchAnswer,
+    SearchRequest,
+    SimilarAnswer,
+    SimilarRequest,
+    VideoOut,
+    VideoPage,
+)
+
+search_routes = APIRouter(prefix="/api", tags=["search"])
+REFUSED: dict[int | str, dict[str, Any]] = {
+    422: {"model": Problem},
+    404: {"model": Problem},
+    503: {"model": Problem},
+}
+
+
+@search_routes.post("/search", responses=REFUSED)
+async def search(question: SearchRequest, request: Request) -> SearchAnswer:
+    """The moments that a sentence describes, best first, and the relevance of every clip of their videos."""
+    runtime = runtime_of(request)
+    return await runtime.answer(runtime.corpus.now, question)
+
+
+@search_routes.post("/similar", responses=REFUSED)
+async def similar(question: SimilarRequest, request: Request) -> SimilarAnswer:
+    """Moments like a given one."""
+    runtime = runtime_of(request)
+    now = runtime.corpus.now
+    return await runtime.search(lambda: answers.similar(now, question))
+
+
+@search_routes.get("/examples")
+async def examples(request: Request) -> Examples:
+    """Sentences that suit this corpus; none when nothing is known of what people asked of it."""
+    runtime = runtime_of(request)
+    now = runtime.corpus.now
+    return Examples(sentences=await runtime.search(lambda: example_sentences(now, runtime.settings)))
+
+
+video_routes = APIRouter(prefix="/api", tags=["videos"])
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
+ADD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/json": {"schema": AddByPath.model_json_schema()},
+        },
+    }
+}
+ADD_REFUSED: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 403, 404, 409, 413, 415, 422, 503, 507)
+}
+
+
+@video_routes.get("/videos")
+async def videos(
+    request: Request,
+    offset: Annotated[int, Query(ge=0, le=10**12)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    search: Annotated[str, Query(max_length=200, description="Part of the id, the title or a tag.")] = "",
+    sort: Annotated[Order, Query(description="By when they were added to the index.")] = "newest",
+) -> VideoPage:
+    """The videos of the index, those added last first."""
+    runtime = runtime_of(request)
+    now = runtime.corpus.now
+    return await runtime.search(lambda: list_videos(now, search.strip(), sort, offset, limit))
+
+
+@video_routes.get("/videos/{video_id:path}", responses=NOT_FOUND)
+async def video(video_id: str, request: Request) -> VideoOut:
+    """What the catalogue knows of a video."""
+    runtime = runtime_of(request)
+    now = runtime.corpus.now
+    return as_video(await runtime.search(lambda: now.video(video_id)))
+
+
+@video_routes.post(
+    "/videos", status_code=202, response_model=JobOut, responses=ADD_REFUSED, openapi_extra=ADD_BODY
+)
+async def add_video(request: Request) -> Response:
+    """Add a video: upload it as the form field `file`, or name a file below an allowed root. Follow the job."""
+    runtime = runtime_of(request)
+    _check_writable(runtime)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        job = await _add_upload(runtime, request)
+    elif kind == "application/json":
+        job = await _add_path(runtime, await request.body(), client_of(request.scope))
+    else:
+        raise ServiceError(415, "Send a form with the field `file`, or JSON with the field `path`.")
+    return JSONResponse(_job(job).model_dump(), 202, {"Location": f"/api/jobs/{job.job_id}"})
+
+
+@video_routes.delete(
+    "/videos/{video_id:path}", status_code=204, responses={409: {"model": Problem}, **NOT_FOUND}
+)
+async def remove_video(video_id: str, request: Request) -> Response:
+    """Take a video out of the index; its file is deleted only if it was uploaded here."""
+    runtime = runtime_of(request)
+    _check_writable(runtime)
+    await runtime.change(lambda: runtime.library.remove(video_id))
+    return Response(status_code=204)
+
+
+@video_routes.get("/jobs")
+async def jobs(request: Request) -> JobList:
+    """The last jobs, newest first."""
+    return JobList(jobs=[_job(job) for job in runtime_of(request).jobs.all()])
+
+
+@video_routes.get("/jobs/{job_id}", responses=NOT_FOUND)
+async def job(job_id: str, request: Request) -> JobOut:
+    """How far a job is."""
+    found = runtime_of(request).jobs.get(job_id)
+    if found is None:
+        raise ServiceError(404, "There is no such job, or it ended long ago.")
+    return _job(found)
+
+
+async def _add_upload(runtime: Runtime, request: Request) -> Job:
+    client = client_of(request.scope)
+    runtime.jobs.check_room(client)  # before gigabytes are sent in vain
+    with runtime.uploads.taken(client):
+        return await _take_form(runtime, request)
+
+
+async def _take_form(runtime: Runtime, request: Request) -> Job:
+    async with request.form(max_files=1, max_fields=1) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile) or not file.filename:
+            raise ServiceError(422, "The form has no file in its field `file`.")
+        name, content = file.filename, file.file
+        return await runtime.change(
+            lambda: runtime.library.add_upload(name, content, client_of(request.scope))
+        )
+
+
+async def _add_path(runtime: Runtime, body: bytes, client: str) -> Job:
+    try:
+        wanted = AddByPath.model_validate_json(body)
+    except ValidationError:
+        raise ServiceError(422, 'The body must be JSON such as {"path": "holiday/beach.mp4"}.') from None
+    return await runtime.change(lambda: runtime.library.add_path(wanted.path, client))
+
+
+def _check_writable(runtime: Runtime) -> None:
+    settings = runtime.settings
+    if settings.is_writable:
+        return
+    if settings.read_only:
+        why = "this server was started with --read-only"
+    elif settings.cannot_be_written:
+        why = "the index cannot be written"
+    else:
+        why = "others can reach this server and it has no token"
+    raise ServiceError(403, f"Videos cannot be added or removed here: {why}.")
+
+
+def _job(job: Job) -> JobOut:
+    return JobOut(
+        job_id=job.job_id,
+        state=job.state,
+        progress=round(job.progress, 3),
+        message=job.message,
+        video_id=job.video_id,
+    )
