@@ -3,7 +3,8 @@
 A catalogue may come from anybody. Only our own tables and indexes are read: a view, a trigger, a computed column or
 a virtual table is refused before any query, and functions of SQLite that reach outside are closed to the schema.
 
-There is a checksum of each video's entry, and one of all that holds for the whole index. Where a video's vectors lie is not part of its entry: the vectors have checksums of their own.
+There is a checksum of each video's entry, and one of all that holds for the whole index. Where a video's vectors
+lie is not part of its entry: the vectors have checksums of their own.
 """
 
 from __future__ import annotations

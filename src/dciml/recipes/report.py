@@ -1,7 +1,8 @@
 """What an evaluation found: as records that go to JSON and back, in plain words, side by side, for others' scorers.
 
-A submission, as the scorer of TVR reads it, is one JSON object: `video2idx` gives each video of the corpus a number; `VR`, `SVMR` and `VCMR` list, per query,
-`{"desc_id", "desc", "predictions": [[video number, start, end, score], …]}`, best first (VR: both times 0).
+A submission, as the scorer of TVR reads it, is one JSON object: `video2idx` gives each video of the corpus a
+number; `VR`, `SVMR` and `VCMR` list, per query, `{"desc_id", "desc", "predictions": [[video number, start, end,
+score], …]}`, best first (VR: both times 0).
 """
 
 from __future__ import annotations

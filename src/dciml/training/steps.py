@@ -1,7 +1,7 @@
 """One training step of each branch, the two mirrors of each other, and the joint step; in one process or several.
 
-Several processes are as one: each computes the same losses over the gathered outputs, with a gradient through its own rows only. The sum of
-the processes' gradients is then the gradient of one process with all the rows.
+Several processes are as one: each computes the same losses over the gathered outputs, with a gradient through its
+own rows only. The sum of the processes' gradients is then the gradient of one process with all the rows.
 """
 
 from __future__ import annotations
