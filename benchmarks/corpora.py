@@ -12,7 +12,7 @@ from shapes import Shape, make_config
 from dciml.features.encoders.words import WordEncoder
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
-from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual
+from dciml.model_folder import MODEL_FORMAT, ModelCard, batch_sizes, build_dual
 from dciml.search.engines import DualEngine
 
 SECONDS_PER_ROW = 1.0
@@ -59,7 +59,7 @@ def make_engine(shape: Shape, sentences: Sequence[str], device: str = "cpu") -> 
     )
     torch.manual_seed(0)
     dual = build_dual(config, card).eval().to(device)
-    return DualEngine(dual, config, encoder, vocabulary, "benchmark", torch.device(device))
+    return DualEngine(dual, batch_sizes(config), encoder, vocabulary, "benchmark", torch.device(device))
 
 
 def _word(number: int) -> str:

@@ -105,7 +105,7 @@ def parts_of(engine: DualEngine, store: FeatureStore, sentence: str, videos: lis
     at = [perf_counter()]
     queries = engine._queries([sentence]).to(engine.device).at(places.to(engine.device))
     at.append(perf_counter())
-    most = engine.config.retrieval.max_frames
+    most = engine.sizes.max_frames
     rows = collate_videos(store, videos, num_clips=0, max_frames=most).to(engine.device)
     at.append(perf_counter())
     watched, owner = grounding.watch(rows), torch.arange(len(videos), device=engine.device)

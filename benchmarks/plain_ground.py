@@ -27,9 +27,9 @@ def plain_ground(
     Every pair has its own copy of its sentence, padded to the most words, and of its video; every proposal is
     reconstructed whole.
     """
-    branch, settings = engine.dual.grounding, engine.config
-    videos = collate_videos(store, video_ids, num_clips=0, max_frames=settings.retrieval.max_frames)
-    queries = padded_queries(engine._queries(sentences), settings.text.max_words)
+    branch, sizes = engine.dual.grounding, engine.sizes
+    videos = collate_videos(store, video_ids, num_clips=0, max_frames=sizes.max_frames)
+    queries = padded_queries(engine._queries(sentences), sizes.max_words)
     batch = Batch(videos, queries, torch.arange(len(sentences))).to(engine.device)
     proposals, sampled = plain_propose(branch, batch)
     weights = gaussian(proposals.centers, proposals.widths / branch.gaussian_sigma, branch.num_positions)

@@ -30,6 +30,7 @@ from dciml.files import read_json, write_json
 from dciml.folders import CARD_FILE, RUN_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 from dciml.index import ClipIndex
 from dciml.method.baselines import CosineSpace, SharedSpace
+from dciml.method.batch import BatchSizes
 from dciml.method.grounding import GroundingBranch
 from dciml.method.losses import GroundingLosses, RetrievalLosses
 from dciml.method.mutual import DualBranch
@@ -43,7 +44,7 @@ from dciml.training.checkpoint import (
     refuse_misfit,
     save_tensors,
 )
-from dciml.training.loader import PairData
+from dciml.training.loader import Draw, PairData
 from dciml.training.steps import Step, easiness, hard_pool_size, loss_weights
 from dciml.training.validation import Objective
 
@@ -280,6 +281,17 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
     return DualBranch(retrieval, grounding, r.hidden)
 
 
+def batch_sizes(config: RunConfig) -> BatchSizes:
+    """How much of a video and of a sentence the model reads."""
+    return BatchSizes(config.retrieval.num_clips, config.retrieval.max_frames, config.text.max_words)
+
+
+def draw_of(config: RunConfig) -> Draw:
+    """What decides which pairs meet in a batch."""
+    t = config.training
+    return Draw(t.batch_videos, t.max_sentences_per_video, config.seed)
+
+
 def build_losses(config: RunConfig) -> tuple[RetrievalLosses, GroundingLosses]:
     """The losses of both sides."""
     r, g, mutual = config.retrieval, config.grounding, config.mutual
@@ -399,7 +411,9 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
             f"{folder / WEIGHTS_FILE}: does not fit the settings beside it ({reason}); restore the folder"
         ) from error
     dual.eval().to(device)
-    engine = DualEngine(dual, config, encoder, vocabulary, folder_fingerprint(folder, config), device)
+    engine = DualEngine(
+        dual, batch_sizes(config), encoder, vocabulary, folder_fingerprint(folder, config), device
+    )
     if not config.retrieval.zero_shot_weight:
         return Model(folder, "dciml", engine, config.answer, card.store_encoder, index=config.index)
     residual = ResidualEngine.around(

@@ -20,7 +20,7 @@ from dciml.features.pooling import l2_normalize, mean_pool
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.features.vocabulary import Vocabulary
 from dciml.index import ClipIndex
-from dciml.model_folder import ModelCard, build_dual, make_text_encoder
+from dciml.model_folder import ModelCard, batch_sizes, build_dual, make_text_encoder
 from dciml.search.engines import DualEngine, Grounding
 from dciml.search.searcher import Searcher
 
@@ -124,5 +124,10 @@ def engine(tiny_config: Callable[..., RunConfig], tiny_data: Path) -> DualEngine
     torch.manual_seed(0)
     card = ModelCard("dciml", 1, "test-encoder", encoder.name, 16, 16, 16, len(vocabulary))
     return DualEngine(
-        build_dual(config, card).eval(), config, encoder, vocabulary, "fingerprint", torch.device("cpu")
+        build_dual(config, card).eval(),
+        batch_sizes(config),
+        encoder,
+        vocabulary,
+        "fingerprint",
+        torch.device("cpu"),
     )

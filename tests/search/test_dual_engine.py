@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dciml.config import RunConfig
 from dciml.datasets.folder import DataFolder
 from dciml.errors import DataError
 from dciml.features.store import FeatureStore
@@ -135,11 +137,13 @@ def test_hidden_words_are_a_function_of_the_sentence(engine: DualEngine) -> None
         assert alone.sum() == max(1, min(8, len(sentence.split())) // 3)
 
 
-def test_other_weights_give_other_answers(engine: DualEngine, store: FeatureStore) -> None:
+def test_other_weights_give_other_answers(
+    engine: DualEngine, store: FeatureStore, tiny_config: Callable[..., RunConfig]
+) -> None:
     """The tests above would pass for an engine that ignores its model."""
     torch.manual_seed(1)
     card = ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, len(engine.vocabulary))
-    other = replace(engine, dual=build_dual(engine.config, card).eval())
+    other = replace(engine, dual=build_dual(tiny_config(), card).eval())
     assert not np.allclose(other.embed_queries(SENTENCES), engine.embed_queries(SENTENCES), atol=0.01)
     one, two = (e.ground(store, SENTENCES[:1], ["test30"]) for e in (engine, other))
     assert not np.allclose(one.spans_unit, two.spans_unit, atol=0.01)

@@ -20,6 +20,7 @@ from dciml.datasets.folder import DataFolder
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
+from dciml.model_folder import batch_sizes, draw_of
 from dciml.training.loader import PairData, epoch_groups, prefetched
 from dciml.types import TrainingPair
 
@@ -35,7 +36,8 @@ def make_data(tiny_config: MakeConfig, tiny_data: Path) -> Callable[..., PairDat
     corpus = EncodedCorpus.build(WordEncoder(vocabulary, 16), [pair.sentence for pair in pairs])
 
     def make(**changes: object) -> PairData:
-        return PairData(folder.store, pairs, corpus, vocabulary, tiny_config(**changes))
+        config = tiny_config(**changes)
+        return PairData(folder.store, pairs, corpus, vocabulary, batch_sizes(config), draw_of(config))
 
     return make
 
@@ -87,7 +89,9 @@ def test_ranks_together_see_the_batches_of_one_process(
 
 
 def test_last_batch_smaller_than_the_number_of_processes_is_left_out_everywhere(data: PairData) -> None:
-    few = PairData(data.store, data.pairs[:34], data.sentences, data.vocabulary, data.config)  # 17 videos
+    few = PairData(
+        data.store, data.pairs[:34], data.sentences, data.vocabulary, data.sizes, data.draw
+    )  # 17 videos
     ranks = [epoch_groups(few, 0, rank, 2) for rank in range(2)]
     assert [len(groups) for groups in ranks] == [1, 1]
     assert len(epoch_groups(few, 0, 0, 1)) == 3
@@ -167,7 +171,7 @@ def test_word_ids_stand_beside_the_rows_of_the_same_words(
     corpus = EncodedCorpus.build(encoder, SENTENCES)
     config = tiny_config(text={"max_words": max_words})
     queries = (
-        PairData(data.store, pairs, corpus, vocabulary, config)
+        PairData(data.store, pairs, corpus, vocabulary, batch_sizes(config), draw_of(config))
         .collate([(data.pairs[0].video_id, list(range(len(SENTENCES))))], 0)
         .queries
     )

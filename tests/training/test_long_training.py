@@ -20,7 +20,7 @@ from dciml.features.vocabulary import Vocabulary
 from dciml.folders import CHECKPOINT_FILE
 from dciml.method.batch import Batch
 from dciml.method.mutual import DualBranch
-from dciml.model_folder import ModelCard, build_dual, load_model
+from dciml.model_folder import ModelCard, batch_sizes, build_dual, draw_of, load_model
 from dciml.recipes import train as recipe
 from dciml.recipes.train import WINDOWS_FILE, train
 from dciml.training.checkpoint import (
@@ -44,7 +44,8 @@ def make_data(tiny_config: MakeConfig, tiny_data: Path) -> Callable[..., PairDat
 
     def make(**changes: object) -> PairData:
         windows = long_windows(store, (pair.video_id for pair in pairs), WindowRule(8.0, 4.0))
-        return PairData(store, pairs, corpus, vocabulary, tiny_config(**changes), windows)
+        config = tiny_config(**changes)
+        return PairData(store, pairs, corpus, vocabulary, batch_sizes(config), draw_of(config), windows)
 
     return make
 
@@ -55,10 +56,10 @@ def data(make_data: Callable[..., PairData]) -> PairData:
 
 
 @pytest.fixture
-def model(data: PairData) -> DualBranch:
+def model(data: PairData, tiny_config: Callable[..., RunConfig]) -> DualBranch:
     torch.manual_seed(0)
     card = ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, len(data.vocabulary))
-    return build_dual(data.config, card)
+    return build_dual(tiny_config(), card)
 
 
 def test_every_pair_appears_once_with_its_own_video_or_a_window_of_it(data: PairData) -> None:
@@ -86,7 +87,7 @@ def test_batches_are_as_many_whatever_is_chosen_and_about_equally_large(
     counts = [len(epoch_groups(data, epoch, 0, 1, c)) for epoch, c in enumerate(({}, random_windows(data)))]
     assert counts[0] == counts[1]
     sizes = [len(batch) for batch in epoch_groups(data, 0, 0, 1, best_windows(model, data, CPU))]
-    assert max(sizes) <= data.config.training.batch_videos
+    assert max(sizes) <= data.draw.batch_videos
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -108,7 +109,7 @@ def test_a_video_with_more_sentences_than_batches_meets_itself_as_seldom_as_can_
 
 def test_without_long_videos_batches_are_what_they_were(make_data: Callable[..., PairData]) -> None:
     data = make_data()
-    plain = PairData(data.store, data.pairs, data.sentences, data.vocabulary, data.config)
+    plain = PairData(data.store, data.pairs, data.sentences, data.vocabulary, data.sizes, data.draw)
     for batch in epoch_groups(plain, 0, 0, 1):
         assert all(
             video_id in plain.by_video() and some == plain.by_video()[video_id] for video_id, some in batch

@@ -15,7 +15,7 @@ from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.method.losses import GroundingLosses
 from dciml.method.mutual import DualBranch
-from dciml.model_folder import ModelCard, build_dual
+from dciml.model_folder import ModelCard, batch_sizes, build_dual, draw_of
 from dciml.training.loader import PairData
 from dciml.training.validation import validate
 
@@ -28,14 +28,16 @@ def data(tiny_config: Callable[..., RunConfig], tiny_data: Path) -> PairData:
     pairs = folder.pairs("test")
     vocabulary = Vocabulary.build([pair.sentence for pair in pairs])
     corpus = EncodedCorpus.build(WordEncoder(vocabulary, 16), [pair.sentence for pair in pairs])
-    return PairData(folder.store, pairs, corpus, vocabulary, tiny_config())
+    return PairData(
+        folder.store, pairs, corpus, vocabulary, batch_sizes(tiny_config()), draw_of(tiny_config())
+    )
 
 
 @pytest.fixture
-def model(data: PairData) -> DualBranch:
+def model(data: PairData, tiny_config: Callable[..., RunConfig]) -> DualBranch:
     torch.manual_seed(0)
     card = ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, len(data.vocabulary))
-    return build_dual(data.config, card)
+    return build_dual(tiny_config(), card)
 
 
 def test_retrieval_value_is_the_sum_of_recalls(model: DualBranch, data: PairData) -> None:

@@ -36,7 +36,7 @@ class VideoBatch:
         """The same on another device."""
         return _moved(self, device)
 
-    def at(self, places: Int[Tensor, "chosen"]) -> VideoBatch:
+    def at(self, places: Int[Tensor, " chosen"]) -> VideoBatch:
         """The videos at these places."""
         parts = (self.clips, self.clip_centers, self.frames, self.frame_mask)
         chosen = (part[places] for part in parts)
@@ -63,13 +63,13 @@ class QueryBatch:
         """The same on another device."""
         return _moved(self, device)
 
-    def at(self, places: Int[Tensor, "chosen"]) -> QueryBatch:
+    def at(self, places: Int[Tensor, " chosen"]) -> QueryBatch:
         """The sentences at these places; one may come again."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {name: value[places] for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, query_ids=tuple(self.query_ids[i] for i in places.tolist()), **chosen)
 
-    def distinct(self) -> tuple[QueryBatch, Int[Tensor, "queries"] | None]:
+    def distinct(self) -> tuple[QueryBatch, Int[Tensor, " queries"] | None]:
         """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place."""
         first: dict[str, int] = {}
         for place, query_id in enumerate(self.query_ids):
@@ -88,16 +88,25 @@ class Batch:
 
     videos: VideoBatch
     queries: QueryBatch
-    video_of_query: Int[Tensor, "queries"]
+    video_of_query: Int[Tensor, " queries"]
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         return Batch(self.videos.to(device), self.queries.to(device), self.video_of_query.to(device))
 
-    def at(self, places: Int[Tensor, "chosen"]) -> Batch:
+    def at(self, places: Int[Tensor, " chosen"]) -> Batch:
         """The sentences at these places with their own videos alone."""
         videos, owner = torch.unique(self.video_of_query[places], return_inverse=True)
         return Batch(self.videos.at(videos), self.queries.at(places), owner)
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How much of a video and of a sentence goes into a batch: clips, frames at most, words at most."""
+
+    num_clips: int
+    max_frames: int
+    max_words: int
 
 
 Half = TypeVar("Half", VideoBatch, QueryBatch)

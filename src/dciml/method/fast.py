@@ -50,7 +50,7 @@ class Packing:
 
     batch: int
     length: int
-    index: Int[Tensor, "rows"] | None
+    index: Int[Tensor, " rows"] | None
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
@@ -63,7 +63,7 @@ class Packing:
         """Nothing is padding."""
         return cls(batch, length, None)
 
-    def pack(self, padded: Shaped[Tensor, "batch length *width"]) -> Shaped[Tensor, "rows *width"]:
+    def pack(self, padded: Shaped[Tensor, "batch length *width"]) -> Shaped[Tensor, " rows *width"]:
         """The real rows, one sequence after the other."""
         rows = padded.flatten(0, 1)
         return rows if self.index is None else rows.index_select(0, self.index)
@@ -75,7 +75,7 @@ class Packing:
             rows = room.index_copy_(0, self.index, rows)
         return rows.reshape(self.batch, self.length, rows.shape[1])
 
-    def at(self, chosen: Int[Tensor, "chosen"]) -> Packing:
+    def at(self, chosen: Int[Tensor, " chosen"]) -> Packing:
         """Some of the sequences, in the order of `chosen`; one may be there several times."""
         if self.index is None:
             return Packing.full(len(chosen), self.length)
@@ -97,15 +97,15 @@ class Packing:
             mask[self.index] = True
         return mask.reshape(self.batch, self.length)
 
-    def sequence_of_row(self, device: torch.device) -> Int[Tensor, "rows"]:
+    def sequence_of_row(self, device: torch.device) -> Int[Tensor, " rows"]:
         """Which sequence each real row belongs to."""
         return self._index(device) // self.length
 
-    def position_of_row(self, device: torch.device) -> Int[Tensor, "rows"]:
+    def position_of_row(self, device: torch.device) -> Int[Tensor, " rows"]:
         """Where each real row stands in its sequence."""
         return self._index(device) % self.length
 
-    def _index(self, device: torch.device) -> Int[Tensor, "rows"]:
+    def _index(self, device: torch.device) -> Int[Tensor, " rows"]:
         return torch.arange(self.batch * self.length, device=device) if self.index is None else self.index
 
 
@@ -146,7 +146,7 @@ class Sequences:
         cls,
         x: Float[Tensor, "videos length width"],
         mask: Bool[Tensor, "videos length"],
-        video_of_sequence: Int[Tensor, "sequences"],
+        video_of_sequence: Int[Tensor, " sequences"],
     ) -> Sequences:
         """Each sequence is a video; padding at its end."""
         every = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[:2])
@@ -156,7 +156,7 @@ class Sequences:
     def weighed(
         cls,
         x: Float[Tensor, "videos length width"],
-        video_of_sequence: Int[Tensor, "sequences"],
+        video_of_sequence: Int[Tensor, " sequences"],
         log_weights: Float[Tensor, "sequences length"],
         *,
         whole: bool = False,
@@ -189,7 +189,7 @@ class Sequences:
         """Other rows at the real positions, packed."""
         return replace(self, rows=rows, places=None)
 
-    def read_by(self, reads: Int[Tensor, "readers"]) -> Sequences:
+    def read_by(self, reads: Int[Tensor, " readers"]) -> Sequences:
         """For each reader the sequence that it reads; the rows stay where they are."""
         places = self.packing.places(self.rows.device) if self.places is None else self.places
         weights = None if self.log_weights is None else self.log_weights[reads]
@@ -220,7 +220,7 @@ def _support(
 
 def alike(
     log_weights: Float[Tensor, "queries proposals length"], at_once: int
-) -> list[tuple[Int[Tensor, "group"], Int[Tensor, "group"]]]:
+) -> list[tuple[Int[Tensor, " group"], Int[Tensor, " group"]]]:
     """All pairs of query and proposal, in groups of at most so many, alike in how much is kept."""
     kept = _seen(log_weights.flatten(0, 1)).sum(dim=1)
     order = kept.argsort(stable=True)
@@ -245,15 +245,15 @@ class View:
     """
 
     frames: Float[Tensor, "videos positions hidden"]
-    video: Int[Tensor, "ways"]
+    video: Int[Tensor, " ways"]
     log_weights: Float[Tensor, "ways positions"]
-    way_of_query: Int[Tensor, "queries"]
+    way_of_query: Int[Tensor, " queries"]
 
     @classmethod
     def own(
         cls,
         frames: Float[Tensor, "videos positions hidden"],
-        video_of_query: Int[Tensor, "queries"],
+        video_of_query: Int[Tensor, " queries"],
         log_weights: Float[Tensor, "queries positions"],
     ) -> View:
         """Each query has a way of its own."""
@@ -261,7 +261,7 @@ class View:
 
     @classmethod
     def evenly(
-        cls, frames: Float[Tensor, "videos positions hidden"], video_of_query: Int[Tensor, "queries"]
+        cls, frames: Float[Tensor, "videos positions hidden"], video_of_query: Int[Tensor, " queries"]
     ) -> View:
         """Each query looks at its whole video; one way a video."""
         even = torch.zeros(frames.shape[:2], device=frames.device)
@@ -284,17 +284,17 @@ class View:
         return cls(all_frames, torch.cat(videos), weights, torch.cat(ways))
 
 
-def _count(of: Tensor) -> Int[Tensor, "number"]:
+def _count(of: Tensor) -> Int[Tensor, " number"]:
     return torch.arange(len(of), device=of.device)
 
 
 def linear_cross_entropy(
     rows: Float[Tensor, "rows width"],
-    classes: Int[Tensor, "rows"],
+    classes: Int[Tensor, " rows"],
     weight: Float[Tensor, "classes width"],
-    bias: Float[Tensor, "classes"],
+    bias: Float[Tensor, " classes"],
     label_smoothing: float,
-) -> Float[Tensor, "rows"]:
+) -> Float[Tensor, " rows"]:
     """Cross-entropy of logits z = row · weightᵀ + bias, with gradients to rows, weight and bias.
 
     With smoothing ε the loss of a row is logsumexp(z) − (1 − ε)·z_class − ε·mean(z), as in

@@ -105,6 +105,7 @@ class GroundingBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden, self.num_positions, self.max_words = hidden, num_positions, max_words
+        self.num_proposals = num_proposals
         self.gaussian_sigma, self.min_width, self.label_smoothing = gaussian_sigma, min_width, label_smoothing
         self.frame_project = nn.Linear(video_width, hidden)
         self.word_project = nn.Linear(static_width, hidden)
@@ -153,7 +154,7 @@ class GroundingBranch(nn.Module):
         return frames + sinusoids(unit * 100, self.hidden)
 
     def propose(
-        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
+        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, " queries"]
     ) -> Proposals:
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
         (centre, width) pairs (METHOD §4.2)."""
@@ -177,7 +178,7 @@ class GroundingBranch(nn.Module):
     def encode_under(
         self,
         sampled: Float[Tensor, "videos positions hidden"],
-        video_of_sequence: Int[Tensor, "sequences"],
+        video_of_sequence: Int[Tensor, " sequences"],
         log_weights: Float[Tensor, "sequences positions"],
     ) -> Sequences:
         """Pass 2, frames: self-attention re-weighted by a Gaussian (log weights of 0: the whole video evenly).
@@ -190,7 +191,7 @@ class GroundingBranch(nn.Module):
     def mean_under(
         self,
         sampled: Float[Tensor, "videos positions hidden"],
-        video_of_sequence: Int[Tensor, "sequences"],
+        video_of_sequence: Int[Tensor, " sequences"],
         log_weights: Float[Tensor, "sequences positions"],
     ) -> Float[Tensor, "sequences hidden"]:
         """The mean over time of the frames as encoded under a Gaussian; each counts alike, so all are there."""
@@ -199,7 +200,7 @@ class GroundingBranch(nn.Module):
         return encoded.pad(encoded.rows).mean(dim=1)
 
     def reconstruct(
-        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, "memories"]
+        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, " memories"]
     ) -> Float[Tensor, "rows hidden"]:
         """Pass 2, words: what stands at position i is computed from the start vector and words before i only.
 
@@ -216,8 +217,8 @@ class GroundingBranch(nn.Module):
         return self.word_stack.read_beside(shifted, memory, beside).rows
 
     def sentence_nll(
-        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, "memories"]
-    ) -> Float[Tensor, "memories"]:
+        self, queries: QueryBatch, memory: Sequences, beside: Int[Tensor, " memories"]
+    ) -> Float[Tensor, " memories"]:
         """Mean negative log-likelihood of the words of sentence `beside[i]`, nats, given the frames of memory i."""
         packing = Packing.of(queries.word_mask[beside])
         return word_nll(
@@ -230,7 +231,7 @@ class GroundingBranch(nn.Module):
 
     def nll_of_views(
         self, queries: QueryBatch, views: Mapping[str, View]
-    ) -> dict[str, Float[Tensor, "queries"]]:
+    ) -> dict[str, Float[Tensor, " queries"]]:
         """The NLL of each sentence in each view, by the view's name; all are computed together."""
         every = View.together(list(views.values()))
         memory = self.encode_under(every.frames, every.video, every.log_weights)
@@ -267,7 +268,7 @@ class GroundingBranch(nn.Module):
             return self.choose(self.watch(batch.videos), batch.queries, batch.video_of_query)
 
     def choose(
-        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, "queries"]
+        self, watched: Watched, queries: QueryBatch, video_of_query: Int[Tensor, " queries"]
     ) -> Selection:
         """Judge every proposal, given what is known of the videos."""
         proposals = self.propose(watched, queries, video_of_query)
@@ -278,7 +279,7 @@ class GroundingBranch(nn.Module):
         self,
         sampled: Float[Tensor, "videos positions hidden"],
         queries: QueryBatch,
-        video_of_query: Int[Tensor, "queries"],
+        video_of_query: Int[Tensor, " queries"],
         log_weights: Float[Tensor, "queries proposals positions"],
     ) -> Float[Tensor, "queries proposals"]:
         """The NLL of each sentence under each of its proposals; those that see as much are judged together."""
@@ -296,7 +297,7 @@ class GroundingBranch(nn.Module):
     def forward(
         self,
         batch: Batch,
-        best_index: Int[Tensor, "queries"],
+        best_index: Int[Tensor, " queries"],
         easiness: float,
         modulate: Callable[[Tensor], Tensor] | None = None,
     ) -> GroundingOutput:

@@ -184,7 +184,7 @@ class Stack(nn.Module):
         """All layers; each sequence reads the one beside it in the memory."""
         return self._through(self._layers(), x, memory)
 
-    def read_beside(self, x: Sequences, memory: Sequences, reads: Int[Tensor, "memories"]) -> Sequences:
+    def read_beside(self, x: Sequences, memory: Sequences, reads: Int[Tensor, " memories"]) -> Sequences:
         """`self(x.read_by(reads), memory)`: sequence `reads[i]` beside memory i.
 
         The first self-attention knows no memory, and runs once a sequence.
@@ -222,7 +222,7 @@ class Stack(nn.Module):
 
 
 def gaussian_window(
-    num_valid: Float[Tensor, "batch"], length: int, width: float
+    num_valid: Float[Tensor, " batch"], length: int, width: float
 ) -> Float[Tensor, "batch length length"]:
     """exp(−Δ²/(2σ²)), Δ the distance of two positions in unit time, σ = width/9 (METHOD §3.2; GMMFormer, AAAI 2024).
 
@@ -285,11 +285,11 @@ class AttentionPooling(nn.Module):
 
 def word_nll(
     states: Float[Tensor, "rows hidden"],
-    word_ids: Int[Tensor, "rows"],
+    word_ids: Int[Tensor, " rows"],
     packing: Packing,
-    head: tuple[Float[Tensor, "vocabulary hidden"], Float[Tensor, "vocabulary"]],
+    head: tuple[Float[Tensor, "vocabulary hidden"], Float[Tensor, " vocabulary"]],
     label_smoothing: float,
-) -> Float[Tensor, "sentences"]:
+) -> Float[Tensor, " sentences"]:
     """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
 
     Only real words are here; padding never meets the vocabulary.

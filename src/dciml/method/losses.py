@@ -49,7 +49,7 @@ def clip_products(
 
 
 def info_nce(
-    similarity: Float[Tensor, "queries videos"], video_of_query: Int[Tensor, "queries"]
+    similarity: Float[Tensor, "queries videos"], video_of_query: Int[Tensor, " queries"]
 ) -> Float[Tensor, ""]:
     """Text→video plus video→text InfoNCE; a video's own sentences count together as its positives.
 
@@ -68,7 +68,7 @@ def info_nce(
 
 def triplet(
     similarity: Float[Tensor, "queries videos"],
-    video_of_query: Int[Tensor, "queries"],
+    video_of_query: Int[Tensor, " queries"],
     *,
     margin: float,
     hard_pool_size: int | None,
@@ -111,7 +111,7 @@ def triplet(
 
 def _drawn(
     masked: Float[Tensor, "rows columns"], pool: int, generator: torch.Generator
-) -> Int[Tensor, "rows"]:
+) -> Int[Tensor, " rows"]:
     """One of the `pool` largest entries of each row, evenly."""
     ranked = masked.topk(pool, dim=1).indices
     place = torch.randint(pool, (len(masked),), generator=generator).to(masked.device)
@@ -120,7 +120,7 @@ def _drawn(
 
 def query_diversity(
     query: Float[Tensor, "queries hidden"],
-    video_of_query: Int[Tensor, "queries"],
+    video_of_query: Int[Tensor, " queries"],
     *,
     alpha: float,
     delta: float,
@@ -147,7 +147,7 @@ def _best_clip(
 
 def proposal_diversity(
     log_weights: Float[Tensor, "queries proposals positions"], lam: float
-) -> Float[Tensor, "queries"]:
+) -> Float[Tensor, " queries"]:
     """‖λI − GGᵀ‖² with the proposals' Gaussians, each summing to 1, as the rows of G (CPL, CVPR 2022)."""
     rows = torch.softmax(log_weights, dim=-1)  # exp(log g) / Σ exp(log g)
     target = lam * torch.eye(rows.shape[1], device=rows.device)
@@ -173,7 +173,7 @@ def explicit_to_retrieval(
     best: Proposals,
     temperature: float,
     clip_centers: Float[Tensor, "queries clips"],
-) -> Float[Tensor, "queries"]:
+) -> Float[Tensor, " queries"]:
     """The best proposal's span, as a 0/1 mask, teaches the clip similarities: cross-entropy of sigmoid(cos / τ).
 
     The published code thresholds both sides, so its loss has no gradient; here the similarities stay real-valued.
@@ -185,8 +185,8 @@ def explicit_to_retrieval(
 
 
 def explicit_to_grounding(
-    proposals: Proposals, best_clip_unit: Float[Tensor, "queries"]
-) -> Float[Tensor, "queries"]:
+    proposals: Proposals, best_clip_unit: Float[Tensor, " queries"]
+) -> Float[Tensor, " queries"]:
     """The best clip's time must lie inside the proposals: (start − t)₊ + (t − end)₊, mean over proposals.
 
     Only the centres move. With a gradient to the widths the cheapest way to hold every t is to cover the whole
@@ -198,15 +198,15 @@ def explicit_to_grounding(
 
 
 def better_by(
-    modulated: Float[Tensor, "queries"], plain: Float[Tensor, "queries"], margin: float
-) -> Float[Tensor, "queries"]:
+    modulated: Float[Tensor, " queries"], plain: Float[Tensor, " queries"], margin: float
+) -> Float[Tensor, " queries"]:
     """Hinge: modulated ≥ plain + margin, `plain` fixed. For a loss, hand in its negative."""
     return (plain.detach() + margin - modulated).clamp(min=0)
 
 
 def match(
-    plain: Float[Tensor, "queries *rest"], modulated: Float[Tensor, "queries *rest"]
-) -> Float[Tensor, "queries"]:
+    plain: Float[Tensor, " queries *rest"], modulated: Float[Tensor, " queries *rest"]
+) -> Float[Tensor, " queries"]:
     """Squared distance of the normalised plain feature to the fixed, normalised modulated one, mean over elements."""
     target = F.normalize(modulated.detach(), dim=-1)
     return (F.normalize(plain, dim=-1) - target).square().flatten(1).mean(dim=1)
@@ -274,14 +274,14 @@ class RetrievalLosses:
 
     def of_place(
         self, output: RetrievalOutput, best: Proposals, clip_centers: Float[Tensor, "videos clips"]
-    ) -> dict[str, Float[Tensor, "queries"]]:
+    ) -> dict[str, Float[Tensor, " queries"]]:
         """METHOD §5.2: grounding says where; `best` is (queries, 1), `clip_centers` that of the batch's videos."""
         similarity, centers = output.paired_similarity(), clip_centers[output.video_of_query]
         return {"explicit_to_retrieval": explicit_to_retrieval(similarity, best, self.temperature, centers)}
 
     def of_modulation(
         self, output: RetrievalOutput, modulated: ModulatedVideos
-    ) -> dict[str, Float[Tensor, "queries"]]:
+    ) -> dict[str, Float[Tensor, " queries"]]:
         """METHOD §5.3: each query beside its own video, plain and modulated."""
         plain_clips = output.clips[output.video_of_query]
         plain_frames = output.frames[output.video_of_query]
@@ -315,7 +315,7 @@ class GroundingLosses:
 
     def of_reconstruction(
         self, output: GroundingOutput, log_weights: Float[Tensor, "queries proposals positions"]
-    ) -> dict[str, Float[Tensor, "queries"]]:
+    ) -> dict[str, Float[Tensor, " queries"]]:
         """METHOD §4.5.
 
         Args:
@@ -330,13 +330,13 @@ class GroundingLosses:
             "proposal_diversity": proposal_diversity(log_weights, self.diversity_lambda),
         }
 
-    def of_place(self, output: GroundingOutput, clip: BestClip) -> dict[str, Float[Tensor, "queries"]]:
+    def of_place(self, output: GroundingOutput, clip: BestClip) -> dict[str, Float[Tensor, " queries"]]:
         """METHOD §5.4: retrieval says where."""
         return {"explicit_to_grounding": explicit_to_grounding(output.proposals, clip.center_unit)}
 
     def of_modulation(
-        self, output: GroundingOutput, video_of_query: Int[Tensor, "queries"]
-    ) -> dict[str, Float[Tensor, "queries"]]:
+        self, output: GroundingOutput, video_of_query: Int[Tensor, " queries"]
+    ) -> dict[str, Float[Tensor, " queries"]]:
         """METHOD §5.5: each query's own frames, plain and modulated. `output` must have modulated ones."""
         assert output.modulated is not None
         assert output.nll.modulated is not None

@@ -24,9 +24,9 @@ class RetrievalOutput:
     query: Float[Tensor, "queries hidden"]
     clips: Float[Tensor, "videos clips hidden"]
     frames: Float[Tensor, "videos hidden"]
-    video_of_query: Int[Tensor, "queries"]
+    video_of_query: Int[Tensor, " queries"]
 
-    def at(self, places: Int[Tensor, "chosen"]) -> RetrievalOutput:
+    def at(self, places: Int[Tensor, " chosen"]) -> RetrievalOutput:
         """The queries at these places, with all videos."""
         return RetrievalOutput(self.query[places], self.clips, self.frames, self.video_of_query[places])
 
@@ -54,7 +54,7 @@ class ModulatedVideos:
 class BestClip:
     """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature."""
 
-    center_unit: Float[Tensor, "queries"]
+    center_unit: Float[Tensor, " queries"]
     feature: Float[Tensor, "queries hidden"]
 
 
@@ -69,7 +69,7 @@ class Proposals:
         """The same values without a gradient."""
         return Proposals(self.centers.detach(), self.widths.detach())
 
-    def at(self, index: Int[Tensor, "queries"]) -> Proposals:
+    def at(self, index: Int[Tensor, " queries"]) -> Proposals:
         """One proposal a query, (queries, 1)."""
         chosen = index[:, None]
         return Proposals(self.centers.gather(1, chosen), self.widths.gather(1, chosen))
@@ -89,7 +89,7 @@ class Selection:
 
     proposals: Proposals
     nll: Float[Tensor, "queries proposals"]
-    best_index: Int[Tensor, "queries"]
+    best_index: Int[Tensor, " queries"]
 
     def best(self) -> Proposals:
         """The best proposal of each query, (queries, 1)."""
@@ -107,11 +107,11 @@ class Reconstructions:
         modulated: under the best proposal of modulated frames; None where none were.
     """
 
-    best: Float[Tensor, "queries"]
-    left: Float[Tensor, "queries"]
-    right: Float[Tensor, "queries"]
-    whole: Float[Tensor, "queries"]
-    modulated: Float[Tensor, "queries"] | None = None
+    best: Float[Tensor, " queries"]
+    left: Float[Tensor, " queries"]
+    right: Float[Tensor, " queries"]
+    whole: Float[Tensor, " queries"]
+    modulated: Float[Tensor, " queries"] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class GroundingOutput:
     """
 
     proposals: Proposals
-    best_index: Int[Tensor, "queries"]
+    best_index: Int[Tensor, " queries"]
     nll: Reconstructions
     sampled: Float[Tensor, "videos positions hidden"]
     modulated: Float[Tensor, "queries positions hidden"] | None = None

@@ -57,7 +57,7 @@ class RetrievalBranch(nn.Module):
         clip_weight: float = 0.7,
     ) -> None:
         super().__init__()
-        self.num_clips, self.clip_weight = num_clips, clip_weight
+        self.hidden, self.num_clips, self.clip_weight = hidden, num_clips, clip_weight
         self.query_input = InputLayer(text_width, hidden, max_words, dropout)
         self.query_block = GaussianAttentionBlock(hidden, heads, None, dropout)
         self.query_pool = AttentionPooling(hidden)

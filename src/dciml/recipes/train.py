@@ -45,10 +45,12 @@ from dciml.method.terms import SIDES
 from dciml.model_folder import (
     MODEL_FORMAT,
     ModelCard,
+    batch_sizes,
     build_dual,
     build_objective,
     build_step,
     describe_run,
+    draw_of,
     make_text_encoder,
 )
 from dciml.recipes.calibrate import calibrate_run
@@ -278,7 +280,9 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
         chosen = [i for i, pair in enumerate(pairs) if (pair.video_id in held_out) is is_held_out]
         some = tuple(pairs[i] for i in chosen)
         windows = long_windows(store, (pair.video_id for pair in some), rule)
-        return PairData(store, some, encoded.take(chosen), vocabulary, config, windows)
+        return PairData(
+            store, some, encoded.take(chosen), vocabulary, batch_sizes(config), draw_of(config), windows
+        )
 
     card = ModelCard(
         kind="dciml",

@@ -224,7 +224,7 @@ def _of_batches(training: PairData, processes: int) -> list[str]:
     alone = sum(len(names) == 1 for names in videos)
     if alone:
         hold = "holds" if alone == 1 else "hold"
-        size = training.config.training.batch_videos
+        size = training.draw.batch_videos
         return [
             f"{alone} of the {len(batches)} batches of an epoch {hold} one video alone; {NOTHING}: choose another "
             f"training.batch_videos, it is {size}"

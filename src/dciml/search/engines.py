@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.config import RunConfig
 from dciml.features.base import EncodedSentence, TextEncoder
 from dciml.features.pooling import mean_pool
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
 from dciml.method.baselines import CosineSpace
-from dciml.method.batch import QueryBatch, collate_queries, collate_videos, hidden_positions
+from dciml.method.batch import BatchSizes, QueryBatch, collate_queries, collate_videos, hidden_positions
 from dciml.method.grounding import Watched
 from dciml.method.mutual import DualBranch
 from dciml.method.outputs import Selection
@@ -198,7 +197,7 @@ class DualEngine:
     """
 
     dual: DualBranch
-    config: RunConfig
+    sizes: BatchSizes
     text_encoder: TextEncoder
     vocabulary: Vocabulary
     fingerprint: str
@@ -208,12 +207,12 @@ class DualEngine:
     @property
     def num_clips(self) -> int:
         """Clips a video."""
-        return self.config.retrieval.num_clips
+        return self.sizes.num_clips
 
     @property
     def vector_width(self) -> int:
         """Width of query and clip vectors."""
-        return self.config.retrieval.hidden
+        return self.dual.retrieval.hidden
 
     @torch.inference_mode()
     def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -224,7 +223,7 @@ class DualEngine:
                 store,
                 video_ids[start : start + 64],
                 num_clips=self.num_clips,
-                max_frames=self.config.retrieval.max_frames,
+                max_frames=self.sizes.max_frames,
             ).to(self.device)
             encoded = self.dual.retrieval.encode_videos(videos)
             parts.append(self.dual.retrieval.fused_clips(encoded).cpu())
@@ -248,7 +247,7 @@ class DualEngine:
         """Proposals of sentence i in video i, lowest negative log-likelihood first; scores are its negative."""
         if len(sentences) != len(video_ids):
             raise ValueError(f"{len(sentences)} sentences, but {len(video_ids)} videos")
-        count = self.config.grounding.num_proposals
+        count = self.dual.grounding.num_proposals
         spans, scores = [np.zeros((0, count, 2))], [np.zeros((0, count))]
         for start in range(0, len(sentences), 64):
             part = slice(start, start + 64)
@@ -279,13 +278,13 @@ class DualEngine:
         return share_out(ground, np.array_split(np.arange(len(sentences)), shares))
 
     def _watch(self, store: FeatureStore, video_ids: Sequence[str]) -> Watched:
-        most = self.config.retrieval.max_frames
+        most = self.sizes.max_frames
         videos = collate_videos(store, video_ids, num_clips=0, max_frames=most)
         return self.dual.grounding.watch(videos.to(self.device))
 
     def _queries(self, sentences: Sequence[str]) -> QueryBatch:
         encoded = self.text_encoder.encode(sentences)
-        most = self.config.text.max_words
+        most = self.sizes.max_words
         # The hidden words are a function of the sentence alone, so that an answer never depends on batch mates.
         hidden = [
             hidden_positions(

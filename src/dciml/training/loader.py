@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.config import RunConfig
 from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
-from dciml.method.batch import Batch, collate_queries, collate_videos, hidden_positions
+from dciml.method.batch import Batch, BatchSizes, collate_queries, collate_videos, hidden_positions
 from dciml.types import TrainingPair
 
 Item = TypeVar("Item")
@@ -27,17 +26,28 @@ Chosen = Mapping[int, str]
 
 
 @dataclass(frozen=True)
+class Draw:
+    """What decides which pairs meet in a batch: videos a process, sentences a video (None: all), and the seed."""
+
+    batch_videos: int
+    max_sentences_per_video: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
 class PairData:
     """Pairs with their encoded sentences; sentence i of `sentences` belongs to pair i.
 
-    `windows` holds the ids of the windows of each long video; they too are videos of `store`.
+    `windows` holds the ids of the windows of each long video; they too are videos of `store`. `draw` says what of
+    all this makes the batches of an epoch.
     """
 
     store: FeatureStore
     pairs: tuple[TrainingPair, ...]
     sentences: EncodedCorpus
     vocabulary: Vocabulary
-    config: RunConfig
+    sizes: BatchSizes
+    draw: Draw
     windows: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def by_video(self) -> dict[str, list[int]]:
@@ -59,7 +69,7 @@ class PairData:
 
     def collate(self, groups: Sequence[tuple[str, Sequence[int]]], epoch: int) -> Batch:
         """A batch of some videos and some of their pairs; `epoch` (and the seed) decides which words are hidden."""
-        settings = self.config
+        sizes = self.sizes
         indices = [index for _, members in groups for index in members]
         encoded = [self.sentences.get(index) for index in indices]
         hidden = [
@@ -71,22 +81,22 @@ class PairData:
             collate_videos(
                 self.store,
                 [video_id for video_id, _ in groups],
-                num_clips=settings.retrieval.num_clips,
-                max_frames=settings.retrieval.max_frames,
+                num_clips=sizes.num_clips,
+                max_frames=sizes.max_frames,
             ),
             collate_queries(
                 [self.pairs[index].query_id for index in indices],
                 encoded,
                 self.vocabulary,
-                max_words=settings.text.max_words,
+                max_words=sizes.max_words,
                 hidden=hidden,
             ),
             torch.tensor(owner),
         )
 
     def _hidden(self, index: int, words: Sequence[str], epoch: int) -> NDArray[np.int64]:
-        weights = self.vocabulary.weights(words[: self.config.text.max_words])
-        rng = np.random.default_rng([self.config.seed, epoch, index])
+        weights = self.vocabulary.weights(words[: self.sizes.max_words])
+        rng = np.random.default_rng([self.draw.seed, epoch, index])
         return hidden_positions(np.asarray(weights, dtype=np.float64), rng)
 
 
@@ -99,17 +109,17 @@ def epoch_groups(
     whole batch sees, in the same order. A last batch with fewer videos than processes is left out. How many batches
     there are does not depend on `chosen`.
     """
-    rng = np.random.default_rng([data.config.seed, epoch])
+    rng = np.random.default_rng([data.draw.seed, epoch])
     groups = list(data.by_video().items())
     order = rng.permutation(len(groups))
-    most = data.config.training.max_sentences_per_video
+    most = data.draw.max_sentences_per_video
     drawn = []
     for place in order:
         video_id, members = groups[place]
         if most is not None and len(members) > most:
             members = sorted(rng.choice(members, size=most, replace=False).tolist())
         drawn.append(data.grouped(video_id, members, chosen or {}))
-    size = data.config.training.batch_videos * world_size
+    size = data.draw.batch_videos * world_size
     batches = []
     for everyone in _dealt(drawn, size, rng) if data.windows else _cut(drawn, size):
         if len(everyone) >= world_size:

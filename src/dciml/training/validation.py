@@ -38,7 +38,7 @@ def random_windows(data: PairData) -> Chosen:
     for video_id, members in data.by_video().items():
         windows = data.windows.get(video_id)
         if windows is not None:
-            places = np.random.default_rng([data.config.seed, members[0]]).integers(
+            places = np.random.default_rng([data.draw.seed, members[0]]).integers(
                 len(windows), size=len(members)
             )
             chosen |= {index: windows[place] for index, place in zip(members, places.tolist(), strict=True)}
@@ -60,13 +60,13 @@ def best_windows(model: DualBranch, data: PairData, device: torch.device) -> Cho
 
 def window_scores(model: DualBranch, data: PairData, windows: Sequence[str], queries: Tensor) -> Tensor:
     """The retrieval score of each query (Q, hidden) and each window: (Q, windows)."""
-    settings, parts = data.config.retrieval, []
+    sizes, parts = data.sizes, []
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
         videos = collate_videos(
             data.store,
             windows[start : start + WINDOWS_AT_ONCE],
-            num_clips=settings.num_clips,
-            max_frames=settings.max_frames,
+            num_clips=sizes.num_clips,
+            max_frames=sizes.max_frames,
         ).to(queries.device)
         fused = model.retrieval.fused_clips(model.retrieval.encode_videos(videos))
         parts.append(score_matrix(queries, fused))
@@ -78,7 +78,7 @@ def _queries(model: DualBranch, data: PairData, members: Sequence[int], device: 
         [data.pairs[index].query_id for index in members],
         [data.sentences.get(index) for index in members],
         data.vocabulary,
-        max_words=data.config.text.max_words,
+        max_words=data.sizes.max_words,
     )
     return model.retrieval.encode_queries(batch.to(device))
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.files import PART_SUFFIX
 from dciml.folders import WEIGHTS_FILE
 from dciml.media import RGBFrame, write_video
 from dciml.types import Query, Video
@@ -247,7 +248,8 @@ def own_site(page_corpus: PageCorpus, browser: Browser, tmp_path: Path) -> Itera
 
         def start(change: Callable[[PageCorpus], None] | None = None, **settings: Any) -> Site:
             folder = tmp_path / "corpus"
-            shutil.copytree(page_corpus.folder, folder)
+            # A server of another test may be writing pictures into its cache.
+            shutil.copytree(page_corpus.folder, folder, ignore=shutil.ignore_patterns(f"*{PART_SUFFIX}"))
             given = ServiceSettings(folder / "index", cache=tmp_path / "cache", **settings)
             copied = PageCorpus(folder, given.index, page_corpus.files)
             if change is not None:
