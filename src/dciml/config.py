@@ -69,6 +69,20 @@ class RetrievalConfig(Settings):
     num_blocks: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.2, ge=0, lt=1)
     clip_weight: float = Field(0.7, ge=0, le=1, description="the frame scale has the rest")
+    local: Literal["none", "linear", "shared"] = Field(
+        "none",
+        description="a third scale, of words and clips each by itself: none, as published; linear; or shared, "
+        "residuals on the untrained vectors, which needs a text encoder whose sentence vectors share the space of the "
+        "video rows",
+    )
+    local_width: int = Field(256, ge=1, le=16_384, description="of the linear local scale")
+    local_dropout: float = Field(0.1, ge=0, lt=1)
+    local_weight: float = Field(
+        0.75, ge=0, le=1, description="share of the local scale in a score; the first one, where it is chosen"
+    )
+    choose_local_weight: bool = Field(
+        True, description="choose the local scale's share on the held-out pairs, without moments"
+    )
     zero_shot_weight: float = Field(
         0.0,
         ge=0,
@@ -87,6 +101,7 @@ class RetrievalConfig(Settings):
         description="in cosine, of the soft maximum over a video's clips in the losses, so that every clip learns; "
         "null: the best clip alone, as published",
     )
+    local_temperature: float = Field(0.07, gt=0, description="of the local scale's InfoNCE, in cosine")
     hard_negatives_from_epoch: int = Field(20, ge=0)
     hard_pool_size: int = Field(22, ge=1)
     diversity_alpha: float = 32.0
@@ -121,7 +136,17 @@ class MutualConfig(Settings):
     explicit_to_grounding: bool = True
     implicit_to_grounding: bool = True
     from_epoch: int = Field(15, ge=0, description="warm-up: the branches learn alone before this epoch")
-    temperature: float = Field(0.1, gt=0, description="of the explicit pathway to retrieval")
+    to_retrieval_form: Literal["mask", "centred", "distribution"] = Field(
+        "mask",
+        description="the explicit pathway to retrieval: the best proposal as a 0/1 mask on cosines, as published; the "
+        "same on centred cosines; or the local scale's distribution over the paired video's clips",
+    )
+    to_grounding_form: Literal["clip", "windows"] = Field(
+        "clip",
+        description="the explicit pathway to grounding: the best clip's time, as published, or the best windows",
+    )
+    temperature: float = Field(0.1, gt=0, description="of the explicit pathway to retrieval as a mask")
+    distribution_temperature: float = Field(0.07, gt=0, description="of the same as a distribution")
     retrieval_margin: float = Field(0.2, ge=0, description="cosine by which modulation must help")
     grounding_margin: float = Field(0.15, ge=0, description="nats by which modulation must help")
 
@@ -158,6 +183,7 @@ class TrainingConfig(Settings):
     )
     max_sentences_per_video: int | None = Field(None, ge=1, description="drawn anew each epoch; null: all")
     retrieval_lr: float = Field(2.5e-4, gt=0)
+    local_lr: float = Field(1e-3, gt=0, description="of the local scale")
     grounding_lr: float = Field(4e-4, gt=0)
     warmup_fraction: float = Field(0.01, ge=0, lt=1, description="of all steps; then linear decay to 0")
     weight_decay: float = Field(0.01, ge=0)
@@ -297,6 +323,8 @@ class RunConfig(Settings):
             part = getattr(self, branch)
             if part.hidden % (2 * part.heads):
                 raise ValueError(f"{branch}.hidden must be a multiple of 2 · {branch}.heads")
+        if self.mutual.to_retrieval_form == "distribution" and self.retrieval.local == "none":
+            raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
         return self
 
 

@@ -34,7 +34,7 @@ from dciml.method.batch import BatchSizes
 from dciml.method.grounding import GroundingBranch
 from dciml.method.losses import GroundingLosses, RetrievalLosses
 from dciml.method.mutual import DualBranch
-from dciml.method.retrieval import RetrievalBranch
+from dciml.method.retrieval import LocalScale, RetrievalBranch
 from dciml.method.terms import PATHWAY_TERMS
 from dciml.search.calibration import Calibration, read_calibration
 from dciml.search.engines import BaselineEngine, DualEngine, Engine, ResidualEngine, Space
@@ -253,6 +253,15 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
     """Both branches and their modulators, with fresh weights from torch's present random state."""
     shared = {"max_words": config.text.max_words, "video_width": card.video_width}
     r, g = config.retrieval, config.grounding
+    local = None
+    if r.local != "none":
+        local = LocalScale(
+            video_width=card.video_width,
+            text_width=card.text_width,
+            width=card.video_width if r.local == "shared" else r.local_width,
+            dropout=r.local_dropout,
+            shared=r.local == "shared",
+        )
     retrieval = RetrievalBranch(
         text_width=card.text_width,
         hidden=r.hidden,
@@ -263,6 +272,8 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         num_blocks=r.num_blocks,
         dropout=r.dropout,
         clip_weight=r.clip_weight,
+        local=local,
+        local_weight=r.local_weight,
         **shared,
     )
     grounding = GroundingBranch(
@@ -301,7 +312,10 @@ def build_losses(config: RunConfig) -> tuple[RetrievalLosses, GroundingLosses]:
         clip_pool_temperature=r.clip_pool_temperature,
         diversity_alpha=r.diversity_alpha,
         diversity_delta=r.diversity_delta,
+        local_temperature=r.local_temperature,
+        place_form=mutual.to_retrieval_form,
         temperature=mutual.temperature,
+        distribution_temperature=mutual.distribution_temperature,
         modulation_margin=mutual.retrieval_margin,
     )
     grounding = GroundingLosses(
@@ -334,6 +348,7 @@ def build_step(
         easiness=easiness(epoch, epochs=g.easiness_epochs, exponent=g.easiness_exponent),
         hard_pool_size=hard_pool_size(epoch, from_epoch=r.hard_negatives_from_epoch, size=r.hard_pool_size),
         grounding_queries=config.training.grounding_queries,
+        num_windows=g.num_proposals if config.mutual.to_grounding_form == "windows" else None,
         clip_norm=config.training.clip_norm,
         epoch=epoch,
         generator=generator,

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +10,8 @@ from dciml.method.layers import word_nll
 from dciml.method.losses import (
     RetrievalLosses,
     better_by,
+    centred_on_clips,
+    distribution_on_clips,
     explicit_to_grounding,
     explicit_to_retrieval,
     info_nce,
@@ -17,8 +20,11 @@ from dciml.method.losses import (
     query_diversity,
     span_on_clips,
     triplet,
+    windows_as_proposals,
 )
-from dciml.method.outputs import Proposals, RetrievalOutput
+from dciml.method.mutual import best_windows
+from dciml.method.outputs import Proposals, RetrievalOutput, Windows
+from dciml.search.contrast import contrast_windows
 
 OWNER = torch.tensor([0, 0, 1, 2])
 
@@ -241,3 +247,73 @@ def test_match_leaves_the_modulated_side_alone() -> None:
     loss.sum().backward()
     assert modulated.grad is None
     assert plain.grad.abs().sum() > 0
+
+
+def test_distribution_pulls_the_similarities_to_the_teachers_shape() -> None:
+    teacher = torch.tensor([[0.9, 0.1, 0.1, 0.1]])
+    assert distribution_on_clips(teacher - 0.4, teacher, 0.07).item() == pytest.approx(0.0, abs=1e-6)
+    by_hand = torch.tensor([[0.2, 0.3, 0.1, 0.0]], requires_grad=True)
+    p, q = (torch.softmax(x / 0.1, dim=1) for x in (teacher, by_hand))
+    loss = distribution_on_clips(by_hand, teacher, 0.1)
+    assert loss.item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    loss.sum().backward()
+    assert by_hand.grad is not None
+    assert by_hand.grad.argmin() == 0  # the first clip must rise
+    assert by_hand.grad.sum().item() == pytest.approx(0.0, abs=1e-5)  # only the shape is taught
+
+
+def test_the_teacher_of_a_distribution_is_fixed() -> None:
+    teacher = torch.tensor([[0.9, 0.1]], requires_grad=True)
+    similarity = torch.tensor([[0.2, 0.3]], requires_grad=True)
+    distribution_on_clips(similarity, teacher, 0.1).sum().backward()
+    assert teacher.grad is None
+
+
+def test_centred_mask_does_not_see_the_level() -> None:
+    best, centers = (
+        Proposals(torch.tensor([[0.25]]), torch.tensor([[0.5]])),
+        torch.tensor([[0.1, 0.4, 0.6, 0.9]]),
+    )
+    similarity = torch.tensor([[0.5, 0.4, 0.1, 0.2]])
+    found = [centred_on_clips(similarity + level, best, 0.1, centers) for level in (0.0, 0.3)]
+    torch.testing.assert_close(*found)
+
+
+def test_best_windows_find_the_run_that_stands_out() -> None:
+    similarity = torch.full((1, 16), 0.1)
+    similarity[0, 4:8] = 0.9
+    similarity[0, 12:14] = 0.5
+    windows = best_windows(similarity, 3)
+    assert windows.centers[0, 0].item() == pytest.approx(6 / 16)
+    assert windows.widths[0, 0].item() == pytest.approx(4 / 16)
+    assert windows.shares.sum().item() == pytest.approx(1.0)
+    assert windows.shares[0].tolist() == sorted(windows.shares[0].tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_best_windows_equal_the_search_s_windows(seed: int) -> None:
+    """Search and teacher agree on where: the same contrast, the same order, the same suppression."""
+    similarity = torch.rand(1, 12, generator=torch.Generator().manual_seed(seed))
+    found = best_windows(similarity, 4, max_iou=0.5)
+    expected, _ = contrast_windows(similarity.numpy(), 4, 0.5, np.array([12]))
+    spans = torch.stack([found.centers - found.widths / 2, found.centers + found.widths / 2], dim=-1)
+    np.testing.assert_allclose(spans[0].numpy(), expected[0], atol=1e-6)
+
+
+def test_windows_of_equal_similarities_carry_no_nan() -> None:
+    windows = best_windows(torch.full((2, 8), 0.3), 5)
+    assert all(x.isfinite().all() for x in (windows.centers, windows.widths, windows.shares))
+
+
+def test_windows_teach_centre_and_width_of_the_proposal_of_their_rank() -> None:
+    proposals = Proposals(
+        torch.tensor([[0.2, 0.8]], requires_grad=True), torch.tensor([[0.3, 0.3]], requires_grad=True)
+    )
+    windows = Windows(torch.tensor([[0.5, 0.9]]), torch.tensor([[0.1, 0.3]]), torch.tensor([[0.75, 0.25]]))
+    loss = windows_as_proposals(proposals, windows)
+    assert loss.item() == pytest.approx(0.75 * (0.3 + 0.2) + 0.25 * 0.1)
+    loss.sum().backward()
+    assert proposals.centers.grad is not None
+    assert proposals.widths.grad is not None
+    torch.testing.assert_close(proposals.centers.grad, torch.tensor([[-0.75, -0.25]]))
+    torch.testing.assert_close(proposals.widths.grad, torch.tensor([[0.75, 0.0]]))

@@ -28,12 +28,13 @@ from dciml.method.losses import better_by, explicit_to_grounding, match
 from dciml.method.outputs import (
     BestClip,
     GroundingOutput,
+    LocalOutput,
     Proposals,
     Reconstructions,
     RetrievalOutput,
     Selection,
 )
-from dciml.method.retrieval import InputLayer, RetrievalBranch
+from dciml.method.retrieval import InputLayer, LocalScale, RetrievalBranch
 from dciml.training.steps import Step, retrieval_terms
 
 
@@ -269,8 +270,22 @@ def plain_retrieval(branch: RetrievalBranch, batch: Batch) -> RetrievalOutput:
     clips, frames = scales
     query = plain_pool(branch.query_pool, words, queries.word_mask)
     return RetrievalOutput(
-        query, clips, plain_pool(branch.frame_pool, frames, videos.frame_mask), batch.video_of_query
+        query,
+        clips,
+        plain_pool(branch.frame_pool, frames, videos.frame_mask),
+        batch.video_of_query,
+        None if branch.local is None else plain_local(branch.local, batch),
     )
+
+
+def plain_local(scale: LocalScale, batch: Batch) -> LocalOutput:
+    """The local scale, sentence by sentence and clip by clip, without dropout."""
+    vectors = []
+    for rows, mask in zip(batch.queries.words, batch.queries.word_mask, strict=True):
+        own = rows[mask]
+        vectors.append(scale.text(torch.softmax(scale.word_score(own)[:, 0], dim=0) @ own))
+    clips = [torch.stack([scale.video(clip) for clip in own]) for own in batch.videos.clips]
+    return LocalOutput(torch.stack(vectors), torch.stack(clips))
 
 
 def with_plain_retrieval(step: Step) -> Step:
@@ -295,7 +310,10 @@ def plain_best_clip(step: Step, batch: Batch) -> BestClip:
     output = plain_retrieval(retrieval, batch)
     retrieval.train(was_training)
     own = output.clips[output.video_of_query].detach()
-    cosine = F.cosine_similarity(own, output.query[:, None].detach(), dim=-1)
+    query, judged = output.query, own
+    if output.local is not None:
+        query, judged = output.local.query, output.local.clips[output.video_of_query]
+    cosine = F.cosine_similarity(judged.detach(), query[:, None].detach(), dim=-1)
     index = cosine.argmax(dim=1)
     every = torch.arange(len(index), device=index.device)
     return BestClip(batch.videos.clip_centers[batch.video_of_query[every], index], own[every, index])

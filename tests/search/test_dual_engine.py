@@ -65,7 +65,8 @@ def test_products_with_fused_clips_are_the_retrieval_score(engine: DualEngine, s
     videos = collate_videos(store, store.video_ids, num_clips=8, max_frames=16)
     with torch.no_grad():
         encoded = engine.dual.retrieval.encode_videos(videos)
-        vectors = engine.dual.retrieval.encode_queries(engine._queries(SENTENCES))
+        retrieval = engine.dual.retrieval
+        vectors = retrieval.search_vectors(retrieval.encode_queries(engine._queries(SENTENCES)))
         clip_cosine = torch.cosine_similarity(vectors[:, None, None], encoded.clips[None], dim=-1).amax(dim=2)
         frame_cosine = torch.cosine_similarity(vectors[:, None], encoded.frames[None], dim=-1)
         matrix = score_matrix(vectors, engine.dual.retrieval.fused_clips(encoded))

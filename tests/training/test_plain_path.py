@@ -16,7 +16,7 @@ from dciml.config import parse_config
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
-from dciml.method.retrieval import RetrievalBranch
+from dciml.method.retrieval import LocalScale, RetrievalBranch
 from dciml.method.terms import terms_of
 from dciml.model_folder import build_step
 from dciml.training.steps import Step, as_teacher, grounding_terms, retrieval_terms, training_step
@@ -42,6 +42,7 @@ def make_step(
         max_frames=16,
         max_words=9,
         dropout=dropout,
+        local=LocalScale(video_width=12, text_width=10, width=6, dropout=dropout),
     )
     grounding = GroundingBranch(
         video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=layers, num_proposals=4,
@@ -55,6 +56,7 @@ def make_step(
             "mutual": {"from_epoch": 0, "grounding_margin": 5.0},
             "retrieval": {"margin": 2.0},
             "grounding": {"reference_margin": 5.0, "negative_margin": 5.0},
+            "weights": {"triplet_local": 1.0},
         },
         "test",
     )

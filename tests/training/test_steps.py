@@ -19,7 +19,7 @@ from dciml.method.grounding import GroundingBranch
 from dciml.method.layers import as_teacher
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
 from dciml.method.outputs import Proposals, Selection
-from dciml.method.retrieval import RetrievalBranch
+from dciml.method.retrieval import LocalScale, RetrievalBranch
 from dciml.method.terms import PATHWAY_TERMS, terms_of
 from dciml.model_folder import build_step
 from dciml.training.steps import Step, grounding_terms, retrieval_terms, training_step
@@ -35,6 +35,7 @@ def settings(**changes: Any) -> RunConfig:
         "retrieval": {"margin": 2.0},
         "grounding": {"reference_margin": 5.0, "negative_margin": 5.0},
         "training": {"clip_norm": None},
+        "weights": {"triplet_local": 1.0},
     }
     for key, value in changes.items():
         tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
@@ -44,7 +45,14 @@ def settings(**changes: Any) -> RunConfig:
 def make_model(dropout: float = 0.0) -> DualBranch:
     torch.manual_seed(0)
     retrieval = RetrievalBranch(
-        video_width=12, text_width=10, hidden=16, heads=2, num_clips=8, max_frames=16, dropout=dropout
+        video_width=12,
+        text_width=10,
+        hidden=16,
+        heads=2,
+        num_clips=8,
+        max_frames=16,
+        dropout=dropout,
+        local=LocalScale(video_width=12, text_width=10, width=6, dropout=dropout),
     )
     grounding = GroundingBranch(
         video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=2, num_proposals=4,
@@ -188,9 +196,11 @@ def test_the_mask_that_teaches_retrieval_is_of_each_query_s_own_video(batch: Bat
 def test_best_clip_is_in_the_paired_video_and_where_its_rows_are(batch: Batch) -> None:
     model, batch = make_model().eval(), with_own_centers(batch)
     output = model.retrieval(batch)
+    assert output.local is not None
     clip = best_clip(model.retrieval, batch)
     for i, owner in enumerate(batch.video_of_query.tolist()):
-        cosine = [torch.cosine_similarity(output.query[i], c, dim=0).item() for c in output.clips[owner]]
+        judged = zip([output.local.query[i]] * 8, output.local.clips[owner], strict=True)
+        cosine = [torch.cosine_similarity(query, clip, dim=0).item() for query, clip in judged]
         best = max(range(8), key=cosine.__getitem__)
         assert clip.center_unit[i] == batch.videos.clip_centers[owner, best]
         torch.testing.assert_close(clip.feature[i], output.clips[owner, best])
@@ -241,7 +251,7 @@ def test_a_switched_off_pathway_is_not_in_the_losses(batch: Batch) -> None:
     off = dict.fromkeys(PATHWAY_TERMS, False)
     model = make_model()
     values = training_step(make_step(model, settings(mutual=off)), batch, optimizers(model))
-    assert set(values) == set(RETRIEVAL_TERMS[:5] + GROUNDING_TERMS[:5])
+    assert set(values) == set(RETRIEVAL_TERMS[:7] + GROUNDING_TERMS[:5])
 
 
 def test_non_finite_loss_stops_with_its_name_and_the_batch(batch: Batch) -> None:
@@ -267,7 +277,7 @@ def test_lessons_of_single_sentences_average_to_the_lesson_of_all(batch: Batch) 
         terms |= grounding_terms(step, part, selection, best_clip(step.model.retrieval, part))
         alone.append(terms)
         assert terms["nce_clip"].item() == pytest.approx(whole["nce_clip"].item())
-    for name in (*RETRIEVAL_TERMS[5:], *GROUNDING_TERMS):
+    for name in (*RETRIEVAL_TERMS[7:], *GROUNDING_TERMS):
         mean = sum(terms[name].item() for terms in alone) / len(alone)
         assert mean == pytest.approx(whole[name].item(), rel=1e-4), name
 

@@ -49,7 +49,8 @@ class QueryBatch:
 
     `words` may be contextual and goes to the retrieval branch only; `static_words` holds each word by itself and is
     all that the grounding branch sees, with `word_ids` of the same words in the same order. `hidden_words` is True
-    where the reconstruction's input is replaced by the mask vector.
+    where the reconstruction's input is replaced by the mask vector. `sentences` are vectors in the space of the video
+    rows, L2-normalised; None where the text encoder has none.
     """
 
     query_ids: tuple[str, ...]
@@ -58,6 +59,7 @@ class QueryBatch:
     word_mask: Bool[Tensor, "queries words"]
     word_ids: Int[Tensor, "queries words"]
     hidden_words: Bool[Tensor, "queries words"]
+    sentences: Float[Tensor, "queries sentence_width"] | None = None
 
     def to(self, device: torch.device) -> QueryBatch:
         """The same on another device."""
@@ -161,7 +163,9 @@ def collate_queries(
         word_ids[i, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
         if hidden is not None:
             hidden_words[i, hidden[i]] = True
-    return QueryBatch(tuple(query_ids), words, static_words, word_mask, word_ids, hidden_words)
+    whole = [s.sentence for s in sentences if s.sentence is not None]
+    vectors = torch.from_numpy(l2_normalize(np.stack(whole))) if len(whole) == len(sentences) else None
+    return QueryBatch(tuple(query_ids), words, static_words, word_mask, word_ids, hidden_words, vectors)
 
 
 def hidden_positions(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

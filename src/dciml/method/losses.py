@@ -10,7 +10,9 @@ there: with a gradient it would be pushed to be worse, which satisfies the hinge
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +22,15 @@ from torch.nn import functional as F
 from dciml.method.outputs import (
     BestClip,
     GroundingOutput,
+    LocalOutput,
     ModulatedVideos,
     Proposals,
     RetrievalOutput,
+    Windows,
     paired_similarity,
 )
+
+PlaceForm = Literal["mask", "centred", "distribution"]
 
 
 def soft_max_pool(
@@ -184,6 +190,42 @@ def explicit_to_retrieval(
     ).mean(dim=1)
 
 
+def centred_on_clips(
+    similarity: Float[Tensor, "queries clips"],
+    best: Proposals,
+    temperature: float,
+    clip_centers: Float[Tensor, "queries clips"],
+) -> Float[Tensor, " queries"]:
+    """As `explicit_to_retrieval`, of similarities less their mean over the video's clips: only the shape is taught."""
+    centred = similarity - similarity.mean(dim=1, keepdim=True)
+    return explicit_to_retrieval(centred, best, temperature, clip_centers)
+
+
+def distribution_on_clips(
+    similarity: Float[Tensor, "queries clips"],
+    teacher: Float[Tensor, "queries clips"],
+    temperature: float,
+) -> Float[Tensor, " queries"]:
+    """KL divergence from the teacher's distribution over the clips of a query's own video to that of `similarity`.
+
+    Both are softmax(cosine / τ) over the clips. The teacher is fixed.
+    """
+    known = torch.log_softmax(teacher.detach().float() / temperature, dim=1)
+    learned = torch.log_softmax(similarity.float() / temperature, dim=1)
+    return (known.exp() * (known - learned)).sum(dim=1)
+
+
+def windows_as_proposals(proposals: Proposals, windows: Windows) -> Float[Tensor, " queries"]:
+    """The best windows of a video teach the proposals: |Δ centre| + |Δ width|, weighed by the windows' shares.
+
+    Proposal p is taught by window p, so that the proposals stay apart and the first one stands for the best window.
+    """
+    count = min(proposals.centers.shape[1], windows.centers.shape[1])
+    off = (proposals.centers[:, :count] - windows.centers[:, :count]).abs()
+    off = off + (proposals.widths[:, :count] - windows.widths[:, :count]).abs()
+    return (windows.shares[:, :count] * off).sum(dim=1)
+
+
 def explicit_to_grounding(
     proposals: Proposals, best_clip_unit: Float[Tensor, " queries"]
 ) -> Float[Tensor, " queries"]:
@@ -222,7 +264,10 @@ class RetrievalLosses:
         clip_pool_temperature: a query meets a video by the soft maximum of its cosines with the clips, so that every
             clip learns; None: by its best clip, as published.
         diversity_alpha, diversity_delta: of `query_diversity`.
-        temperature: of the explicit pathway.
+        local_temperature: of the local scale's InfoNCE.
+        place_form: how the explicit pathway teaches, see `of_place`.
+        temperature: of the explicit pathway as a mask.
+        distribution_temperature: of the explicit pathway as a distribution.
         modulation_margin: cosine by which modulation must help.
     """
 
@@ -231,7 +276,10 @@ class RetrievalLosses:
     clip_pool_temperature: float | None = None
     diversity_alpha: float = 32.0
     diversity_delta: float = 0.2
+    local_temperature: float = 0.07
+    place_form: PlaceForm = "mask"
     temperature: float = 0.1
+    distribution_temperature: float = 0.07
     modulation_margin: float = 0.2
 
     def of_ranking(
@@ -262,7 +310,7 @@ class RetrievalLosses:
                 cosine, own, margin=self.margin, hard_pool_size=hard_pool_size, generator=generator
             )
 
-        return {
+        terms = {
             "nce_clip": info_nce(clip_logits, own),
             "nce_frame": info_nce(frame_logits, own),
             "triplet_clip": hinge(clip_cosine),
@@ -271,13 +319,39 @@ class RetrievalLosses:
                 output.query, own, alpha=self.diversity_alpha, delta=self.diversity_delta
             ),
         }
+        if output.local is not None:
+            terms |= self._of_local(output.local, own, hinge)
+        return terms
+
+    def _of_local(
+        self, local: LocalOutput, own: Int[Tensor, " queries"], hinge: Callable[[Tensor], Tensor]
+    ) -> dict[str, Float[Tensor, ""]]:
+        query, clips = F.normalize(local.query, dim=-1), F.normalize(local.clips, dim=-1)
+        cosine = _best_clip(query, clips, self.clip_pool_temperature)
+        return {"nce_local": info_nce(cosine / self.local_temperature, own), "triplet_local": hinge(cosine)}
 
     def of_place(
         self, output: RetrievalOutput, best: Proposals, clip_centers: Float[Tensor, "videos clips"]
     ) -> dict[str, Float[Tensor, " queries"]]:
-        """METHOD §5.2: grounding says where; `best` is (queries, 1), `clip_centers` that of the batch's videos."""
+        """METHOD §5.2: the clip scale is told where.
+
+        As a mask or centred, by the best proposal of grounding; as a distribution, by the local scale.
+
+        Args:
+            best: (queries, 1).
+            clip_centers: of the batch's videos.
+        """
         similarity, centers = output.paired_similarity(), clip_centers[output.video_of_query]
-        return {"explicit_to_retrieval": explicit_to_retrieval(similarity, best, self.temperature, centers)}
+        if self.place_form == "mask":
+            loss = explicit_to_retrieval(similarity, best, self.temperature, centers)
+        elif self.place_form == "centred":
+            loss = centred_on_clips(similarity, best, self.temperature, centers)
+        else:
+            assert output.local is not None
+            own = output.local.clips[output.video_of_query]
+            teacher = paired_similarity(output.local.query, own)
+            loss = distribution_on_clips(similarity, teacher, self.distribution_temperature)
+        return {"explicit_to_retrieval": loss}
 
     def of_modulation(
         self, output: RetrievalOutput, modulated: ModulatedVideos
@@ -331,8 +405,12 @@ class GroundingLosses:
         }
 
     def of_place(self, output: GroundingOutput, clip: BestClip) -> dict[str, Float[Tensor, " queries"]]:
-        """METHOD §5.4: retrieval says where."""
-        return {"explicit_to_grounding": explicit_to_grounding(output.proposals, clip.center_unit)}
+        """METHOD §5.4: retrieval says where, by its best clip or by the best windows of its similarity."""
+        if clip.windows is None:
+            loss = explicit_to_grounding(output.proposals, clip.center_unit)
+        else:
+            loss = windows_as_proposals(output.proposals, clip.windows)
+        return {"explicit_to_grounding": loss}
 
     def of_modulation(
         self, output: GroundingOutput, video_of_query: Int[Tensor, " queries"]

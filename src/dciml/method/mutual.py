@@ -7,10 +7,18 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
-from dciml.method.outputs import BestClip, ModulatedVideos, Proposals, RetrievalOutput, paired_similarity
+from dciml.method.outputs import (
+    BestClip,
+    ModulatedVideos,
+    Proposals,
+    RetrievalOutput,
+    Windows,
+    paired_similarity,
+)
 from dciml.method.retrieval import RetrievalBranch
 from dciml.method.terms import Side
 
@@ -73,12 +81,56 @@ class RetrievalTeachesGrounding(nn.Module):
         return out
 
 
-def best_clip(retrieval: RetrievalBranch, batch: Batch) -> BestClip:
-    """Find each query's best clip in the paired video (published code: in the best video of the batch)."""
-    own = retrieval.encode_clips(batch.videos)[batch.video_of_query]
-    index = paired_similarity(retrieval.encode_queries(batch.queries), own).argmax(dim=1)
-    centers = batch.videos.clip_centers[batch.video_of_query].gather(1, index[:, None])[:, 0]
-    return BestClip(centers, own[torch.arange(len(index), device=index.device), index])
+def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None = None) -> BestClip:
+    """Find each query's best clip in the paired video (published code: in the best video of the batch).
+
+    The scale that knows best decides: the local one, where there is one.
+
+    Args:
+        num_windows: also so many best windows; None: none.
+    """
+    queries, owner = retrieval.encode_queries(batch.queries), batch.video_of_query
+    own = retrieval.encode_clips(batch.videos)[owner]
+    if queries.local is not None and retrieval.local is not None:
+        similarity = paired_similarity(queries.local, retrieval.local.encode_clips(batch.videos)[owner])
+    else:
+        similarity = paired_similarity(queries.context, own)
+    index = similarity.argmax(dim=1)
+    centers = batch.videos.clip_centers[owner].gather(1, index[:, None])[:, 0]
+    windows = None if num_windows is None else best_windows(similarity, num_windows)
+    return BestClip(centers, own[torch.arange(len(index), device=index.device), index], windows)
+
+
+def best_windows(
+    similarity: Float[Tensor, "queries clips"], count: int, temperature: float = 0.1, max_iou: float = 0.5
+) -> Windows:
+    """The runs of clips whose contrast is highest, each overlapping the better ones by at most `max_iou`.
+
+    The contrast of clips i to j is the correlation of the similarity with being inside; 0 for the whole video.
+
+    Args:
+        temperature: of the softmax over contrasts that gives the shares.
+    """
+    num_clips = similarity.shape[1]
+    starts, ends = torch.triu_indices(num_clips, num_clips, device=similarity.device)
+    ends = ends + 1
+    centred = similarity.float() - similarity.float().mean(dim=1, keepdim=True)
+    spread = centred.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+    sums = F.pad(centred.cumsum(dim=1), (1, 0))
+    length = (ends - starts).float()
+    inside = (length * (1 - length / num_clips)).sqrt().clamp(min=1e-6)
+    contrast = (sums[:, ends] - sums[:, starts]) / (inside * spread)
+    contrast = contrast.masked_fill(length == num_clips, 0.0)
+    overlap = (torch.minimum(ends[:, None], ends) - torch.maximum(starts[:, None], starts)).clamp(min=0)
+    iou = overlap / (length[:, None] + length - overlap)
+    left, chosen = contrast.clone(), []
+    for _ in range(min(count, num_clips)):
+        best = left.argmax(dim=1)
+        chosen.append(best)
+        left = left.masked_fill(iou[best] > max_iou, float("-inf"))
+    index = torch.stack(chosen, dim=1)
+    shares = torch.softmax(contrast.gather(1, index) / temperature, dim=1)
+    return Windows((starts + ends)[index] / (2 * num_clips), length[index] / num_clips, shares)
 
 
 def proposal_feature(

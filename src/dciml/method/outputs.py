@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,24 +13,55 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class EncodedVideos:
-    """Clip vectors and the frame vector of each video, not normalised."""
+    """Clip vectors and the frame vector of each video, not normalised; `local_clips` where there is a local scale."""
 
     clips: Float[Tensor, "videos clips hidden"]
     frames: Float[Tensor, "videos hidden"]
+    local_clips: Float[Tensor, "videos clips local"] | None = None
+
+    @classmethod
+    def together(cls, parts: Sequence[EncodedVideos]) -> EncodedVideos:
+        """The videos of all parts, one after the other."""
+        local = [part.local_clips for part in parts if part.local_clips is not None]
+        clips, frames = (torch.cat([getattr(part, name) for part in parts]) for name in ("clips", "frames"))
+        return cls(clips, frames, torch.cat(local) if local else None)
+
+
+@dataclass(frozen=True)
+class EncodedQueries:
+    """One vector a sentence for the clip and the frame scale, and one for the local scale; not normalised."""
+
+    context: Float[Tensor, "queries hidden"]
+    local: Float[Tensor, "queries local"] | None = None
+
+
+@dataclass(frozen=True)
+class LocalOutput:
+    """Embeddings of the local scale, not normalised."""
+
+    query: Float[Tensor, "queries local"]
+    clips: Float[Tensor, "videos clips local"]
 
 
 @dataclass(frozen=True)
 class RetrievalOutput:
-    """Embeddings, not normalised. `video_of_query[i]` is the row in `clips` and `frames` of query i's own video."""
+    """Embeddings, not normalised. `video_of_query[i]` is the row in `clips` and `frames` of query i's own video.
+
+    `local` is None where the branch has no local scale.
+    """
 
     query: Float[Tensor, "queries hidden"]
     clips: Float[Tensor, "videos clips hidden"]
     frames: Float[Tensor, "videos hidden"]
     video_of_query: Int[Tensor, " queries"]
+    local: LocalOutput | None = None
 
     def at(self, places: Int[Tensor, " chosen"]) -> RetrievalOutput:
         """The queries at these places, with all videos."""
-        return RetrievalOutput(self.query[places], self.clips, self.frames, self.video_of_query[places])
+        local = None if self.local is None else LocalOutput(self.local.query[places], self.local.clips)
+        return RetrievalOutput(
+            self.query[places], self.clips, self.frames, self.video_of_query[places], local
+        )
 
     def paired_similarity(self) -> Float[Tensor, "queries clips"]:
         """cos(q, C_j) of each query and the clips of its own video."""
@@ -51,11 +84,27 @@ class ModulatedVideos:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Runs of clips that fit a query better than the rest of its own video, best first, as fixed values in unit time.
+
+    `shares` say how sure each is; those of a query sum to 1.
+    """
+
+    centers: Float[Tensor, "queries windows"]
+    widths: Float[Tensor, "queries windows"]
+    shares: Float[Tensor, "queries windows"]
+
+
+@dataclass(frozen=True)
 class BestClip:
-    """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature."""
+    """The clip of a query's *own* video that is most like the query: its centre in unit time and its feature.
+
+    `windows` where the explicit pathway teaches by windows.
+    """
 
     center_unit: Float[Tensor, " queries"]
     feature: Float[Tensor, "queries hidden"]
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True)

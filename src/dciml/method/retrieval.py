@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
 from dciml.method.fast import Sequences
 from dciml.method.layers import AttentionPooling, Dropout, GaussianAttentionBlock, GaussianMixtureBlock
-from dciml.method.outputs import EncodedVideos, RetrievalOutput
+from dciml.method.outputs import EncodedQueries, EncodedVideos, LocalOutput, RetrievalOutput
 
 
 class InputLayer(nn.Module):
@@ -31,14 +31,62 @@ class InputLayer(nn.Module):
         return x.with_rows(self.dropout(self.norm(rows)))
 
 
+class LocalScale(nn.Module):
+    """Each word and each clip by itself: words → attention pooling → linear; clip → linear (METHOD §3.3).
+
+    Args:
+        shared: sentence vectors and video rows share a space. Both layers are then residuals on the untrained vectors
+            and start at 0, so that before the first step the similarity is the untrained cosine; `width` must be
+            `video_width`.
+    """
+
+    def __init__(
+        self,
+        *,
+        video_width: int,
+        text_width: int,
+        width: int = 256,
+        dropout: float = 0.1,
+        shared: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width, self.shared = width, shared
+        self.word_score = nn.Linear(text_width, 1, bias=False)
+        self.text = nn.Linear(text_width, width)
+        self.video = nn.Linear(video_width, width)
+        self.dropout = Dropout(dropout)
+        nn.init.zeros_(self.word_score.weight)  # attention starts as the plain mean of the words
+        if shared:
+            for layer in (self.text, self.video):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries local"]:
+        """One vector a sentence, not normalised."""
+        scores = self.word_score(queries.words)[..., 0].float().masked_fill(~queries.word_mask, float("-inf"))
+        pooled = torch.einsum("ql,qlw->qw", scores.softmax(dim=-1).to(queries.words.dtype), queries.words)
+        learned: Tensor = self.text(self.dropout(pooled))
+        if not self.shared:
+            return learned
+        assert queries.sentences is not None
+        return queries.sentences + learned
+
+    def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
+        """Clip vectors, not normalised."""
+        learned: Tensor = self.video(self.dropout(videos.clips))
+        return videos.clips + learned if self.shared else learned
+
+
 class RetrievalBranch(nn.Module):
-    """Sentence → one vector; video → S clip vectors and one frame vector.
+    """Sentence → one vector; video → S clip vectors and one frame vector; and, if it is given, the local scale.
 
     Args:
         video_width, text_width: widths of the features.
         gaussian_widths: of the window of each parallel block; None for a block without one. The published DCIML code
             has them off: (None, None, None, None).
-        clip_weight: share of the clip scale in the score; the frame scale has the rest.
+        clip_weight: share of the clip scale in the score of both; the frame scale has the rest.
+        local: a third scale; None: the published two.
+        local_weight: its share in the score at first. Training may choose another.
     """
 
     def __init__(
@@ -55,6 +103,8 @@ class RetrievalBranch(nn.Module):
         num_blocks: int = 2,
         dropout: float = 0.2,
         clip_weight: float = 0.7,
+        local: LocalScale | None = None,
+        local_weight: float = 0.75,
     ) -> None:
         super().__init__()
         self.hidden, self.num_clips, self.clip_weight = hidden, num_clips, clip_weight
@@ -66,6 +116,11 @@ class RetrievalBranch(nn.Module):
         self.frame_input = InputLayer(video_width, hidden, max_frames, dropout)
         self.frame_blocks = self._mixture(hidden, heads, gaussian_widths, num_blocks, dropout)
         self.frame_pool = AttentionPooling(hidden)
+        self.local = local
+        if (
+            local is not None
+        ):  # beside the weights, so that it is kept and saved with them; no loss reaches it
+            self.local_weight = nn.Parameter(torch.tensor(local_weight), requires_grad=False)
 
     @staticmethod
     def _mixture(
@@ -75,21 +130,25 @@ class RetrievalBranch(nn.Module):
 
     def forward(self, batch: Batch) -> RetrievalOutput:
         videos = self.encode_videos(batch.videos)
-        query = self.encode_queries(batch.queries)
-        return RetrievalOutput(query, videos.clips, videos.frames, batch.video_of_query)
+        queries = self.encode_queries(batch.queries)
+        local = None
+        if queries.local is not None and videos.local_clips is not None:
+            local = LocalOutput(queries.local, videos.local_clips)
+        return RetrievalOutput(queries.context, videos.clips, videos.frames, batch.video_of_query, local)
 
-    def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries hidden"]:
-        """One vector a sentence, not normalised."""
+    def encode_queries(self, queries: QueryBatch) -> EncodedQueries:
+        """One vector a sentence and kind of scale."""
         words = self.query_input(Sequences.of(queries.words, queries.word_mask))
-        pooled: Tensor = self.query_pool(self.query_block(words))
-        return pooled
+        context: Tensor = self.query_pool(self.query_block(words))
+        return EncodedQueries(context, None if self.local is None else self.local.encode_queries(queries))
 
     def encode_videos(self, videos: VideoBatch) -> EncodedVideos:
-        """Both scales of each video."""
+        """All scales of each video."""
         frames = self.frame_input(Sequences.of(videos.frames, videos.frame_mask))
         for block in self.frame_blocks:
             frames = block(frames)
-        return EncodedVideos(self.encode_clips(videos), self.frame_pool(frames))
+        local_clips = None if self.local is None else self.local.encode_clips(videos)
+        return EncodedVideos(self.encode_clips(videos), self.frame_pool(frames), local_clips)
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         """Clip vectors alone, not normalised."""
@@ -99,15 +158,36 @@ class RetrievalBranch(nn.Module):
         out: Tensor = clips.pad(clips.rows)
         return out
 
-    def fused_clips(self, videos: EncodedVideos) -> Float[Tensor, "videos clips hidden"]:
-        """One vector a clip, so that the score is `max_j ⟨q̂, fused_j⟩` (METHOD §3.3)."""
+    @property
+    def vector_width(self) -> int:
+        """Width of what `search_vectors` and `fused_clips` give."""
+        return self.hidden + (0 if self.local is None else self.local.width)
+
+    def search_vectors(self, queries: EncodedQueries) -> Float[Tensor, "queries vector"]:
+        """The vectors by which a sentence is looked for: of each kind of scale, of length 1, end to end."""
+        context = F.normalize(queries.context, dim=-1)
+        if queries.local is None:
+            return context
+        return torch.cat([F.normalize(queries.local, dim=-1), context], dim=-1)
+
+    def fused_clips(
+        self, videos: EncodedVideos, local_weight: float | None = None
+    ) -> Float[Tensor, "videos clips vector"]:
+        """One vector a clip, so that the score of a video is `max_j ⟨search vector, fused_j⟩` (METHOD §3.4).
+
+        Args:
+            local_weight: share of the local scale; None: the branch's own.
+        """
         frame_part = F.normalize(videos.frames, dim=-1)[:, None]
-        return self.clip_weight * F.normalize(videos.clips, dim=-1) + (1 - self.clip_weight) * frame_part
+        context = self.clip_weight * F.normalize(videos.clips, dim=-1) + (1 - self.clip_weight) * frame_part
+        if videos.local_clips is None:
+            return context
+        share = self.local_weight if local_weight is None else local_weight
+        return torch.cat([share * F.normalize(videos.local_clips, dim=-1), (1 - share) * context], dim=-1)
 
 
 def score_matrix(
-    query: Float[Tensor, "queries hidden"], fused: Float[Tensor, "videos clips hidden"]
+    search_vectors: Float[Tensor, "queries vector"], fused: Float[Tensor, "videos clips vector"]
 ) -> Float[Tensor, "queries videos"]:
-    """s(q, v) = clip_weight · max_j cos(q, C_j) + (1 − clip_weight) · cos(q, f), from fused clips."""
-    products = torch.einsum("qd,vcd->qvc", F.normalize(query, dim=-1), fused)
-    return products.amax(dim=-1)
+    """s(q, v) = max_j of the weighted cosines of all scales, from search vectors and fused clips."""
+    return torch.einsum("qd,vcd->qvc", search_vectors, fused).amax(dim=-1)

@@ -17,7 +17,7 @@ class Term:
 
     Attributes:
         side: the side that learns from it.
-        weight: as published.
+        weight: as published; of the local scale, which is ours, as measured.
         pathway: by which the other branch teaches; None: the side learns alone.
         held_out: does it judge grounding on held-out pairs?
     """
@@ -35,6 +35,8 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "triplet_clip": Term("retrieval", 1.0),
         "triplet_frame": Term("retrieval", 1.0),
         "query_diversity": Term("retrieval", 0.015),
+        "nce_local": Term("retrieval", 1.0),
+        "triplet_local": Term("retrieval", 0.0),
         "explicit_to_retrieval": Term("retrieval", 1.0, "explicit_to_retrieval"),
         "modulated_clip": Term("retrieval", 1.0, "implicit_to_retrieval"),
         "modulated_frame": Term("retrieval", 1.0, "implicit_to_retrieval"),
@@ -70,6 +72,6 @@ def terms_of(side: Side) -> tuple[str, ...]:
     """All losses of one side, the pathways that teach it included, in the order of the table.
 
     >>> len(terms_of("retrieval")), len(terms_of("grounding"))
-    (10, 8)
+    (12, 8)
     """
     return tuple(name for name, term in TERMS.items() if term.side == side)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from dciml import cautions
 from dciml.config import RunConfig, dump_config
@@ -68,7 +69,7 @@ from dciml.training.checkpoint import (
 from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
 from dciml.training.progress import Reporter, Stopped, StopRequest
 from dciml.training.steps import any_process, lr_factor, training_step
-from dciml.training.validation import Moments, choose_windows, validate
+from dciml.training.validation import Moments, choose_local_weight, choose_windows, validate
 
 WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
@@ -271,7 +272,7 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     encoder = make_text_encoder(config, vocabulary, str(fabric.device))
 
     encoded = encode_cached(encoder, [pair.sentence for pair in pairs], folder.path / "text-cache")
-    _check_zero_shot(config, encoded, folder.store.manifest)
+    _check_shared_space(config, encoded, folder.store.manifest)
 
     store = WindowedStore.of(folder.store)
     rule = WindowRule.of(config.long_videos.window_seconds, config.long_videos.overlap_seconds)
@@ -315,16 +316,21 @@ def _moments_of(folder: DataFolder, config: RunConfig, held_out: Collection[str]
     return moments
 
 
-def _check_zero_shot(config: RunConfig, encoded: EncodedCorpus, rows: StoreManifest) -> None:
-    if not config.retrieval.zero_shot_weight:
-        return
+def _check_shared_space(config: RunConfig, encoded: EncodedCorpus, rows: StoreManifest) -> None:
+    asked = {
+        "retrieval.local: shared": "linear" if config.retrieval.local == "shared" else None,
+        "retrieval.zero_shot_weight": "0" if config.retrieval.zero_shot_weight else None,
+    }
     fits = encoded.sentences is not None and encoded.sentences.shape[1] == rows.width
-    if not fits or same_space(rows.encoder, encoded.encoder_name) is False:
-        raise ConfigError(
-            f"retrieval.zero_shot_weight needs sentence vectors in the space of the video rows ({rows.encoder}, width "
-            f"{rows.width}), but {config.text.encoder} has none such; set it to 0, or use the text encoder that made "
-            "the rows"
-        )
+    if fits and same_space(rows.encoder, encoded.encoder_name) is not False:
+        return
+    for setting, otherwise in asked.items():
+        if otherwise is not None:
+            raise ConfigError(
+                f"{setting} needs sentence vectors in the space of the video rows ({rows.encoder}, width "
+                f"{rows.width}), but {config.text.encoder} has none such; set it to {otherwise}, or use the text "
+                "encoder that made the rows"
+            )
 
 
 def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
@@ -339,16 +345,25 @@ def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:
 
 def make_optimizers(config: RunConfig, model: DualBranch) -> dict[str, torch.optim.Optimizer]:
     """AdamW for each side, or one for both in joint mode; every parameter in exactly one."""
-    rates = {"retrieval": config.training.retrieval_lr, "grounding": config.training.grounding_lr}
+    t = config.training
+
+    def group(parameters: Iterable[nn.Parameter], rate: float) -> dict[str, Any]:
+        return {"params": [p for p in parameters if p.requires_grad], "lr": rate, "base_lr": rate}
+
+    local = {name for name, _ in model.side("retrieval") if name.startswith("retrieval.local.")}
     groups = {
-        side: {"params": [p for _, p in model.side(side)], "lr": rates[side], "base_lr": rates[side]}
-        for side in SIDES
+        "retrieval": [group((p for name, p in model.side("retrieval") if name not in local), t.retrieval_lr)],
+        "grounding": [group((p for _, p in model.side("grounding")), t.grounding_lr)],
     }
+    if local:
+        groups["retrieval"].append(
+            group((p for name, p in model.side("retrieval") if name in local), t.local_lr)
+        )
     # Fabric cannot clip the scaled gradients of half precision for a fused optimiser.
     how = {"weight_decay": config.training.weight_decay, "fused": config.training.precision != "16-mixed"}
     if config.training.mode == "joint":
-        return {"joint": torch.optim.AdamW(list(groups.values()), **how)}  # type: ignore[arg-type]
-    return {side: torch.optim.AdamW([groups[side]], **how) for side in SIDES}  # type: ignore[arg-type]
+        return {"joint": torch.optim.AdamW([*groups["retrieval"], *groups["grounding"]], **how)}  # type: ignore[arg-type]
+    return {side: torch.optim.AdamW(groups[side], **how) for side in SIDES}  # type: ignore[arg-type]
 
 
 def _epochs(run: Run, reporter: Reporter) -> None:
@@ -424,6 +439,8 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch, or the last; at inference the sides do not touch each other."""
     objective, begun = build_objective(run.config), run.progress
+    if run.config.retrieval.choose_local_weight:
+        choose_local_weight(run.model, run.held_out, run.fabric.device)
     values = validate(
         run.model, run.held_out, run.fabric.device, moments=run.held_out_moments, objective=objective
     )

@@ -212,7 +212,7 @@ class DualEngine:
     @property
     def vector_width(self) -> int:
         """Width of query and clip vectors."""
-        return self.dual.retrieval.hidden
+        return self.dual.retrieval.vector_width
 
     @torch.inference_mode()
     def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -233,12 +233,12 @@ class DualEngine:
 
     @torch.inference_mode()
     def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Unit query vectors, (sentences, hidden). Raises DataError for a sentence without a word."""
+        """Search vectors, (sentences, D). Raises DataError for a sentence without a word."""
         parts = []
         for start in range(0, len(sentences), 256):
             queries = self._queries(sentences[start : start + 256]).to(self.device)
-            vectors = self.dual.retrieval.encode_queries(queries)
-            parts.append(torch.nn.functional.normalize(vectors, dim=-1).cpu())
+            retrieval = self.dual.retrieval
+            parts.append(retrieval.search_vectors(retrieval.encode_queries(queries)).cpu())
         if not parts:
             return np.zeros((0, self.vector_width), dtype=np.float32)
         return torch.cat(parts).float().numpy()

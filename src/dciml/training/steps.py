@@ -20,7 +20,7 @@ from dciml.method.batch import Batch
 from dciml.method.layers import as_teacher
 from dciml.method.losses import GroundingLosses, RetrievalLosses
 from dciml.method.mutual import DualBranch, best_clip, proposal_feature
-from dciml.method.outputs import BestClip, RetrievalOutput, Selection
+from dciml.method.outputs import BestClip, LocalOutput, RetrievalOutput, Selection
 from dciml.method.terms import PATHWAY_TERMS
 
 
@@ -81,11 +81,15 @@ def gather_output(fabric: Fabric, output: RetrievalOutput) -> RetrievalOutput:
         return output
     counts = _row_counts(fabric, output.clips)
     offset = sum(counts[: fabric.global_rank])
+    local = output.local
+    if local is not None:
+        local = LocalOutput(gather_rows(fabric, local.query), gather_rows(fabric, local.clips))
     return RetrievalOutput(
         gather_rows(fabric, output.query),
         gather_rows(fabric, output.clips),
         gather_rows(fabric, output.frames),
         gather_rows(fabric, output.video_of_query + offset),
+        local,
     )
 
 
@@ -130,6 +134,7 @@ class Step:
         easiness: how far negatives reach towards the proposal.
         hard_pool_size: of the triplet losses; None: negatives at random.
         grounding_queries: sentences of a batch that grounding and the pathways look at, drawn; None: all.
+        num_windows: by so many windows retrieval teaches grounding where; None: by its best clip.
         clip_norm: largest norm of a side's gradient; None: any.
         generator: draws negatives, and the sentences that grounding looks at; the same in every process.
     """
@@ -142,6 +147,7 @@ class Step:
     easiness: float
     hard_pool_size: int | None
     grounding_queries: int | None
+    num_windows: int | None
     clip_norm: float | None
     epoch: int
     generator: torch.Generator
@@ -230,7 +236,7 @@ def retrieval_teaches(step: Step, grounded: Grounded) -> BestClip | None:
     """Each query's best clip in its own video; None when no term wants it."""
     if not step.wants("explicit_to_grounding", "implicit_to_grounding"):
         return None
-    return best_clip(step.model.retrieval, grounded.batch)
+    return best_clip(step.model.retrieval, grounded.batch, step.num_windows)
 
 
 def retrieval_terms(

@@ -14,12 +14,14 @@ from dciml.method.batch import collate_queries, collate_videos
 from dciml.method.layers import as_teacher
 from dciml.method.losses import GroundingLosses
 from dciml.method.mutual import DualBranch
+from dciml.method.outputs import EncodedVideos
 from dciml.method.retrieval import score_matrix
 from dciml.method.terms import HELD_OUT_TERMS, PUBLISHED_WEIGHTS
 from dciml.spans import temporal_iou
 from dciml.training.loader import Chosen, Group, PairData
 
 WINDOWS_AT_ONCE = 64
+LOCAL_WEIGHTS = (0.0, 0.25, 0.5, 0.65, 0.75, 0.85, 1.0)
 
 
 def choose_windows(model: DualBranch, data: PairData, device: torch.device, epoch: int) -> Chosen:
@@ -58,8 +60,14 @@ def best_windows(model: DualBranch, data: PairData, device: torch.device) -> Cho
     return chosen
 
 
-def window_scores(model: DualBranch, data: PairData, windows: Sequence[str], queries: Tensor) -> Tensor:
-    """The retrieval score of each query (Q, hidden) and each window: (Q, windows)."""
+def window_scores(
+    model: DualBranch,
+    data: PairData,
+    windows: Sequence[str],
+    queries: Tensor,
+    local_weight: float | None = None,
+) -> Tensor:
+    """The retrieval score of each query (Q, vector), as `search_vectors` gives it, and each window: (Q, windows)."""
     sizes, parts = data.sizes, []
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
         videos = collate_videos(
@@ -68,7 +76,7 @@ def window_scores(model: DualBranch, data: PairData, windows: Sequence[str], que
             num_clips=sizes.num_clips,
             max_frames=sizes.max_frames,
         ).to(queries.device)
-        fused = model.retrieval.fused_clips(model.retrieval.encode_videos(videos))
+        fused = model.retrieval.fused_clips(model.retrieval.encode_videos(videos), local_weight)
         parts.append(score_matrix(queries, fused))
     return torch.cat(parts, dim=1)
 
@@ -80,7 +88,7 @@ def _queries(model: DualBranch, data: PairData, members: Sequence[int], device: 
         data.vocabulary,
         max_words=data.sizes.max_words,
     )
-    return model.retrieval.encode_queries(batch.to(device))
+    return model.retrieval.search_vectors(model.retrieval.encode_queries(batch.to(device)))
 
 
 Moments = Mapping[str, tuple[tuple[float, float], ...]]
@@ -117,25 +125,61 @@ def validate(
         return {"retrieval": _sum_of_recalls(model, data, device), "grounding": grounding}
 
 
+def choose_local_weight(model: DualBranch, data: PairData, device: torch.device) -> None:
+    """Set the share of the local scale to that of `LOCAL_WEIGHTS` by which held-out pairs are ranked best.
+
+    By the mean of 1 / rank, which tells more of few pairs than recalls do; of equals the nearest to the present share.
+    Nothing is done where there is no local scale.
+    """
+    if model.retrieval.local is None:
+        return
+    present = float(model.retrieval.local_weight)
+    with as_teacher(model):
+        embedded = _embedded(model, data, device)
+        found = {}
+        for weight in LOCAL_WEIGHTS:
+            rank = _ranks(model, data, embedded, weight)
+            found[weight] = float((1 / rank.double()).mean())
+        best = max(LOCAL_WEIGHTS, key=lambda weight: (round(found[weight], 6), -abs(weight - present)))
+    model.retrieval.local_weight.fill_(best)
+
+
 def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> float:
-    fused, encoded, owner = [], [], []
+    rank = _ranks(model, data, _embedded(model, data, device))
+    return float(sum((rank <= k).float().mean() * 100 for k in (1, 5, 10, 100)))
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Held-out videos, their sentences, and whose these are."""
+
+    videos: EncodedVideos
+    queries: Tensor
+    owner: Tensor
+
+
+def _embedded(model: DualBranch, data: PairData, device: torch.device) -> _Embedded:
+    videos, queries, owner = [], [], []
     groups = list(data.by_video().items())
     for start in range(0, len(groups), 64):
         batch = data.collate(groups[start : start + 64], epoch=0).to(device)
-        videos = model.retrieval.encode_videos(batch.videos)
-        fused.append(model.retrieval.fused_clips(videos))
-        encoded.append(model.retrieval.encode_queries(batch.queries))
+        videos.append(model.retrieval.encode_videos(batch.videos))
+        queries.append(model.retrieval.search_vectors(model.retrieval.encode_queries(batch.queries)))
         owner.append(batch.video_of_query + start)
-    queries = torch.cat(encoded)
-    scores = score_matrix(queries, torch.cat(fused))
-    for place, (video_id, _) in enumerate(groups):
+    return _Embedded(EncodedVideos.together(videos), torch.cat(queries), torch.cat(owner))
+
+
+def _ranks(
+    model: DualBranch, data: PairData, embedded: _Embedded, local_weight: float | None = None
+) -> Tensor:
+    """The rank of each sentence's own video among the held-out ones, from 1; a tie counts against."""
+    scores = score_matrix(embedded.queries, model.retrieval.fused_clips(embedded.videos, local_weight))
+    for place, video_id in enumerate(data.by_video()):
         if video_id in data.windows:
-            scores[:, place] = window_scores(model, data, data.windows[video_id], queries).amax(dim=1)
-    own = torch.cat(owner)
-    positive = scores.gather(1, own[:, None])
-    # A tie counts against: the own video stands behind all that score the same.
-    rank = (scores >= positive).sum(dim=1)
-    return float(sum((rank <= k).float().mean() * 100 for k in (1, 5, 10, 100)))
+            own = window_scores(model, data, data.windows[video_id], embedded.queries, local_weight)
+            scores[:, place] = own.amax(dim=1)
+    positive = scores.gather(1, embedded.owner[:, None])
+    return (scores >= positive).sum(dim=1)
 
 
 def _grounding_objective(
