@@ -77,6 +77,13 @@ class RetrievalConfig(Settings):
     )
     local_width: int = Field(256, ge=1, le=16_384, description="of the linear local scale")
     local_dropout: float = Field(0.1, ge=0, lt=1)
+    local_propagation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a clip of the local scale that comes from clips of its video which look alike; 0: none",
+    )
+    local_reach_unit: float = Field(0.2, gt=0, description="how near these are, as a share of the video")
     local_weight: float = Field(
         0.75, ge=0, le=1, description="share of the local scale in a score; the first one, where it is chosen"
     )

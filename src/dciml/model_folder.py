@@ -119,6 +119,7 @@ class BaselineCard(Settings):
     num_clips: int = Field(ge=1)
     width: int = Field(ge=1, description="of the space of comparison")
     clip_weight: float = Field(1.0, ge=0, le=1, description="of a clip against its video's mean; cosine only")
+    propagation: float = Field(0.0, ge=0, lt=1, description="see `propagate`; cosine only")
 
 
 def save_baseline(folder: Path, card: BaselineCard, vocabulary: Vocabulary, space: Space) -> None:
@@ -171,7 +172,7 @@ def load_baseline(folder: Path, device: str = "cpu") -> BaselineEngine:
 def make_space(card: BaselineCard) -> CosineSpace | SharedSpace:
     """The space that a card describes; a trained one with fresh weights."""
     if card.kind == "cosine":
-        return CosineSpace(card.video_width, card.clip_weight)
+        return CosineSpace(card.video_width, card.clip_weight, card.propagation)
     return SharedSpace(card.text_width, card.video_width, card.width)
 
 
@@ -261,6 +262,8 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
             width=card.video_width if r.local == "shared" else r.local_width,
             dropout=r.local_dropout,
             shared=r.local == "shared",
+            propagation=r.local_propagation,
+            reach_unit=r.local_reach_unit,
         )
     retrieval = RetrievalBranch(
         text_width=card.text_width,

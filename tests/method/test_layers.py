@@ -15,6 +15,7 @@ from dciml.method.layers import (
     as_teacher,
     attend_written_out,
     gaussian_window,
+    propagate,
 )
 
 
@@ -159,3 +160,28 @@ def test_a_teacher_has_no_gradient_and_no_dropout_and_goes_back_to_its_mode() ->
     with as_teacher(layer.eval()):
         pass
     assert not layer.training
+
+
+def test_propagation_equals_the_series_it_sums() -> None:
+    """(1 − b)·Σ bᵏ·Âᵏ·X, by hand."""
+    x = F.normalize(torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = propagate(x, 0.6, 0.3)
+    for row, own in enumerate(x):
+        near = torch.tensor([[math.exp(-abs(i - j) / 6 / 0.3) for j in range(6)] for i in range(6)])
+        alike = (own @ own.T).clamp(min=0) * near
+        degree = alike.sum(dim=1)
+        alike = alike / (degree[:, None] * degree[None]).sqrt()
+        total, power = torch.zeros_like(own), own
+        for k in range(200):
+            total = total + 0.4 * 0.6**k * power
+            power = alike @ power
+        torch.testing.assert_close(found[row], F.normalize(total, dim=-1))
+
+
+def test_propagation_of_nothing_and_of_rows_of_zeros() -> None:
+    x = F.normalize(torch.randn(1, 4, 3), dim=-1)
+    assert propagate(x, 0.0, 0.2) is x
+    x = torch.cat([x[:, :2], torch.zeros(1, 2, 3)], dim=1)
+    found = propagate(x, 0.5, 0.2)
+    assert found.isfinite().all()
+    assert (found[:, 2:] == 0).all()

@@ -78,12 +78,22 @@ TextOption = Annotated[
 
 
 @baseline.command()
-def cosine(data: DataArgument, out: OutOption, text: TextOption = "minilm") -> None:
+def cosine(
+    data: DataArgument,
+    out: OutOption,
+    text: TextOption = "minilm",
+    propagation: Annotated[
+        float,
+        typer.Option(
+            "--propagation", min=0, max=0.99, help="Share of a clip from clips of its video that look alike."
+        ),
+    ] = 0.0,
+) -> None:
     """Nothing trained: the sentence's vector against the video rows, where both share a space."""
     from dciml.datasets.folder import DataFolder
     from dciml.recipes.baseline import CosineConfig, build_cosine
 
-    build_cosine(DataFolder.open(data), out, CosineConfig(text=text))
+    build_cosine(DataFolder.open(data), out, CosineConfig(text=text, propagation=propagation))
     typer.echo(f"The untrained cosine is in {out}.")
 
 

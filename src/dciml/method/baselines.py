@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dciml.features.base import EncodedSentence
 from dciml.features.pooling import l2_normalize
+from dciml.method.layers import propagate
 
 Vectors = NDArray[np.float32]
 
@@ -26,15 +27,20 @@ class CosineSpace:
     Args:
         width: of the video rows and of the sentence vectors.
         clip_weight: w.
+        propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
+        reach_unit: how far they may be, in unit time.
 
     >>> CosineSpace(2, clip_weight=0.5).embed_clips(np.eye(2, dtype=np.float32)[None]).round(2).tolist()
     [[[0.8500000238418579, 0.3499999940395355], [0.3499999940395355, 0.8500000238418579]]]
     """
 
-    def __init__(self, width: int, clip_weight: float = 0.7) -> None:
+    def __init__(
+        self, width: int, clip_weight: float = 0.7, propagation: float = 0.0, reach_unit: float = 0.2
+    ) -> None:
         if not 0 <= clip_weight <= 1:
             raise ValueError(f"clip_weight must be in [0, 1], not {clip_weight}")
         self.vector_width, self._clip_weight = width, clip_weight
+        self._propagation, self._reach_unit = propagation, reach_unit
 
     def embed_sentences(self, sentences: Sequence[EncodedSentence]) -> Vectors:
         """The encoder's own sentence vectors, (N, width).
@@ -49,7 +55,9 @@ class CosineSpace:
 
     def embed_clips(self, clips: Vectors) -> Vectors:
         """Pooled clips (V, S, width) → fused clips (V, S, width)."""
-        unit = l2_normalize(clips)
+        unit: Vectors = l2_normalize(clips)
+        if self._propagation and len(unit):
+            unit = propagate(torch.from_numpy(unit), self._propagation, self._reach_unit).numpy()
         whole = l2_normalize(unit.mean(axis=1, keepdims=True))
         fused: Vectors = self._clip_weight * unit + (1 - self._clip_weight) * whole
         return fused.astype(np.float32)

@@ -283,6 +283,34 @@ class AttentionPooling(nn.Module):
         return (weights[..., None].to(padded.dtype) * padded).sum(dim=1)
 
 
+def propagate(
+    clips: Float[Tensor, "videos clips width"], share: float, reach_unit: float
+) -> Float[Tensor, "videos clips width"]:
+    """Each clip mixed with those of its video that look alike and are near: nothing is learned (METHOD §3.3).
+
+    Y = (1 − b)·(I − b·Â)⁻¹·X with A = max(cos, 0)·exp(−|Δt| / τ) and Â = D^(−½)·A·D^(−½); rows of length 1 again.
+
+    Args:
+        clips: L2-normalised.
+        share: b in [0, 1): how much of a clip comes from the others; 0 leaves all as it is.
+        reach_unit: τ, in unit time.
+
+    >>> propagate(torch.eye(2)[None], 0.5, 0.2).tolist()  # nothing is alike
+    [[[1.0, 0.0], [0.0, 1.0]]]
+    """
+    if not share:
+        return clips
+    x = clips.float()
+    place = torch.arange(x.shape[1], device=x.device) / x.shape[1]
+    near = torch.exp(-(place[:, None] - place).abs() / reach_unit)
+    alike = (x @ x.transpose(1, 2)).clamp(min=0) * near
+    degree = alike.sum(dim=2).clamp(min=1e-12).rsqrt()
+    alike = degree[:, :, None] * alike * degree[:, None, :]
+    identity = torch.eye(x.shape[1], device=x.device)
+    mixed = torch.linalg.solve(identity - share * alike, (1 - share) * x)
+    return F.normalize(mixed, dim=-1)
+
+
 def word_nll(
     states: Float[Tensor, "rows hidden"],
     word_ids: Int[Tensor, " rows"],

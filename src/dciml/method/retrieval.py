@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
 from dciml.method.fast import Sequences
-from dciml.method.layers import AttentionPooling, Dropout, GaussianAttentionBlock, GaussianMixtureBlock
+from dciml.method.layers import (
+    AttentionPooling,
+    Dropout,
+    GaussianAttentionBlock,
+    GaussianMixtureBlock,
+    propagate,
+)
 from dciml.method.outputs import EncodedQueries, EncodedVideos, LocalOutput, RetrievalOutput
 
 
@@ -38,6 +44,8 @@ class LocalScale(nn.Module):
         shared: sentence vectors and video rows share a space. Both layers are then residuals on the untrained vectors
             and start at 0, so that before the first step the similarity is the untrained cosine; `width` must be
             `video_width`.
+        propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
+        reach_unit: how far they may be, in unit time.
     """
 
     def __init__(
@@ -48,9 +56,11 @@ class LocalScale(nn.Module):
         width: int = 256,
         dropout: float = 0.1,
         shared: bool = False,
+        propagation: float = 0.0,
+        reach_unit: float = 0.2,
     ) -> None:
         super().__init__()
-        self.width, self.shared = width, shared
+        self.width, self.shared, self.propagation, self.reach_unit = width, shared, propagation, reach_unit
         self.word_score = nn.Linear(text_width, 1, bias=False)
         self.text = nn.Linear(text_width, width)
         self.video = nn.Linear(video_width, width)
@@ -73,8 +83,9 @@ class LocalScale(nn.Module):
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
         """Clip vectors, not normalised."""
-        learned: Tensor = self.video(self.dropout(videos.clips))
-        return videos.clips + learned if self.shared else learned
+        clips = propagate(videos.clips, self.propagation, self.reach_unit)
+        learned: Tensor = self.video(self.dropout(clips))
+        return clips + learned if self.shared else learned
 
 
 class RetrievalBranch(nn.Module):

@@ -53,6 +53,9 @@ class CosineConfig(BaselineConfig):
 
     text: str = "minilm"
     clip_weight: float = Field(0.7, ge=0, le=1, description="of a clip; its video's mean has the rest")
+    propagation: float = Field(
+        0.0, ge=0, lt=1, description="share of a clip that comes from clips of its video which look alike"
+    )
 
 
 class SharedSpaceConfig(BaselineConfig):
@@ -204,6 +207,7 @@ def _card(
             "num_clips": config.num_clips,
             "width": width,
             "clip_weight": config.clip_weight if isinstance(config, CosineConfig) else 1.0,
+            "propagation": config.propagation if isinstance(config, CosineConfig) else 0.0,
         }
     )
 
