@@ -64,4 +64,5 @@ def test_the_whole_demo_runs_on_a_tiny_corpus(tmp_path: Path) -> None:
     assert report["num_videos"] == 4
     assert page.read_text(encoding="utf-8").count("<video") == 8 * 4
     assert "untrained" in said.getvalue()
+    assert "shared space" in said.getvalue()
     assert str(page) in said.getvalue()

@@ -17,7 +17,7 @@ from dciml.method.losses import GroundingLosses
 from dciml.method.mutual import DualBranch
 from dciml.model_folder import ModelCard, batch_sizes, build_dual, draw_of
 from dciml.training.loader import PairData
-from dciml.training.validation import validate
+from dciml.training.validation import LOCAL_WEIGHTS, choose_local_weight, validate
 
 CPU = torch.device("cpu")
 
@@ -114,3 +114,52 @@ def test_with_moments_grounding_is_the_mean_iou_of_the_first_proposal(
         total += 100 * shared / ((end - start) + (high - low) - shared)
     value = validate(model, data, CPU, moments=moments)["grounding"]
     assert value == pytest.approx(total / 5, rel=1e-5)
+
+
+def with_local(data: PairData, tiny_config: Callable[..., RunConfig], **retrieval: object) -> DualBranch:
+    torch.manual_seed(0)
+    card = ModelCard("dciml", 1, "test-encoder", "words", 16, 16, 16, len(data.vocabulary))
+    return build_dual(tiny_config(retrieval={"local": "linear", "local_width": 8, **retrieval}), card)
+
+
+def test_share_of_the_local_scale_ranks_held_out_pairs_best(
+    data: PairData, tiny_config: Callable[..., RunConfig]
+) -> None:
+    model = with_local(data, tiny_config, local_weight=0.3)
+    found = {}
+    model.eval()
+    batch = data.collate(list(data.by_video().items()), epoch=0)
+    with torch.no_grad():
+        output = model.retrieval(batch)
+        assert output.local is not None
+        for weight in LOCAL_WEIGHTS:
+            of_ranks = []
+            for i, own in enumerate(batch.video_of_query.tolist()):
+                scores = []
+                for v in range(len(output.clips)):
+                    frame = 0.3 * torch.cosine_similarity(output.query[i], output.frames[v], dim=0)
+                    clip = 0.7 * torch.cosine_similarity(output.query[i][None], output.clips[v], dim=1)
+                    local = torch.cosine_similarity(output.local.query[i][None], output.local.clips[v], dim=1)
+                    scores.append(float((weight * local + (1 - weight) * (clip + frame)).max()))
+                of_ranks.append(1 / sum(score >= scores[own] - 1e-7 for score in scores))
+            found[weight] = sum(of_ranks) / len(of_ranks)
+    model.train()
+    choose_local_weight(model, data, CPU)
+    chosen = min(LOCAL_WEIGHTS, key=lambda weight: abs(weight - float(model.retrieval.local_weight)))
+    assert found[chosen] == pytest.approx(max(found.values()), abs=1e-3)
+    assert model.training
+    assert len(set(found.values())) > 1
+
+
+def test_without_a_local_scale_there_is_no_share_to_choose(model: DualBranch, data: PairData) -> None:
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    choose_local_weight(model, data, CPU)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_share_is_kept_with_the_weights(data: PairData, tiny_config: Callable[..., RunConfig]) -> None:
+    model, other = with_local(data, tiny_config), with_local(data, tiny_config)
+    model.retrieval.local_weight.fill_(0.25)
+    other.load_state_dict(model.state_dict())
+    assert float(other.retrieval.local_weight) == 0.25
+    assert "retrieval.local_weight" in dict(model.side("retrieval"))

@@ -286,7 +286,7 @@ class AttentionPooling(nn.Module):
 def propagate(
     clips: Float[Tensor, "videos clips width"], share: float, reach_unit: float
 ) -> Float[Tensor, "videos clips width"]:
-    """Each clip mixed with those of its video that look alike and are near: nothing is learned (METHOD §3.3).
+    """Each clip mixed with those of its video that look alike and are near: nothing is learned (METHOD §3.5).
 
     Y = (1 − b)·(I − b·Â)⁻¹·X with A = max(cos, 0)·exp(−|Δt| / τ) and Â = D^(−½)·A·D^(−½); rows of length 1 again.
 

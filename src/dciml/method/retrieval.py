@@ -38,7 +38,7 @@ class InputLayer(nn.Module):
 
 
 class LocalScale(nn.Module):
-    """Each word and each clip by itself: words → attention pooling → linear; clip → linear (METHOD §3.3).
+    """Each word and each clip by itself: words → attention pooling → linear; clip → linear (METHOD §3.5).
 
     Args:
         shared: sentence vectors and video rows share a space. Both layers are then residuals on the untrained vectors
@@ -184,7 +184,7 @@ class RetrievalBranch(nn.Module):
     def fused_clips(
         self, videos: EncodedVideos, local_weight: float | None = None
     ) -> Float[Tensor, "videos clips vector"]:
-        """One vector a clip, so that the score of a video is `max_j ⟨search vector, fused_j⟩` (METHOD §3.4).
+        """One vector a clip, so that the score of a video is `max_j ⟨search vector, fused_j⟩`, see METHOD §3.3.
 
         Args:
             local_weight: share of the local scale; None: the branch's own.
