@@ -82,7 +82,7 @@ def test_shared_local_scale_without_a_shared_space_is_refused(
 
 def test_a_distribution_needs_its_teacher(tiny_config: Callable[..., RunConfig]) -> None:
     with pytest.raises(
-        ValueError, match=r"to_retrieval_form: distribution needs a teacher, so set retrieval\.local"
+        ConfigError, match=r"to_retrieval_form: distribution needs a teacher, so set retrieval\.local"
     ):
         tiny_config(mutual={"to_retrieval_form": "distribution"})
 

@@ -1,0 +1,184 @@
+"""All rows of docs/RESULTS.md for one corpus: the model, what it is without its parts, and the plainest models.
+
+    python benchmarks/results.py demo --data demo-out/data --out runs/results
+    python benchmarks/results.py flickr_stitched --data data/flickr_stitched --out runs/results --seeds 1 2 3
+
+Every row answers all test queries in the same corpus. Trained rows are the mean over seeds ± their standard deviation; a
+row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and "others alone" are
+the scales of the same trained model. A run that has its report already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dciml.config import RunConfig, load_config
+from dciml.datasets.folder import DataFolder
+from dciml.errors import DataError
+from dciml.model_folder import load_model
+from dciml.recipes.baseline import CosineConfig, SharedSpaceConfig, build_cosine, train_shared_space
+from dciml.recipes.evaluate import EvaluateOptions, evaluate
+from dciml.recipes.report import Report, read_report
+from dciml.recipes.train import train
+from dciml.search.engines import DualEngine
+
+ROOT = Path(__file__).parents[1]
+SHARED_SPACE_EPOCHS = {"demo": 60, "flickr_stitched": 8, "qvh_captions": 15, "charades_sim": 10}
+OFF = tuple(
+    f"mutual.{switch}=false"
+    for switch in (
+        "explicit_to_retrieval",
+        "implicit_to_retrieval",
+        "explicit_to_grounding",
+        "implicit_to_grounding",
+    )
+)
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "dciml": (),
+    "no pathway": OFF,
+    "no explicit to retrieval": (OFF[0],),
+    "no explicit to grounding": (OFF[2],),
+    "no local scale, published forms": (
+        "retrieval.local=none",
+        "mutual.to_retrieval_form=mask",
+        "mutual.to_grounding_form=clip",
+        "weights.explicit_to_retrieval=1",
+    ),
+}
+ALONE = {"local alone": 1.0, "others alone": 0.0}
+COLUMNS = (
+    ("VR R@1", "VR", "model", "R@1"),
+    ("R@10", "VR", "model", "R@10"),
+    ("SVMR R@1, IoU .5", "SVMR", "model", "R@1, IoU=0.5"),
+    (".7", "SVMR", "model", "R@1, IoU=0.7"),
+    ("strict VCMR R@1, IoU .5", "VCMR, strict", "model", "R@1, IoU=0.5"),
+    ("R@10", "VCMR, strict", "model", "R@10, IoU=0.5"),
+    ("proposals: first", "SVMR", "proposals by reconstruction", "R@1, IoU=0.5"),
+    ("best of 5", "SVMR", "proposals by reconstruction", "R@5, IoU=0.5"),
+)
+KNOW_LESS = ("retrieval only + blind spans", "blind spans", "chance")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What all rows share."""
+
+    name: str
+    data: DataFolder
+    config: Path
+    out: Path
+    overrides: tuple[str, ...]
+
+    def settings(self, *overrides: str) -> RunConfig:
+        """Of the corpus, on its data."""
+        return load_config(self.config, [f"data.folder={self.data.path}", *self.overrides, *overrides])
+
+    def report(self, name: str, make: Callable[[Path], object], local_weight: float | None = None) -> Report:
+        """Of a model, which is made where it is missing; `local_weight` sets the share of its local scale."""
+        folder = self.out / self.name / name.replace(" ", "-").replace(",", "")
+        kept = folder / ("report.json" if local_weight is None else f"report-local-{local_weight}.json")
+        if kept.exists():
+            return read_report(kept)
+        begin = time.monotonic()
+        if not (folder / "run.json").exists():
+            make(folder)
+        model, trained = load_model(folder, calibrated=False), time.monotonic() - begin
+        if local_weight is not None:
+            assert isinstance(model.engine, DualEngine)
+            model.engine.dual.retrieval.local_weight.data.fill_(local_weight)
+        options = EvaluateOptions(run=name, windows=model.windows)
+        report = evaluate(model.engine, self.data, "test", model.answer, options=options)
+        report.write(kept)
+        print(f"<!-- {name}: made in {trained:.0f} s -->", flush=True)
+        return report
+
+    def run(self, variant: str, seed: int, local_weight: float | None = None) -> Report:
+        """Of one training."""
+        config = self.settings(*VARIANTS[variant], f"seed={seed}")
+        return self.report(f"{variant} {seed}", lambda out: train(config, out, quiet=True), local_weight)
+
+    def shared_space(self, seed: int) -> Report:
+        """Of the plainest trained model."""
+        config, epochs = self.settings(), SHARED_SPACE_EPOCHS[self.name]
+        plain = SharedSpaceConfig(
+            text=config.text.encoder, max_words=config.text.max_words, epochs=epochs, seed=seed
+        )
+        return self.report(f"shared space {seed}", lambda out: train_shared_space(self.data, out, plain))
+
+    def cosine(self, propagation: float) -> Report | None:
+        """Of the untrained cosine; None where sentences and videos share no space."""
+        plain = CosineConfig(text=self.settings().text.encoder, propagation=propagation)
+        try:
+            return self.report(f"cosine {propagation}", lambda out: build_cosine(self.data, out, plain))
+        except DataError:
+            return None
+
+
+def cell(reports: list[Report], table: str, row: str, metric: str) -> str:
+    """Mean ± standard deviation over seeds; of one report the value with its interval."""
+    rows = [report.table(table).rows.get(row, {}) for report in reports]
+    found = [values[metric] for values in rows if metric in values]
+    if not found:
+        return "–"
+    if len(found) == 1:
+        return f"{found[0].value:.1f} [{found[0].low:.1f}, {found[0].high:.1f}]"
+    values = [interval.value for interval in found]
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+
+
+def line(name: str, reports: list[Report], model_row: str = "model") -> str:
+    """One row of the table; `model_row` stands for the model where a row of another name is asked for."""
+    cells = [
+        cell(reports, table, model_row if row == "model" else row, metric)
+        if row == "model" or model_row == "model"
+        else "–"
+        for _, table, row, metric in COLUMNS
+    ]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Read the arguments, make what is missing, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", choices=list(SHARED_SPACE_EPOCHS))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--variants", nargs="+", default=["dciml", "no pathway"], choices=list(VARIANTS))
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting, key=value")
+    arguments = parser.parse_args()
+    package = ROOT / "src" / "dciml" / "demo" / "demo.yaml"
+    config = package if arguments.corpus == "demo" else ROOT / "configs" / f"{arguments.corpus}.yaml"
+    data = DataFolder.open(arguments.data)
+    corpus = Corpus(arguments.corpus, data, config, arguments.out, tuple(arguments.settings))
+
+    rows: dict[str, list[Report]] = {}
+    for variant in arguments.variants:
+        rows[variant] = [corpus.run(variant, seed) for seed in arguments.seeds]
+        if variant == "dciml":
+            for name, weight in ALONE.items():
+                rows[f"dciml, {name}"] = [corpus.run(variant, seed, weight) for seed in arguments.seeds]
+    rows["shared space"] = [corpus.shared_space(seed) for seed in arguments.seeds]
+    for propagation in (0.0, 0.5):
+        untrained = corpus.cosine(propagation)
+        if untrained is not None:
+            rows["untrained cosine" + (", propagated" if propagation else "")] = [untrained]
+    print("| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |")
+    print("|---" * (len(COLUMNS) + 1) + "|")
+    for name, reports in rows.items():
+        print(line(name, reports))
+    first = next(iter(rows.values()))[:1]
+    for name in KNOW_LESS:
+        print(line(name, first, model_row=name))
+
+
+if __name__ == "__main__":
+    main()
