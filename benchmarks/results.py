@@ -3,9 +3,9 @@
     python benchmarks/results.py demo --data demo-out/data --out runs/results
     python benchmarks/results.py flickr_stitched --data data/flickr_stitched --out runs/results --seeds 1 2 3
 
-Every row answers all test queries in the same corpus. Trained rows are the mean over seeds ± their standard deviation; a
-row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and "others alone" are
-the scales of the same trained model. A run that has its report already is not made again.
+Every row answers all test queries in the same corpus. Trained rows are the mean over seeds ± their standard deviation;
+a row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and "others
+alone" are the scales of the same trained model. A run that has its report already is not made again.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def tiny_config(tiny_data: Path) -> Callable[..., RunConfig]:
             "data": {"folder": str(tiny_data)},
             "text": {"encoder": "words:16", "max_words": 8},
             "retrieval": {
-                "hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "windows": [None, 1.0],
+                "hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "gaussian_widths": [None, 1.0],
                 "num_blocks": 1, "hard_negatives_from_epoch": 1,
             },
             "grounding": {"hidden": 16, "heads": 2, "layers": 1, "num_proposals": 3, "num_positions": 8},

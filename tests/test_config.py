@@ -38,8 +38,8 @@ def write(tmp_path: Path, text: str) -> Path:
         ("training:\n  precision: fp8\n", r"training\.precision: "),
         ("training:\n  retrieval_lr: .nan\n", r"training\.retrieval_lr: .*finite"),
         ("mutual:\n  explicit_to_retrieval: maybe\n", r"mutual\.explicit_to_retrieval: .*boolean"),
-        ("retrieval:\n  windows: []\n", r"retrieval\.windows: "),
-        ("retrieval:\n  windows: [0]\n", r"retrieval\.windows.*greater than 0"),
+        ("retrieval:\n  gaussian_widths: []\n", r"retrieval\.gaussian_widths: "),
+        ("retrieval:\n  gaussian_widths: [0]\n", r"retrieval\.gaussian_widths.*greater than 0"),
         ("retrieval:\n  hidden: 36\n", r"retrieval\.hidden must be a multiple of 2 · retrieval\.heads"),
         ("grounding:\n  heads: 5\n", r"grounding\.hidden must be a multiple"),
         ("training:\n  epochs: [\n", "not valid YAML"),
@@ -65,14 +65,14 @@ def test_overrides_change_what_the_file_says(tmp_path: Path) -> None:
         path,
         [
             "training.epochs=3", "training.retrieval_lr=1e-3", "training.clip_norm=null", "seed=4",
-            "retrieval.windows=[null, 0.5]", "mutual.explicit_to_grounding=false", "text.encoder=words:16",
+            "retrieval.gaussian_widths=[null, 0.5]", "mutual.explicit_to_grounding=false", "text.encoder=words:16",
             "data.folder=a=b", "training.epochs=4",
         ],
     )  # fmt: skip
     assert (config.training.epochs, config.seed, config.data.folder) == (4, 4, "a=b")
     assert config.training.retrieval_lr == 1e-3
     assert config.training.clip_norm is None
-    assert config.retrieval.windows == (None, 0.5)
+    assert config.retrieval.gaussian_widths == (None, 0.5)
     assert config.mutual.explicit_to_grounding is False
     assert config.text.encoder == "words:16"
     assert config.training.batch_videos == 16
@@ -98,7 +98,7 @@ def test_wrong_override_is_explained(tmp_path: Path, override: str, message: str
 def test_settings_survive_being_written_and_read(tmp_path: Path) -> None:
     config = parse_config(
         {
-            "name": "ä: #x", "data": {"folder": "f"}, "retrieval": {"windows": [None, 1e-5]},
+            "name": "ä: #x", "data": {"folder": "f"}, "retrieval": {"gaussian_widths": [None, 1e-5]},
             "training": {"retrieval_lr": 1e-7, "clip_norm": None, "precision": "16-mixed"},
         },
         "test",
@@ -151,3 +151,12 @@ def test_each_loss_has_a_weight_and_a_misspelt_one_is_refused() -> None:
         parse_config({**base, "weights": {"nce_clips": 1.0}}, "test")
     with pytest.raises(ConfigError, match=r"weights\.nce_clip"):
         parse_config({**base, "weights": {"nce_clip": -1.0}}, "test")
+
+
+def test_settings_of_earlier_versions_are_read_under_their_new_names() -> None:
+    def tree(**retrieval: object) -> dict[str, object]:
+        return {"name": "x", "data": {"folder": "f"}, "retrieval": retrieval}
+
+    assert parse_config(tree(windows=[None, 0.5]), "test").retrieval.gaussian_widths == (None, 0.5)
+    with pytest.raises(ConfigError, match=r"unknown setting retrieval\.windows; did you mean"):
+        parse_config(tree(windows=[None], gaussian_widths=[None]), "test")

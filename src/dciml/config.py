@@ -18,6 +18,8 @@ from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}
 """Settings of earlier versions that decide nothing any more; the model folders of then still hold them."""
+RENAMED = {"retrieval": {"windows": "gaussian_widths"}}
+"""Settings of earlier versions under the names that they have now."""
 
 
 class Settings(BaseModel):
@@ -60,11 +62,11 @@ class RetrievalConfig(Settings):
     heads: int = Field(4, ge=1, le=64)
     num_clips: int = Field(32, ge=1, le=4096)
     max_frames: int = Field(128, ge=1, le=65_536)
-    windows: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
+    gaussian_widths: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
         (None, 0.5, 1.0, 5.0),
         min_length=1,
         max_length=64,
-        description="Gaussian window widths of the parallel blocks; null: no window",
+        description="of the Gaussian of each parallel block; null: none",
     )
     num_blocks: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -354,7 +356,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     """Build the settings from plain values; `source` names where they come from in errors."""
-    tree = _without_retired(tree)
+    tree = _brought_up_to_date(tree)
     _refuse_unknown_keys(tree, RunConfig, "", source)
     try:
         return RunConfig.model_validate(tree)
@@ -387,9 +389,17 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
 
 
-def _without_retired(tree: dict[str, Any]) -> dict[str, Any]:
+def _brought_up_to_date(tree: dict[str, Any]) -> dict[str, Any]:
+    def name(part: str, key: str, settings: dict[str, Any]) -> str:
+        new = RENAMED.get(part, {}).get(key, key)
+        return key if new in settings else new  # both names at once are an error
+
     return {
-        part: {key: value for key, value in settings.items() if key not in RETIRED.get(part, ())}
+        part: {
+            name(part, key, settings): value
+            for key, value in settings.items()
+            if key not in RETIRED.get(part, ())
+        }
         if isinstance(settings, dict)
         else settings
         for part, settings in tree.items()

@@ -271,7 +271,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         heads=r.heads,
         num_clips=r.num_clips,
         max_frames=r.max_frames,
-        gaussian_widths=r.windows,
+        gaussian_widths=r.gaussian_widths,
         num_blocks=r.num_blocks,
         dropout=r.dropout,
         clip_weight=r.clip_weight,

@@ -203,8 +203,8 @@ def test_existing_run_is_not_overwritten(tiny_config: MakeConfig, whole: Path) -
         ({"grounding": {"dropout": 0.3}, "seed": 1}, "seed was 9527 and is 1; grounding.dropout was 0.2"),
         ({"weights": {"match_clip": 0.0}}, "weights.match_clip was 0.4 and is 0.0"),
         (
-            {"retrieval": {"windows": [None, 2.0]}},
-            r"retrieval.windows was \[None, 1.0\] and is \[None, 2.0\]",
+            {"retrieval": {"gaussian_widths": [None, 2.0]}},
+            r"retrieval.gaussian_widths was \[None, 1.0\] and is \[None, 2.0\]",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def _settings(data: Path) -> dict[str, Any]:
         "name": "tiny",
         "data": {"folder": str(data)},
         "text": {"encoder": "words:16", "max_words": 8},
-        "retrieval": {"hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "windows": [None, 1.0],
+        "retrieval": {"hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "gaussian_widths": [None, 1.0],
                       "num_blocks": 1},
         "grounding": {"hidden": 16, "heads": 2, "layers": 1, "num_proposals": 3, "num_positions": 8},
         "training": {"epochs": 1, "batch_videos": 4, "threads": 1, "accelerator": "cpu"},

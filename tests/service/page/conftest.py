@@ -144,7 +144,13 @@ def _write_model(folder: Path, store: FeatureStore) -> None:
         "name": "page",
         "data": {"folder": str(folder)},
         "text": {"encoder": "words:16", "max_words": 8},
-        "retrieval": {**small, "num_clips": 8, "max_frames": 16, "windows": [None, 1.0], "num_blocks": 1},
+        "retrieval": {
+            **small,
+            "num_clips": 8,
+            "max_frames": 16,
+            "gaussian_widths": [None, 1.0],
+            "num_blocks": 1,
+        },
         "grounding": {**small, "layers": 1, "num_proposals": 3, "num_positions": 8},
     }
     config, vocabulary = parse_config(tree, "test"), Vocabulary.build(SENTENCES)
