@@ -409,8 +409,34 @@ def _brought_up_to_date(tree: dict[str, Any]) -> dict[str, Any]:
 def _refuse_unknown_keys(tree: dict[str, Any], model: type[Settings], prefix: str, source: str) -> None:
     for key, value in tree.items():
         if key not in model.model_fields:
-            near = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.0)
-            raise ConfigError(f"{source}: unknown setting {prefix}{key}; did you mean {prefix}{near[0]}?")
+            near = _nearest(str(key), prefix)
+            raise ConfigError(f"{source}: unknown setting {prefix}{key}; did you mean {near}?")
         kind = model.model_fields[key].annotation
         if isinstance(kind, type) and issubclass(kind, Settings) and isinstance(value, dict):
             _refuse_unknown_keys(value, kind, f"{prefix}{key}.", source)
+
+
+def _nearest(key: str, prefix: str) -> str:
+    """The known setting that was meant: one of that very name, wherever it is, else the nearest one in its place."""
+    known = _known_settings(RunConfig, "")
+    elsewhere = [name for name in known if name.rpartition(".")[2] == key]
+    if elsewhere:
+        return elsewhere[0]
+    beside = [name for name in known if name.rpartition(".")[0] == prefix.rstrip(".")]
+    near = difflib.get_close_matches(f"{prefix}{key}", beside, n=1, cutoff=0.6)
+    anywhere = difflib.get_close_matches(
+        key, {name.rpartition(".")[2]: name for name in known}, n=1, cutoff=0.8
+    )
+    if anywhere and not near:
+        return next(name for name in known if name.rpartition(".")[2] == anywhere[0])
+    return difflib.get_close_matches(f"{prefix}{key}", beside, n=1, cutoff=0.0)[0]
+
+
+def _known_settings(model: type[Settings], prefix: str) -> list[str]:
+    """All settings by dotted key, sections before what they hold."""
+    found = []
+    for name, info in model.model_fields.items():
+        found.append(f"{prefix}{name}")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            found += _known_settings(info.annotation, f"{prefix}{name}.")
+    return found

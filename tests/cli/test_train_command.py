@@ -24,6 +24,7 @@ from dciml.training.checkpoint import (
 from dciml.training.progress import Stopped
 
 RUNNER = CliRunner()
+DCIML = Path(sys.executable).parent / "dciml"
 
 
 @pytest.fixture
@@ -172,3 +173,14 @@ def test_hangup_ends_a_command_unless_it_was_told_to_ignore_it(ignored: bool, en
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == ((-signal.SIGHUP, b"") if ends else (0, b"went on\n"))
+
+
+def test_commands_are_completed_and_h_is_help() -> None:
+    env = os.environ | {"_DCIML_COMPLETE": "complete_bash", "COMP_WORDS": "dciml tr", "COMP_CWORD": "1"}
+    done = subprocess.run([DCIML], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["train"]
+    short, long = (
+        subprocess.run([DCIML, "train", flag], capture_output=True, text=True) for flag in ("-h", "--help")
+    )
+    assert short.returncode == 0
+    assert short.stdout == long.stdout

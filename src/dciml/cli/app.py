@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Find the video and the moment that a sentence describes, learned from (video, sentence) pairs alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
