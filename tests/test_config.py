@@ -164,3 +164,14 @@ def test_settings_of_earlier_versions_are_read_under_their_new_names() -> None:
     assert parse_config(tree(windows=[None, 0.5]), "test").retrieval.gaussian_widths == (None, 0.5)
     with pytest.raises(ConfigError, match=r"unknown setting retrieval\.windows; did you mean"):
         parse_config(tree(windows=[None], gaussian_widths=[None]), "test")
+
+
+def test_a_superseded_setting_is_let_pass_only_where_it_was_off() -> None:
+    def tree(weight: float) -> dict[str, object]:
+        return {"name": "x", "data": {"folder": "f"}, "retrieval": {"zero_shot_weight": weight}}
+
+    assert parse_config(tree(0.0), "test").retrieval.local == "none"
+    with pytest.raises(
+        ConfigError, match=r"zero_shot_weight is no setting any more; set retrieval\.local=shared"
+    ):
+        parse_config(tree(2.0), "test")

@@ -18,6 +18,8 @@ from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}
 """Settings of earlier versions that decide nothing any more; the model folders of then still hold them."""
+SUPERSEDED = {"retrieval": {"zero_shot_weight": "retrieval.local=shared"}}
+"""Settings of earlier versions that decided something, unless they were 0, and what does so now."""
 RENAMED = {"retrieval": {"windows": "gaussian_widths"}}
 """Settings of earlier versions under the names that they have now."""
 
@@ -91,12 +93,6 @@ class RetrievalConfig(Settings):
     )
     choose_local_weight: bool = Field(
         True, description="choose the local scale's share on the held-out pairs, without moments"
-    )
-    zero_shot_weight: float = Field(
-        0.0,
-        ge=0,
-        description="what the untrained cosine of sentence and clip adds to a score when answering; needs a text "
-        "encoder whose sentence vectors share the space of the video rows",
     )
     margin: float = Field(0.2, ge=0, description="triplet, in cosine")
     nce_temperature: float | None = Field(
@@ -356,7 +352,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     """Build the settings from plain values; `source` names where they come from in errors."""
-    tree = _brought_up_to_date(tree)
+    tree = _brought_up_to_date(tree, source)
     _refuse_unknown_keys(tree, RunConfig, "", source)
     try:
         return RunConfig.model_validate(tree)
@@ -389,16 +385,24 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
 
 
-def _brought_up_to_date(tree: dict[str, Any]) -> dict[str, Any]:
+def _brought_up_to_date(tree: dict[str, Any], source: str) -> dict[str, Any]:
     def name(part: str, key: str, settings: dict[str, Any]) -> str:
         new = RENAMED.get(part, {}).get(key, key)
         return key if new in settings else new  # both names at once are an error
+
+    def is_gone(part: str, key: str, value: Any) -> bool:
+        now = SUPERSEDED.get(part, {}).get(key)
+        if now is not None and value != 0:
+            raise ConfigError(
+                f"{source}: {part}.{key} is no setting any more; set {now} instead, and train again"
+            )
+        return now is not None or key in RETIRED.get(part, ())
 
     return {
         part: {
             name(part, key, settings): value
             for key, value in settings.items()
-            if key not in RETIRED.get(part, ())
+            if not is_gone(part, key, value)
         }
         if isinstance(settings, dict)
         else settings

@@ -37,7 +37,7 @@ from dciml.method.mutual import DualBranch
 from dciml.method.retrieval import LocalScale, RetrievalBranch
 from dciml.method.terms import PATHWAY_TERMS
 from dciml.search.calibration import Calibration, read_calibration
-from dciml.search.engines import BaselineEngine, DualEngine, Engine, ResidualEngine, Space
+from dciml.search.engines import BaselineEngine, DualEngine, Engine, Space
 from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import (
     load_tensors,
@@ -432,12 +432,7 @@ def _load_dual(folder: Path, device: torch.device) -> Model:
     engine = DualEngine(
         dual, batch_sizes(config), encoder, vocabulary, folder_fingerprint(folder, config), device
     )
-    if not config.retrieval.zero_shot_weight:
-        return Model(folder, "dciml", engine, config.answer, card.store_encoder, index=config.index)
-    residual = ResidualEngine.around(
-        engine, card.video_width, card.store_encoder, config.retrieval.zero_shot_weight
-    )
-    return Model(folder, "dciml", residual, config.answer, card.store_encoder, index=config.index)
+    return Model(folder, "dciml", engine, config.answer, card.store_encoder, index=config.index)
 
 
 @contextmanager

@@ -42,17 +42,6 @@ def test_training_on_a_cpu_uses_repeatable_algorithms_and_puts_the_switch_back(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_zero_shot_weight_without_a_shared_space_is_refused(
-    tiny_config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
-    config = tiny_config()
-    config = config.model_copy(
-        update={"retrieval": config.retrieval.model_copy(update={"zero_shot_weight": 1.0})}
-    )
-    with pytest.raises(ConfigError, match="zero_shot_weight needs sentence vectors"):
-        train(config, tmp_path / "run", quiet=True)
-
-
 def test_moments_choose_the_checkpoint_only_where_there_are_some(
     tiny_config: Callable[..., RunConfig], tiny_data: Path, tmp_path: Path
 ) -> None:

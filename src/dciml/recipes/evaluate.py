@@ -35,7 +35,7 @@ from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
 from dciml.recipes.report import MEDIAN_RANK, Report, Submission, Table, in_percent
 from dciml.recipes.trained_on import known_already
 from dciml.search.calibration import Calibration
-from dciml.search.engines import BaselineEngine, DualEngine, Engine, ResidualEngine
+from dciml.search.engines import BaselineEngine, DualEngine, Engine
 from dciml.types import Query, SearchHit
 from dciml.version import __version__
 
@@ -46,8 +46,6 @@ def zero_shot_engine(engine: Engine, store: FeatureStore) -> BaselineEngine | No
     Returns: None when the features are known to be of another space, when the encoder has no sentence vector of
         their width, or when the engine is itself an untrained cosine.
     """
-    if isinstance(engine, ResidualEngine):
-        return engine.untrained
     if not isinstance(engine, DualEngine | BaselineEngine):
         return None
     if isinstance(engine, BaselineEngine) and isinstance(engine.space, CosineSpace):

@@ -317,20 +317,15 @@ def _moments_of(folder: DataFolder, config: RunConfig, held_out: Collection[str]
 
 
 def _check_shared_space(config: RunConfig, encoded: EncodedCorpus, rows: StoreManifest) -> None:
-    asked = {
-        "retrieval.local: shared": "linear" if config.retrieval.local == "shared" else None,
-        "retrieval.zero_shot_weight": "0" if config.retrieval.zero_shot_weight else None,
-    }
-    fits = encoded.sentences is not None and encoded.sentences.shape[1] == rows.width
-    if fits and same_space(rows.encoder, encoded.encoder_name) is not False:
+    if config.retrieval.local != "shared":
         return
-    for setting, otherwise in asked.items():
-        if otherwise is not None:
-            raise ConfigError(
-                f"{setting} needs sentence vectors in the space of the video rows ({rows.encoder}, width "
-                f"{rows.width}), but {config.text.encoder} has none such; set it to {otherwise}, or use the text "
-                "encoder that made the rows"
-            )
+    fits = encoded.sentences is not None and encoded.sentences.shape[1] == rows.width
+    if not fits or same_space(rows.encoder, encoded.encoder_name) is False:
+        raise ConfigError(
+            f"retrieval.local: shared needs sentence vectors in the space of the video rows ({rows.encoder}, width "
+            f"{rows.width}), but {config.text.encoder} has none such; set it to linear, or use the text encoder that "
+            "made the rows"
+        )
 
 
 def _on_fabric(fabric: Fabric, optimizers: Optimizers) -> Optimizers:

@@ -1,9 +1,4 @@
-"""Models as search and evaluation see them: one interface, `Engine`, for the trained model and the baselines.
-
-Where sentences and video rows share a space, a trained engine may stand beside the untrained cosine.
-Few training pairs can spoil a space that was good from the start. Here the score of a clip is the learned one plus
-`weight` times the cosine of sentence vector and clip: still one inner product, of vectors laid end to end.
-"""
+"""Models as search and evaluation see them: one interface, `Engine`, for the trained model and the baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +17,6 @@ from dciml.features.base import EncodedSentence, TextEncoder
 from dciml.features.pooling import mean_pool
 from dciml.features.store import FeatureStore
 from dciml.features.vocabulary import Vocabulary
-from dciml.method.baselines import CosineSpace
 from dciml.method.batch import BatchSizes, QueryBatch, collate_queries, collate_videos, hidden_positions
 from dciml.method.grounding import Watched
 from dciml.method.mutual import DualBranch
@@ -303,57 +297,3 @@ def _best_first(selection: Selection) -> Grounding:
     unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
     spans, nll = unit.gather(1, order[..., None].expand(-1, -1, 2)), selection.nll.gather(1, order)
     return Grounding(spans.cpu().double().numpy(), -nll.cpu().double().numpy())
-
-
-@dataclass(frozen=True)
-class ResidualEngine:
-    """The learned engine and the untrained one as one engine; grounding is the learned one's."""
-
-    learned: DualEngine
-    untrained: BaselineEngine
-    weight: float
-
-    @classmethod
-    def around(
-        cls, learned: DualEngine, video_width: int, store_encoder: str, weight: float
-    ) -> ResidualEngine:
-        """Add the untrained cosine of the same text encoder. The encoder's sentence vectors have `video_width`."""
-        space = CosineSpace(video_width)
-        untrained = BaselineEngine(
-            space,
-            learned.text_encoder,
-            learned.num_clips,
-            f"zero-shot {learned.text_encoder.name}",
-            store_encoder,
-        )
-        return cls(learned, untrained, weight)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the learned engine; it covers the settings, and `weight` is one."""
-        return self.learned.fingerprint
-
-    @property
-    def num_clips(self) -> int:
-        """Clips a video."""
-        return self.learned.num_clips
-
-    @property
-    def vector_width(self) -> int:
-        """Both widths together."""
-        return self.learned.vector_width + self.untrained.vector_width
-
-    def fused_clips(self, store: FeatureStore, video_ids: Sequence[str]) -> NDArray[np.float32]:
-        """Fused clip vectors, (videos, S, D). Raises DataError for an unknown video."""
-        untrained = self.untrained.fused_clips(store, video_ids)
-        return np.concatenate([self.learned.fused_clips(store, video_ids), self.weight * untrained], axis=-1)
-
-    def embed_queries(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Query vectors, (sentences, D). Raises DataError for a sentence without a word."""
-        return np.concatenate(
-            [self.learned.embed_queries(sentences), self.untrained.embed_queries(sentences)], axis=-1
-        )
-
-    def ground(self, store: FeatureStore, sentences: Sequence[str], video_ids: Sequence[str]) -> Grounding:
-        """The learned engine's proposals."""
-        return self.learned.ground(store, sentences, video_ids)
