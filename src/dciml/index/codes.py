@@ -65,7 +65,8 @@ class Coder:
             return coder
         # A damaged archive ends in errors of many kinds: of the archive, of the array's head, of memory.
         except Exception as error:
-            what = "is damaged" if file.exists() else "is missing"
+            why = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+            what = f"is damaged ({why})" if file.exists() else "is missing"
             raise ModelError(f"{file}: the coder file {what}; compact or build the index again.") from error
 
     def _check(self, width: int) -> None:
