@@ -163,9 +163,9 @@ def main() -> None:
     rows: dict[str, list[Report]] = {}
     for variant in arguments.variants:
         rows[variant] = [corpus.run(variant, seed) for seed in arguments.seeds]
-        if variant == "dciml":
+        if "retrieval.local=none" not in VARIANTS[variant]:
             for name, weight in ALONE.items():
-                rows[f"dciml, {name}"] = [corpus.run(variant, seed, weight) for seed in arguments.seeds]
+                rows[f"{variant}, {name}"] = [corpus.run(variant, seed, weight) for seed in arguments.seeds]
     rows["shared space"] = [corpus.shared_space(seed) for seed in arguments.seeds]
     for propagation in (0.0, 0.5):
         untrained = corpus.cosine(propagation)
