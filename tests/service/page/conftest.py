@@ -88,7 +88,7 @@ class Visitor:
         """Where the player is."""
         return float(self.page.evaluate("document.querySelector('video').currentTime"))
 
-    def until(self, condition: str, seconds: float = 15) -> None:
+    def until(self, condition: str, seconds: float = 40) -> None:
         """Wait until an expression holds (playwright's own way evaluates text, which the page's policy refuses)."""
         end = time.monotonic() + seconds
         while not self.page.evaluate(condition):
@@ -274,7 +274,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Visitor]]:
     def open_window(address: str = "", at: Site | None = None, **settings: Any) -> Visitor:
         where = at or site
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(40_000)
         # Where the player first plays tells exactly where it jumped to, however slow the machine.
         context.add_init_script(
             "addEventListener('playing', (e) => { (window.played ??= []).push(e.target.currentTime); }, true);"
