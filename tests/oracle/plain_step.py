@@ -279,12 +279,13 @@ def plain_retrieval(branch: RetrievalBranch, batch: Batch) -> RetrievalOutput:
 
 
 def plain_local(scale: LocalScale, batch: Batch) -> LocalOutput:
-    """The local scale, sentence by sentence and clip by clip, without dropout."""
+    """The local scale, sentence by sentence and clip by clip."""
     vectors = []
     for rows, mask in zip(batch.queries.words, batch.queries.word_mask, strict=True):
         own = rows[mask]
-        vectors.append(scale.text(torch.softmax(scale.word_score(own)[:, 0], dim=0) @ own))
-    clips = [torch.stack([scale.video(clip) for clip in own]) for own in batch.videos.clips]
+        pooled = torch.softmax(scale.word_score(own)[:, 0], dim=0) @ own
+        vectors.append(scale.text(scale.dropout(pooled)))
+    clips = [torch.stack([scale.video(scale.dropout(clip)) for clip in own]) for own in batch.videos.clips]
     return LocalOutput(torch.stack(vectors), torch.stack(clips))
 
 
