@@ -23,16 +23,19 @@ FPS, COUNT = 5, 20
 SEEK = """async (at) => {
   const video = document.querySelector('video')
   const until = (name) => new Promise((done) => video.addEventListener(name, done, { once: true }))
+  const waited = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds))
   if (video.readyState < 2) await until('loadeddata')
+  const shown = new Promise((done) => video.requestVideoFrameCallback(done))
   for (let length = -1; length < Math.min(at, video.duration);) { // the stated length may be too short
     length = video.duration
     const sought = until('seeked')
     video.currentTime = at
     await sought
-    const grown = until('durationchange'), waited = new Promise((done) => setTimeout(done, 1000))
-    if (length < at && video.duration <= length) await Promise.race([grown, waited])
+    const grown = until('durationchange')
+    if (length < at && video.duration <= length) await Promise.race([grown, waited(1000)])
   }
-  await new Promise((done) => setTimeout(done, 100))
+  await Promise.race([shown, waited(2000)]) // no other picture is shown where it was the same before
+  await waited(100)
   return [video.currentTime, video.duration, video.videoWidth, video.videoHeight]
 }"""
 
