@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from dciml.errors import ConfigError
 from dciml.files import read_text
 from dciml.inputs import MAX_SETTINGS_BYTES
-from dciml.method.terms import TERMS
+from dciml.method.terms import TERMS, PlaceForm
 from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}
@@ -141,7 +141,7 @@ class MutualConfig(Settings):
     explicit_to_grounding: bool = True
     implicit_to_grounding: bool = True
     from_epoch: int = Field(15, ge=0, description="warm-up: the branches learn alone before this epoch")
-    to_retrieval_form: Literal["mask", "centred", "distribution"] = Field(
+    to_retrieval_form: PlaceForm = Field(
         "mask",
         description="the explicit pathway to retrieval: the best proposal as a 0/1 mask on cosines, as published; the "
         "same on centred cosines; or the local scale's distribution over the paired video's clips",

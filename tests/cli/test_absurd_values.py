@@ -18,9 +18,7 @@ from dciml.errors import ConfigError, ModelError
 from dciml.folders import WEIGHTS_FILE
 from dciml.model_folder import load_model
 from dciml.recipes.train import make_fabric
-from dciml.training.checkpoint import (
-    save_tensors,
-)
+from dciml.training.checkpoint import save_tensors
 
 RUNNER = CliRunner()
 MakeConfig = Callable[..., RunConfig]

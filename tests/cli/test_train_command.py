@@ -18,9 +18,7 @@ from dciml.cli.app import app
 from dciml.config import RunConfig, dump_config, load_config
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 from dciml.training.progress import Stopped
 
 RUNNER = CliRunner()

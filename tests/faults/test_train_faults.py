@@ -13,9 +13,7 @@ from sweep import EXPECTED
 from dciml.config import RunConfig
 from dciml.folders import WEIGHTS_FILE
 from dciml.recipes.train import train
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 
 STEP = 20  # a run has some 250 operations, and takes half a second
 

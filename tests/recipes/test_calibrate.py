@@ -25,9 +25,7 @@ from dciml.model_folder import Model, load_model
 from dciml.recipes.answers import index_corpus
 from dciml.recipes.calibrate import KnownPairs, calibrate, calibrate_run, fit
 from dciml.recipes.evaluate import NOTHING_FOUND, EvaluateOptions, evaluate, make_task, nothing_found
-from dciml.search.calibration import (
-    Calibration,
-)
+from dciml.search.calibration import Calibration
 from dciml.search.engines import Grounding
 from dciml.search.searcher import Searcher
 from dciml.types import Query, Video

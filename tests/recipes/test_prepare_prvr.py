@@ -17,9 +17,7 @@ from dciml.errors import DataError
 from dciml.folders import CHECKPOINT_FILE
 from dciml.recipes.prepare import ImportOptions
 from dciml.recipes.prepare_prvr import prepare_prvr
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 
 MakePrvr = Callable[..., Path]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -17,9 +17,7 @@ from dciml.folders import WEIGHTS_FILE
 from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 
 
 @pytest.mark.slow

@@ -25,9 +25,7 @@ from dciml.locks import LOCK_FILE, hold
 from dciml.method.batch import Batch
 from dciml.recipes import train as recipe
 from dciml.recipes.train import train
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 from dciml.training.progress import Stopped
 from dciml.types import Query, Video
 

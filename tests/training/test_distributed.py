@@ -20,9 +20,7 @@ from dciml.errors import DataError, ModelError
 from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
 from dciml.method.outputs import RetrievalOutput
 from dciml.recipes.train import train
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 from dciml.training.steps import any_process, gather_output, gather_rows, mean_over_all, sum_gradients
 
 MakeConfig = Callable[..., RunConfig]

@@ -23,9 +23,7 @@ from dciml.method.mutual import DualBranch
 from dciml.model_folder import ModelCard, batch_sizes, build_dual, draw_of, load_model
 from dciml.recipes import train as recipe
 from dciml.recipes.train import WINDOWS_FILE, train
-from dciml.training.checkpoint import (
-    load_tensors,
-)
+from dciml.training.checkpoint import load_tensors
 from dciml.training.loader import PairData, epoch_groups
 from dciml.training.validation import best_windows, choose_windows, random_windows, validate
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -29,8 +28,7 @@ from dciml.method.outputs import (
     Windows,
     paired_similarity,
 )
-
-PlaceForm = Literal["mask", "centred", "distribution"]
+from dciml.method.terms import PlaceForm
 
 
 def soft_max_pool(

@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Literal
 
 Side = Literal["retrieval", "grounding"]
+PlaceForm = Literal["mask", "centred", "distribution"]
+"""How the explicit pathway to retrieval teaches (METHOD §5.2)."""
 SIDES: tuple[Side, ...] = ("retrieval", "grounding")
 
 

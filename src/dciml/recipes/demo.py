@@ -36,7 +36,7 @@ from dciml.demo.page import PAGE_FILE, Answer, Corpus, FigureRow, Figures, write
 from dciml.errors import DataError, ModelError
 from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.files import read_json, write_json
-from dciml.folders import WEIGHTS_FILE, refuse_foreign
+from dciml.folders import CARD_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE, refuse_foreign
 from dciml.locks import Lock, take
 from dciml.types import Query
 
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 DEMO_FILE = "demo.json"
 PARTS = {
-    "model": "model.json",
-    "shared-space": "model.json",
-    "untrained": "model.json",
+    "model": CARD_FILE,
+    "shared-space": CARD_FILE,
+    "untrained": CARD_FILE,
     "index": "catalogue.sqlite",
 }
 """What is made anew each time, and by what it is known."""
@@ -223,15 +223,13 @@ def _untrained_copy(model_folder: Path, out: Path, config: RunConfig) -> Path:
     """A model folder like the trained one, with the weights that training began with."""
     from dciml.model_folder import ModelCard, build_dual
     from dciml.recipes.train import seed_everything
-    from dciml.training.checkpoint import (
-        save_tensors,
-    )
+    from dciml.training.checkpoint import save_tensors
 
     out.mkdir(parents=True)
-    for name in ("model.json", "config.yaml", "vocabulary.json"):
+    for name in (CARD_FILE, SETTINGS_FILE, VOCABULARY_FILE):
         shutil.copyfile(model_folder / name, out / name)
     seed_everything(config.seed)
-    dual = build_dual(config, ModelCard(**read_json(out / "model.json")))
+    dual = build_dual(config, ModelCard(**read_json(out / CARD_FILE)))
     save_tensors(out / WEIGHTS_FILE, dict(dual.state_dict()), {"epoch": "0"})
     return out
 

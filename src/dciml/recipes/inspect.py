@@ -29,7 +29,7 @@ from dciml.search.long_videos import WindowedIds
 from dciml.types import TrainingPair
 
 ROWS_AT_ONCE = 16_384
-MARKS = {DATA_FILE: "data", MANIFEST_FILE: "store", "model.json": "model", "catalogue.sqlite": "index"}
+MARKS = {DATA_FILE: "data", MANIFEST_FILE: "store", CARD_FILE: "model", "catalogue.sqlite": "index"}
 """The file by which each kind of folder is known."""
 
 Value = str | int | float | bool | None

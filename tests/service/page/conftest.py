@@ -135,9 +135,7 @@ def _write_model(folder: Path, store: FeatureStore) -> None:
     from dciml.features.vocabulary import Vocabulary
     from dciml.files import write_json, write_text
     from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual, make_text_encoder
-    from dciml.training.checkpoint import (
-        save_tensors,
-    )
+    from dciml.training.checkpoint import save_tensors
 
     small = {"hidden": 16, "heads": 2}
     tree = {

@@ -1,7 +1,5 @@
 """Features in the "BigFile" form of the PRVR releases (MS-SL, GMMFormer and their kin).
 
-Features in the "BigFile" form of the PRVR releases (MS-SL, GMMFormer and their kin).
-
 feature.bin        float32, little-endian, one row a frame
 shape.txt          number of rows, width
 id.txt             a name for each row, separated by white space (ISO 8859-1)
