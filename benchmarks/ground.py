@@ -110,20 +110,16 @@ def parts_of(engine: DualEngine, store: FeatureStore, sentence: str, videos: lis
     at.append(perf_counter())
     watched, owner = grounding.watch(rows), torch.arange(len(videos), device=engine.device)
     at.append(perf_counter())
-    grounding.propose(watched, queries, owner)
+    proposals = grounding.propose(watched, queries, owner)
     at.append(perf_counter())
-    grounding.choose(watched, queries, owner)  # proposes again
+    grounding.nll_of_proposals(watched.sampled, queries, owner, grounding.log_weights(proposals))
     at.append(perf_counter())
     torch.set_num_threads(threads)
-    words, read, watch, propose, choose = (after - before for before, after in pairwise(at))
-    parts = {
-        "words": words,
-        "rows read": read,
-        "videos": watch,
-        "proposals": propose,
-        "reconstruction": choose - propose,
+    names = ("words", "rows read", "videos", "proposals", "reconstruction")
+    return {
+        name: (after - before) / (at[-1] - at[0])
+        for name, (before, after) in zip(names, pairwise(at), strict=True)
     }
-    return {name: seconds / sum(parts.values()) for name, seconds in parts.items()}
 
 
 def set_widths(engine: DualEngine, width: float) -> None:

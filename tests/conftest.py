@@ -17,6 +17,19 @@ from dciml.method.batch import Batch, QueryBatch, VideoBatch
 if TYPE_CHECKING:
     from dciml.config import RunConfig
 
+MOST_SECONDS, MOST_SECONDS_SLOW = 300, 1500
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that stands still ends its process, and so fails by name, instead of holding up all others."""
+    if config.pluginmanager.hasplugin(
+        "timeout"
+    ):  # where only pytest itself is at hand, tests run without a limit
+        for item in items:
+            seconds = MOST_SECONDS_SLOW if item.get_closest_marker("slow") else MOST_SECONDS
+            item.add_marker(pytest.mark.timeout(seconds, method="thread"))
+
+
 VIDEO_WIDTH, TEXT_WIDTH, STATIC_WIDTH, VOCABULARY = 12, 10, 8, 20
 
 

@@ -1,6 +1,4 @@
-"""Models of `transformers` in local files: where they lie, which digest they have, on which device they run.
-
-Models of `transformers` in local files: where they lie, which digest they have, how they are loaded.
+"""Models of `transformers` in local files: where they lie, which digest they have, how they are loaded.
 
 Nothing is downloaded: a hub name must already be in the local cache. Weights are read from safetensors alone, never
 from a pickle.
@@ -9,6 +7,7 @@ from a pickle.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +122,9 @@ def load_weights(model_class: Any, folder: Path, **how: Any) -> Any:
     Raises:
         DataError: weights are missing; transformers would fill them with random numbers.
     """
+    os.environ.setdefault(
+        "HF_DEACTIVATE_ASYNC_LOAD", "1"
+    )  # loading in threads gains nothing for models of this size
     with quiet():
         model, report = model_class.from_pretrained(
             folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **how
