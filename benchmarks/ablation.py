@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dciml.config import load_config
-from dciml.datasets.folder import DataFolder
+from dciml.datasets import DataFolder
 from dciml.model_folder import load_model
 from dciml.recipes.evaluate import EvaluateOptions, evaluate
 from dciml.recipes.report import Report, read_report

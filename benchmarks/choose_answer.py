@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 
 from dciml.config import AnswerConfig, load_config
-from dciml.datasets.folder import DataFolder, split_off_validation
-from dciml.metrics.corpus_moments import strict
-from dciml.metrics.grounding import moment_recalls
-from dciml.metrics.per_query import FloatArray
+from dciml.datasets import DataFolder, split_off_validation
+from dciml.metrics import FloatArray, moment_recalls, strict
 from dciml.model_folder import load_model
 from dciml.recipes.answers import Task, index_corpus
-from dciml.search.searcher import Searcher
+from dciml.search import Searcher
 from dciml.types import Query, SearchHit
 
 SPAN_SETTINGS: dict[str, list[Any]] = {

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from shapes import Shape, make_config
 
+from dciml.features import FeatureStore, FeatureStoreWriter, StoreManifest, Vocabulary
 from dciml.features.encoders.words import WordEncoder
-from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
-from dciml.features.vocabulary import Vocabulary
 from dciml.model_folder import MODEL_FORMAT, ModelCard, batch_sizes, build_dual
-from dciml.search.engines import DualEngine
+from dciml.search import DualEngine
 
 SECONDS_PER_ROW = 1.0
 

@@ -23,7 +23,7 @@ from plain_ground import largest_difference, plain_ground
 from shapes import SHAPES
 
 from dciml.config import AnswerConfig
-from dciml.metrics.video_retrieval import score_blocks, true_ranks
+from dciml.metrics import score_blocks, true_ranks
 from dciml.recipes.answers import Task, ask
 from dciml.types import Query
 

@@ -19,8 +19,7 @@ from time import process_time
 import av
 import numpy as np
 
-from dciml.features.encoders.joined import encode_video
-from dciml.features.encoders.visual import BuiltinVisualEncoder
+from dciml.features import BuiltinVisualEncoder, encode_video
 from dciml.media import RGBFrame, write_video
 
 REPEATS = 3

@@ -25,9 +25,9 @@ from plain_ground import largest_difference, plain_ground
 from shapes import SHAPES
 from train_step import multiply_adds
 
-from dciml.features.store import FeatureStore
-from dciml.method.batch import collate_videos
-from dciml.search.engines import DualEngine
+from dciml.features import FeatureStore
+from dciml.method import collate_videos
+from dciml.search import DualEngine
 from dciml.threads import set_num_shares
 
 

@@ -20,9 +20,7 @@ import numpy as np
 from dciml.demo.drawing import ACTORS, COLOURS, EVENT_ACTIONS, SCENES
 from dciml.demo.long_video import EVENT_SECONDS, MINUTE, PlantedEvent, write_long_video
 from dciml.demo.story import Actor
-from dciml.features.encoders.visual import BuiltinVisualEncoder
-from dciml.features.extract import extract_videos
-from dciml.features.long_videos import WindowRule
+from dciml.features import BuiltinVisualEncoder, WindowRule, extract_videos
 from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.features.store import FeatureStore
-from dciml.method.batch import Batch, collate_videos
-from dciml.search.engines import DualEngine
+from dciml.features import FeatureStore
+from dciml.method import Batch, collate_videos
+from dciml.search import DualEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
 from plain_step import gaussian, padded_queries, plain_propose, plain_sentence_nll

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from dciml.config import RunConfig, load_config
-from dciml.datasets.folder import DataFolder
+from dciml.datasets import DataFolder
 from dciml.errors import DataError
 from dciml.model_folder import load_model
 from dciml.recipes.baseline import CosineConfig, SharedSpaceConfig, build_cosine, train_shared_space
 from dciml.recipes.evaluate import EvaluateOptions, evaluate
 from dciml.recipes.report import Report, read_report
 from dciml.recipes.train import train
-from dciml.search.engines import DualEngine
+from dciml.search import DualEngine
 
 ROOT = Path(__file__).parents[1]
 SHARED_SPACE_EPOCHS = {"demo": 60, "flickr_stitched": 8, "qvh_captions": 15, "charades_sim": 10}

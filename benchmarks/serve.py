@@ -45,7 +45,7 @@ class Client:
 
 def fill(source: Path, folder: Path, num_videos: int) -> Path:
     """An index like `source` with so many videos, kept in `folder` for the next time."""
-    from dciml.features.store import FeatureStore, FeatureStoreWriter
+    from dciml.features import FeatureStore, FeatureStoreWriter
     from dciml.index import ClipIndex
     from dciml.model_folder import open_searcher
 

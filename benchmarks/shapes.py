@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from dciml.config import RunConfig, parse_config
+from dciml.method import DualBranch
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.mutual import DualBranch
 from dciml.model_folder import MODEL_FORMAT, ModelCard, build_dual
 
 

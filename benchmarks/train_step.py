@@ -31,11 +31,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dciml.method.batch import Batch
-from dciml.method.mutual import best_clip
+from dciml.method import Batch, best_clip
 from dciml.model_folder import build_step
 from dciml.recipes.train import make_optimizers
-from dciml.training.steps import Step, training_step
+from dciml.training import Step, training_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
 from multiply_adds import multiply_adds

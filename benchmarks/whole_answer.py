@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dciml.datasets.folder import DataFolder
-from dciml.features.store import FeatureStore, FeatureStoreWriter
+from dciml.datasets import DataFolder
+from dciml.features import FeatureStore, FeatureStoreWriter
 from dciml.model_folder import load_model, open_searcher
 from dciml.recipes.index import build_index
 

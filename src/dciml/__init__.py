@@ -12,7 +12,7 @@ from dciml.version import __version__
 
 if TYPE_CHECKING:
     from dciml.model_folder import Model
-    from dciml.search.searcher import Searcher
+    from dciml.search import Searcher
 
 __all__ = ["__version__", "load", "open_index"]
 

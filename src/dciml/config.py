@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from dciml.errors import ConfigError
 from dciml.files import read_text
 from dciml.inputs import MAX_SETTINGS_BYTES
-from dciml.method.terms import TERMS, PlaceForm
+from dciml.method import TERMS, PlaceForm
 from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}

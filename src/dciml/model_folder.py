@@ -20,33 +20,42 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dciml.config import AnswerConfig, IndexConfig, RunConfig, Settings, load_config
 from dciml.errors import ConfigError, DataError, ModelError
-from dciml.features.base import TextEncoder
-from dciml.features.encoders.text import create_text_encoder
-from dciml.features.encoders.transformers_folder import check_device
-from dciml.features.long_videos import WindowRule
-from dciml.features.store import FeatureStore
-from dciml.features.vocabulary import Vocabulary
+from dciml.features import (
+    FeatureStore,
+    TextEncoder,
+    Vocabulary,
+    WindowRule,
+    check_device,
+    create_text_encoder,
+)
 from dciml.files import read_json, write_json
 from dciml.folders import CARD_FILE, RUN_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE
 from dciml.index import ClipIndex
-from dciml.method.baselines import CosineSpace, SharedSpace
-from dciml.method.batch import BatchSizes
-from dciml.method.grounding import GroundingBranch
-from dciml.method.losses import GroundingLosses, RetrievalLosses
-from dciml.method.mutual import DualBranch
-from dciml.method.retrieval import LocalScale, RetrievalBranch
-from dciml.method.terms import PATHWAY_TERMS
-from dciml.search.calibration import Calibration, read_calibration
-from dciml.search.engines import BaselineEngine, DualEngine, Engine, Space
-from dciml.search.searcher import Searcher
-from dciml.training.checkpoint import (
+from dciml.method import (
+    PATHWAY_TERMS,
+    BatchSizes,
+    CosineSpace,
+    DualBranch,
+    GroundingBranch,
+    GroundingLosses,
+    LocalScale,
+    RetrievalBranch,
+    RetrievalLosses,
+    SharedSpace,
+)
+from dciml.search import BaselineEngine, Calibration, DualEngine, Engine, Searcher, Space, read_calibration
+from dciml.training import (
+    Draw,
+    Objective,
+    PairData,
+    Step,
+    easiness,
+    hard_pool_size,
     load_tensors,
+    loss_weights,
     refuse_misfit,
     save_tensors,
 )
-from dciml.training.loader import Draw, PairData
-from dciml.training.steps import Step, easiness, hard_pool_size, loss_weights
-from dciml.training.validation import Objective
 
 PACKAGES = ("dciml", "torch", "numpy", "lightning-fabric", "transformers", "safetensors")
 

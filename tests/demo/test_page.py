@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dciml.demo.page import Answer, Corpus, FigureRow, Figures, clock, verdict, write_page
+from dciml.demo.page import Corpus, ExampleAnswer, FigureRow, Figures, clock, verdict, write_page
 from dciml.errors import DataError
 from dciml.media import write_video
 from dciml.types import Query, SearchHit
@@ -72,7 +72,7 @@ def parsed(page: Path) -> Elements:
 
 
 def test_page_plays_each_hit_at_its_place(tmp_path: Path, corpus: Corpus) -> None:
-    page = write_page(tmp_path, "demo", FIGURES, [Answer(QUERY, HITS)], corpus)
+    page = write_page(tmp_path, "demo", FIGURES, [ExampleAnswer(QUERY, HITS)], corpus)
     videos = parsed(page).attributes("video")
     assert [video["src"] for video in videos] == [
         "videos/b%20%26%20c.mp4#t=5.00,11.00",
@@ -88,7 +88,7 @@ def test_page_plays_each_hit_at_its_place(tmp_path: Path, corpus: Corpus) -> Non
 
 
 def test_page_marks_right_and_wrong_in_words(tmp_path: Path, corpus: Corpus) -> None:
-    elements = parsed(write_page(tmp_path, "demo", FIGURES, [Answer(QUERY, HITS)], corpus))
+    elements = parsed(write_page(tmp_path, "demo", FIGURES, [ExampleAnswer(QUERY, HITS)], corpus))
     hits = [item["class"] for item in elements.attributes("li")]
     assert hits == ["hit right", "hit wrong", "hit wrong"]
     text = " ".join(elements.text)
@@ -98,7 +98,7 @@ def test_page_marks_right_and_wrong_in_words(tmp_path: Path, corpus: Corpus) -> 
 
 
 def test_page_draws_found_and_true_spans_to_scale(tmp_path: Path, corpus: Corpus) -> None:
-    elements = parsed(write_page(tmp_path, "demo", FIGURES, [Answer(QUERY, HITS[:2])], corpus))
+    elements = parsed(write_page(tmp_path, "demo", FIGURES, [ExampleAnswer(QUERY, HITS[:2])], corpus))
     styles = [span["style"] for span in elements.attributes("span") if "style" in span]
     assert styles == [
         "left:25.00%;width:30.00%",
@@ -109,7 +109,7 @@ def test_page_draws_found_and_true_spans_to_scale(tmp_path: Path, corpus: Corpus
 
 
 def test_page_escapes_what_others_wrote(tmp_path: Path, corpus: Corpus) -> None:
-    page = write_page(tmp_path, "<b>demo</b>", FIGURES, [Answer(QUERY, HITS)], corpus)
+    page = write_page(tmp_path, "<b>demo</b>", FIGURES, [ExampleAnswer(QUERY, HITS)], corpus)
     content, elements = page.read_text(encoding="utf-8"), parsed(page)
     assert elements.attributes("script") == elements.attributes("b") == []
     assert "&lt;script&gt;alert(1)&lt;/script&gt; cat &amp; dog" in content
@@ -117,7 +117,9 @@ def test_page_escapes_what_others_wrote(tmp_path: Path, corpus: Corpus) -> None:
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path, corpus: Corpus) -> None:
-    content = write_page(tmp_path, "demo", FIGURES, [Answer(QUERY, HITS)], corpus).read_text(encoding="utf-8")
+    content = write_page(tmp_path, "demo", FIGURES, [ExampleAnswer(QUERY, HITS)], corpus).read_text(
+        encoding="utf-8"
+    )
     assert "http:" not in content
     assert "https:" not in content
     assert str(tmp_path) not in content
@@ -130,11 +132,11 @@ def test_figures_show_a_dash_for_nothing(tmp_path: Path, corpus: Corpus) -> None
 
 
 def test_page_refuses_videos_that_it_cannot_link(tmp_path: Path, corpus: Corpus) -> None:
-    stranger = Answer(QUERY, (SearchHit(1, "unknown", 0.0, 1.0, 0.1),))
+    stranger = ExampleAnswer(QUERY, (SearchHit(1, "unknown", 0.0, 1.0, 0.1),))
     with pytest.raises(DataError, match="does not hold the video 'unknown'"):
         write_page(tmp_path, "demo", FIGURES, [stranger], corpus)
     with pytest.raises(DataError, match="outside the page's folder"):
-        write_page(tmp_path / "elsewhere", "demo", FIGURES, [Answer(QUERY, HITS)], corpus)
+        write_page(tmp_path / "elsewhere", "demo", FIGURES, [ExampleAnswer(QUERY, HITS)], corpus)
 
 
 def test_verdict_takes_the_best_true_moment() -> None:

@@ -16,7 +16,7 @@ from dciml.errors import DataError
 from dciml.features import extract
 from dciml.features.encoders.joined import encode_video
 from dciml.features.encoders.visual import BuiltinVisualEncoder
-from dciml.features.extract import Extraction, Progress, VideoFile, extract_video, extract_videos
+from dciml.features.extract import Extraction, ExtractionProgress, VideoFile, extract_video, extract_videos
 from dciml.features.store import FeatureStore
 from dciml.media import write_video
 from dciml.processes import Outcome
@@ -53,9 +53,11 @@ def here(log: list[str], encoder: Any = ENCODER) -> extract.Runner:
 def test_extraction_gives_the_same_store_in_any_number_of_processes(
     paths: dict[str, Path], tmp_path: Path
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[ExtractionProgress] = []
     extract_videos(paths, ENCODER, tmp_path / "one", run=here([]))
-    done = extract_videos(paths, ENCODER, tmp_path / "two", 2, lambda p: seen.append(Progress(**vars(p))))
+    done = extract_videos(
+        paths, ENCODER, tmp_path / "two", 2, lambda p: seen.append(ExtractionProgress(**vars(p)))
+    )
     one, two = FeatureStore.open(tmp_path / "one"), FeatureStore.open(tmp_path / "two")
     assert (sorted(done.done), done.unchanged, done.failures) == (["v0", "v1", "v2"], (), ())
     assert one.fingerprint == two.fingerprint

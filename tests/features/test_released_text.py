@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from dciml.errors import DataError
-from dciml.features.encoders.query_features import FILE_NAME, QueryFeatureEncoder, write_query_features
+from dciml.features.encoders.query_features import (
+    QUERY_FEATURES_FILE,
+    QueryFeatureEncoder,
+    write_query_features,
+)
 from dciml.features.encoders.text import create_text_encoder
 from dciml.features.encoders.word_vectors import WordVectorEncoder, read_cpl_vectors, write_word_vectors
 from dciml.features.vocabulary import Vocabulary
@@ -36,7 +40,7 @@ def make_released(path: Path, **rows: np.ndarray) -> Path:
 
 def test_token_rows_become_one_row_a_word_in_order(tmp_path: Path) -> None:
     released = make_released(tmp_path / "r.hdf5")
-    assert write_query_features(released, tmp_path / FILE_NAME, QUERIES) == (2, 8)
+    assert write_query_features(released, tmp_path / QUERY_FEATURES_FILE, QUERIES) == (2, 8)
     encoder = create_text_encoder(f"released:{tmp_path}", VOCABULARY)
     assert isinstance(encoder, QueryFeatureEncoder)
     dog, cat = encoder.encode(["A dog runs.", "a cat sits down"])
@@ -55,7 +59,7 @@ def test_static_rows_know_nothing_of_the_released_ones(tmp_path: Path) -> None:
     for name, value in (("one", 1.0), ("two", -1.0)):
         (tmp_path / name).mkdir()
         released = make_released(tmp_path / f"{name}.hdf5", **{"v#enc#0": np.full((6, 8), value)})
-        write_query_features(released, tmp_path / name / FILE_NAME, QUERIES)
+        write_query_features(released, tmp_path / name / QUERY_FEATURES_FILE, QUERIES)
     one, two = (
         QueryFeatureEncoder(tmp_path / name, VOCABULARY).encode(["A dog runs."])[0] for name in ("one", "two")
     )
@@ -66,7 +70,7 @@ def test_static_rows_know_nothing_of_the_released_ones(tmp_path: Path) -> None:
 def test_words_past_the_longest_sentence_are_dropped_with_their_rows(tmp_path: Path) -> None:
     rows = np.eye(8)[[0, 1, 2, 3]]
     released = make_released(tmp_path / "r.hdf5", **{"v#enc#1": rows})
-    write_query_features(released, tmp_path / FILE_NAME, QUERIES)
+    write_query_features(released, tmp_path / QUERY_FEATURES_FILE, QUERIES)
     encoded = QueryFeatureEncoder(tmp_path, VOCABULARY, max_words=2).encode(["a cat sits down"])[0]
     assert encoded.words == ("a", "cat")
     np.testing.assert_allclose(encoded.contextual, rows[:2], atol=1e-3)
@@ -85,7 +89,7 @@ def test_name_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_sentence_that_was_not_released_is_refused(tmp_path: Path) -> None:
-    write_query_features(make_released(tmp_path / "r.hdf5"), tmp_path / FILE_NAME, QUERIES)
+    write_query_features(make_released(tmp_path / "r.hdf5"), tmp_path / QUERY_FEATURES_FILE, QUERIES)
     with pytest.raises(DataError, match=r"'a bird' is none of the 2 whose features .*text.encoder=minilm"):
         QueryFeatureEncoder(tmp_path, VOCABULARY).encode(["a bird"])
 
@@ -101,8 +105,8 @@ def test_sentence_that_was_not_released_is_refused(tmp_path: Path) -> None:
 def test_bad_query_features_are_refused_by_id(tmp_path: Path, rows: np.ndarray, message: str) -> None:
     released = make_released(tmp_path / "r.hdf5", **{"v#enc#1": rows})
     with pytest.raises(DataError, match=rf"r\.hdf5, {message}"):
-        write_query_features(released, tmp_path / FILE_NAME, QUERIES)
-    assert not (tmp_path / FILE_NAME).exists()
+        write_query_features(released, tmp_path / QUERY_FEATURES_FILE, QUERIES)
+    assert not (tmp_path / QUERY_FEATURES_FILE).exists()
 
 
 def test_missing_query_foreign_file_and_missing_file_are_refused(tmp_path: Path) -> None:

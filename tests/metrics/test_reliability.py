@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dciml.metrics.intervals import Bootstrap
-from dciml.metrics.reliability import expected_calibration_error, reliability
+from dciml.metrics.reliability import expected_calibration_error, reliability_bins
 from dciml.types import Query
 
 ANSWERS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
@@ -17,7 +17,7 @@ ANSWERS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_si
 @settings(deadline=None, max_examples=60)
 @given(answers=ANSWERS, num_bins=st.integers(1, 12))
 def test_error_equals_the_slow_sum(answers: list[tuple[float, bool]], num_bins: int) -> None:
-    bins = reliability(*zip(*answers, strict=True), num_bins)
+    bins = reliability_bins(*zip(*answers, strict=True), num_bins)
     assert sum(own.count for own in bins) == len(answers)
     expected = 0.0
     for number in range(num_bins):
@@ -30,17 +30,17 @@ def test_error_equals_the_slow_sum(answers: list[tuple[float, bool]], num_bins: 
 def test_confidence_that_holds_has_little_error() -> None:
     stated = np.random.default_rng(0).uniform(size=20_000)
     right = np.random.default_rng(1).uniform(size=20_000) < stated
-    assert expected_calibration_error(reliability(stated, right)) < 0.02
-    assert expected_calibration_error(reliability(stated**3, right)) > 0.15
+    assert expected_calibration_error(reliability_bins(stated, right)) < 0.02
+    assert expected_calibration_error(reliability_bins(stated**3, right)) > 0.15
 
 
 def test_what_is_no_confidence_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        reliability([1.2], [True])
+        reliability_bins([1.2], [True])
     with pytest.raises(ValueError, match="between 0 and 1"):
-        reliability([np.nan], [True])
+        reliability_bins([np.nan], [True])
     with pytest.raises(ValueError, match="confidences"):
-        reliability([0.2, 0.3], [True])
+        reliability_bins([0.2, 0.3], [True])
 
 
 def test_ratio_of_sums_is_drawn_by_videos() -> None:

@@ -39,7 +39,7 @@ class HereLibrary(Library):
     """Encodes in this process, so that the failing files are those of the encoder too."""
 
     def _encode(self, job: Job, new: Any) -> None:
-        order = adding.Order(
+        order = adding.EncodeOrder(
             str(new.file), job.video_id or "", str(self.added.store), str(new.final.absolute()),
             str(self.corpus.now.index.store_path()), [], "cpu",
         )  # fmt: skip

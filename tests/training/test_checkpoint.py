@@ -22,7 +22,7 @@ from dciml.method.mutual import DualBranch
 from dciml.model_folder import ModelCard, build_dual
 from dciml.recipes.train import make_optimizers, train
 from dciml.training.checkpoint import (
-    Progress,
+    RunProgress,
     load_checkpoint,
     load_tensors,
     remove_half_written,
@@ -49,7 +49,7 @@ def test_checkpoint_brings_everything_back(tiny_config: MakeConfig, tmp_path: Pa
             parameter.grad = torch.full_like(parameter, 0.1 * (step + 1))
         for optimizer in optimizers.values():
             optimizer.step()
-    progress = Progress(3, 2, 11, (("grounding", -1.25), ("retrieval", 0.1)))
+    progress = RunProgress(3, 2, 11, (("grounding", -1.25), ("retrieval", 0.1)))
     settings, scaler = {"seed": 1, "windows": [None, 0.5]}, {"scale": 65536.0, "_growth_tracker": 3}
     save_checkpoint(tmp_path, model, optimizers, progress, settings, scaler)
 
@@ -71,7 +71,7 @@ def test_other_settings_are_named_even_when_two_are_swapped(tiny_config: MakeCon
     config = tiny_config()
     model = make_model(config)
     optimizers = make_optimizers(config, model)
-    save_checkpoint(tmp_path, model, optimizers, Progress(), {"a.x": 1, "b.x": 2, "c": None}, {})
+    save_checkpoint(tmp_path, model, optimizers, RunProgress(), {"a.x": 1, "b.x": 2, "c": None}, {})
     with pytest.raises(
         ModelError, match=r"\(a\.x was 1 and is 2; b\.x was 2 and is 1; d was None and is 5\)"
     ):
@@ -82,7 +82,7 @@ def test_a_run_of_another_version_is_named_as_such(tiny_config: MakeConfig, tmp_
     config = tiny_config()
     model = make_model(config)
     optimizers = make_optimizers(config, model)
-    save_checkpoint(tmp_path, model, optimizers, Progress(), {"seed": 1, "training.parts": 4}, {})
+    save_checkpoint(tmp_path, model, optimizers, RunProgress(), {"seed": 1, "training.parts": 4}, {})
     with pytest.raises(
         ModelError, match=r"another version, whose setting training\.parts is none of this one"
     ):

@@ -51,7 +51,6 @@ def demo(
     if not serve or not is_finished(out, options):
         run_demo(out, options)
     if serve:
-        from dciml.service.server import run_server
-        from dciml.service.settings import ServiceSettings
+        from dciml.service import ServiceSettings, run_server
 
         run_server(ServiceSettings(out / "index"), port, open_page=open_)

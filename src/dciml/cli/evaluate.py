@@ -13,11 +13,10 @@ from dciml.cli.options import WindowOption, with_windows
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dciml.datasets.folder import DataFolder
-    from dciml.metrics.intervals import Interval
-    from dciml.metrics.reliability import Bin
+    from dciml.datasets import DataFolder
+    from dciml.metrics import Bin, Interval
     from dciml.recipes.report import Report, Table
-    from dciml.search.engines import Engine
+    from dciml.search import Engine
 
 MIN_WIDTH = 118  # a row with intervals; a pipe counts as 80 columns wide, which would cut numbers off
 MAX_COLUMNS = 4
@@ -71,7 +70,7 @@ def evaluate(
     """Measure a model: video retrieval, grounding, and both together, beside rows that know less."""
     from rich.console import Console
 
-    from dciml.datasets.folder import DataFolder
+    from dciml.datasets import DataFolder
     from dciml.model_folder import load_model
     from dciml.recipes.evaluate import MODEL, EvaluateOptions, zero_shot_engine
     from dciml.recipes.evaluate import evaluate as run
@@ -240,7 +239,7 @@ def calibrate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Fit what turns a model's scores into probabilities, on sentences that it was not trained on."""
-    from dciml.datasets.folder import DataFolder
+    from dciml.datasets import DataFolder
     from dciml.model_folder import load_model
     from dciml.recipes.calibrate import KnownPairs, calibrate_run
     from dciml.recipes.calibrate import calibrate as run
@@ -261,7 +260,7 @@ def calibrate(
 def _report(model: Path, data: DataFolder, split: str, device: str) -> None:
     from rich.console import Console
 
-    from dciml.metrics.intervals import Bootstrap
+    from dciml.metrics import Bootstrap
     from dciml.model_folder import load_model
     from dciml.recipes.evaluate import make_task, nothing_found
 

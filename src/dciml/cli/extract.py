@@ -14,7 +14,7 @@ from dciml.cli.options import new_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dciml.features.extract import Extraction, Failure, Progress, Shard
+    from dciml.features import Extraction, ExtractionProgress, Failure, Shard
 
 PathsArgument = Annotated[
     list[str], typer.Argument(help="Video files, folders (with all inside) and globs.", metavar="PATH…")
@@ -106,14 +106,14 @@ def extract(
 
 def merge_stores(stores: StoresArgument, out: NewOutOption) -> None:
     """Join feature stores of one encoder, such as the shards of an extraction, into a new one."""
-    from dciml.features.extract import merge_stores as merge
+    from dciml.features import merge_stores as merge
 
     merged = merge(stores, out)
     typer.echo(f"{out}: {_videos(len(merged))} of {len(stores)} stores.")
 
 
 def _parse_shard(text: str | None) -> Shard | None:
-    from dciml.features.extract import Shard
+    from dciml.features import Shard
 
     try:
         return None if text is None else Shard.parse(text)
@@ -139,7 +139,7 @@ def _videos(count: int) -> str:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+def _progress(console: Console) -> Iterator[Callable[[ExtractionProgress], None]]:
     """A bar over the bytes of the files, with videos done, frames a second, and the time left."""
     from time import monotonic
 
@@ -157,7 +157,7 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, videos="", speed=0.0)
 
-        def report(now: Progress) -> None:
+        def report(now: ExtractionProgress) -> None:
             finished = now.num_unchanged + now.num_done + now.num_failed
             bar.update(
                 task,

@@ -129,9 +129,7 @@ def index_compact(index: IndexArgument, store: MovedStoreOption = None) -> None:
 
 def index_verify(index: IndexArgument, store: MovedStoreOption = None) -> None:
     """Read everything in an index and compare checksums; the exit status is 1 when something is damaged."""
-    from dciml.index import ClipIndex, verify_index
-    from dciml.index.catalogue import Catalogue
-    from dciml.index.clip_index import CATALOGUE_FILE
+    from dciml.index import CATALOGUE_FILE, Catalogue, ClipIndex, verify_index
 
     damages = verify_index(index, store=store)
     for damage in damages:
@@ -155,7 +153,7 @@ def index_backup(index: IndexArgument, target: TargetArgument) -> None:
 
 
 def _videos_of(index: ClipIndex) -> str:
-    from dciml.search.long_videos import WindowedIds
+    from dciml.search import WindowedIds
 
     count = len(WindowedIds(index.video_ids).whole_videos)
     return (

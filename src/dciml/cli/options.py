@@ -49,6 +49,6 @@ def with_windows(model: Model, window_seconds: float | None) -> Model:
     """The model with windows of the length that was asked for; None: with its own."""
     from dataclasses import replace
 
-    from dciml.features.long_videos import WindowRule
+    from dciml.features import WindowRule
 
     return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))

@@ -19,7 +19,7 @@ from dciml.cli.options import (
 
 if TYPE_CHECKING:
     from dciml.index import VideoFilter
-    from dciml.search.searcher import Answer, Searcher
+    from dciml.search import Answer, Searcher
     from dciml.types import SearchHit
 
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
@@ -131,7 +131,7 @@ def select_within(searcher: Searcher, wanted: VideoFilter) -> tuple[str, ...] | 
     """
     from dciml.errors import DataError
     from dciml.index import VideoFilter
-    from dciml.search.long_videos import select_whole
+    from dciml.search import select_whole
 
     if wanted == VideoFilter():
         return None

@@ -107,8 +107,7 @@ def serve(
     check_installed()
     # Read when NumPy is loaded, which is below: searches run beside each other, and one is too small to share out.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from dciml.service.server import run_server
-    from dciml.service.settings import Limits, ServiceSettings
+    from dciml.service import Limits, ServiceSettings, run_server
 
     limits = Limits() if search_threads is None else Limits(search_threads=search_threads)
     settings = ServiceSettings(

@@ -90,7 +90,7 @@ def cosine(
     ] = 0.0,
 ) -> None:
     """Nothing trained: the sentence's vector against the video rows, where both share a space."""
-    from dciml.datasets.folder import DataFolder
+    from dciml.datasets import DataFolder
     from dciml.recipes.baseline import CosineConfig, build_cosine
 
     build_cosine(DataFolder.open(data), out, CosineConfig(text=text, propagation=propagation))
@@ -106,7 +106,7 @@ def shared_space(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1)] = 9527,
 ) -> None:
     """A linear layer a side into a shared space, trained on (video, sentence) pairs."""
-    from dciml.datasets.folder import DataFolder
+    from dciml.datasets import DataFolder
     from dciml.recipes.baseline import SharedSpaceConfig, train_shared_space
 
     config = SharedSpaceConfig(text=text, epochs=epochs, seed=seed)

@@ -21,7 +21,7 @@ from dciml.errors import DataError, Where
 from dciml.files import read_foreign_text
 from dciml.types import Query
 
-SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (".csv", ".tsv")
 COLUMNS = ("video", "sentence", "start", "end", "duration", "query_id")
 _SECONDS = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 

@@ -29,7 +29,7 @@ from dciml.datasets.records import (
     write_queries,
 )
 from dciml.errors import DataError, Where
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore
 from dciml.files import atomic_folder, read_json, refuse_taken, write_json, write_json_lines
 from dciml.types import Query, TrainingPair, Video
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dciml.datasets.records import QueryFile, check_sentence
 from dciml.errors import DataError, Where
-from dciml.features.vocabulary import tokenize
+from dciml.features import tokenize
 from dciml.files import read_foreign_text
 from dciml.types import Query
 

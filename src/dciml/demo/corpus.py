@@ -19,12 +19,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from dciml.datasets.folder import DataFolder, write_data_folder
+from dciml.datasets import DataFolder, write_data_folder
 from dciml.demo.drawing import Moment, Pose, paint_scene, pose_of, sprite
 from dciml.demo.story import TICKS_PER_SECOND, Event, Split, Story, plan_story
 from dciml.errors import DataError
-from dciml.features.encoders.joined import VideoEncoder
-from dciml.features.extract import extract_videos
+from dciml.features import VideoEncoder, extract_videos
 from dciml.files import read_json, write_json
 from dciml.media import write_video
 from dciml.processes import map_in_processes
@@ -88,7 +87,7 @@ def _paste(image: Image.Image, event: Event, pose: Pose) -> None:
 
 GENERATOR_VERSION = 1
 """Raise it whenever videos or sentences of the same seed change, so that old files are not used again."""
-MARKER = "made.json"
+MADE_FILE = "made.json"
 DATA_NAME = "dciml demo"
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -184,7 +183,7 @@ def _split_of(story: Story) -> Split:
 
 def _claim(folder: Path, marker: dict[str, int]) -> None:
     """Leave in `folder` only videos that `marker` describes."""
-    file = folder / MARKER
+    file = folder / MADE_FILE
     if file.exists() and read_json(file) == marker:
         return
     videos = sorted(folder.glob("*.mp4"))

@@ -40,7 +40,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExampleAnswer:
     """A test sentence with its true video and moments, and what the search returned, best first."""
 
     query: Query
@@ -79,7 +79,9 @@ class _Card:
     duration: str
 
 
-def write_page(out: Path, title: str, figures: Figures, answers: Sequence[Answer], corpus: Corpus) -> Path:
+def write_page(
+    out: Path, title: str, figures: Figures, answers: Sequence[ExampleAnswer], corpus: Corpus
+) -> Path:
     """Write `out/index.html` and the key frames beside it; links are relative, so the folder can be moved.
 
     Args:

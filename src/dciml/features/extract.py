@@ -59,7 +59,7 @@ class Failure:
 
 
 @dataclass
-class Progress:
+class ExtractionProgress:
     """How far an extraction is; `num_pictures` counts what encoders were given."""
 
     num_videos: int
@@ -97,7 +97,7 @@ def extract_videos(
     encoder: VideoEncoder,
     store_path: Path,
     workers: int = 2,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ExtractionProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
     run: Runner | None = None,
 ) -> Extraction:
@@ -152,12 +152,12 @@ class _Work:
         self,
         writer: FeatureStoreWriter,
         store: FeatureStore,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[ExtractionProgress], None] | None,
         on_failure: Callable[[Failure], None] | None,
     ) -> None:
         self._writer, self._store = writer, store
         self._on_progress, self._on_failure = on_progress, on_failure
-        self._progress = Progress(0)
+        self._progress = ExtractionProgress(0)
         self._in_hand: dict[
             str, tuple[float, int]
         ] = {}  # bytes and pictures of videos that are being worked on
@@ -179,7 +179,7 @@ class _Work:
                 self._unchanged.append(video_id)
             else:
                 todo.append(VideoFile(video_id, path, size, stamp))
-        self._progress = Progress(len(paths), num_bytes=sum(file.num_bytes for file in todo))
+        self._progress = ExtractionProgress(len(paths), num_bytes=sum(file.num_bytes for file in todo))
         self._tell()
         return todo
 

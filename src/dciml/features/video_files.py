@@ -14,7 +14,7 @@ from dciml.names import same_name
 
 IdForm = Literal["stem", "path"]
 
-SUFFIXES = frozenset(
+VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *(
@@ -101,7 +101,7 @@ def _videos_at(text: str, ids: IdForm) -> Iterator[tuple[Path, str]]:
     elif glob.has_magic(text):
         root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         for name in sorted(glob.glob(text, recursive=True)):
-            if Path(name).suffix.lower() in SUFFIXES and Path(name).is_file():
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and Path(name).is_file():
                 yield Path(name), _id_of(Path(name), root, ids)
     else:
         raise DataError("there is no such file or folder", where=text, mend="check the path")
@@ -117,7 +117,7 @@ def _videos_in(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 yield Path(root) / name
 
 

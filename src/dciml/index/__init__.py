@@ -1,17 +1,5 @@
 """An index: fused clip vectors, codes to search them (FAISS), and a catalogue of videos (SQLite); no torch."""
 
-from dciml.index.catalogue import IndexOptions
-from dciml.index.clip_index import ClipIndex, VideoMatch, verify_index
-from dciml.index.state import VideoMatches
-from dciml.index.videos import CatalogueVideo, VideoDetails, VideoFilter
+import lazy_loader
 
-__all__ = [
-    "CatalogueVideo",
-    "ClipIndex",
-    "IndexOptions",
-    "VideoDetails",
-    "VideoFilter",
-    "VideoMatch",
-    "VideoMatches",
-    "verify_index",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dciml.features.base import EncodedSentence
-from dciml.features.pooling import l2_normalize
+from dciml.features import EncodedSentence, l2_normalize
 from dciml.method.layers import propagate
 
 Vectors = NDArray[np.float32]

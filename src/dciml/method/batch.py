@@ -12,11 +12,15 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dciml.features.base import EncodedSentence
-from dciml.features.pooling import frame_rows, l2_normalize, mean_pool
-from dciml.features.row_times import clip_centers
-from dciml.features.store import FeatureStore
-from dciml.features.vocabulary import Vocabulary
+from dciml.features import (
+    EncodedSentence,
+    FeatureStore,
+    Vocabulary,
+    clip_centers,
+    frame_rows,
+    l2_normalize,
+    mean_pool,
+)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ class Bin:
     right: float
 
 
-def reliability(confidence: ArrayLike, right: ArrayLike, num_bins: int = 10) -> tuple[Bin, ...]:
+def reliability_bins(confidence: ArrayLike, right: ArrayLike, num_bins: int = 10) -> tuple[Bin, ...]:
     """Sort answers into bins of equal width; empty bins are left out, and 1.0 belongs to the last one.
 
     Args:
         confidence: (N,), in 0 … 1. right: (N,), whether each was right.
 
-    >>> [(b.low, b.count, b.confidence, b.right) for b in reliability([0.25, 0.25, 1.0], [True, False, True], 2)]
+    >>> [(b.low, b.count, b.confidence, b.right) for b in reliability_bins([0.25, 0.25, 1.0], [True, False, True], 2)]
     [(0.0, 2, 0.25, 0.5), (0.5, 1, 1.0, 1.0)]
     """
     stated, outcome = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
@@ -54,7 +54,7 @@ def reliability(confidence: ArrayLike, right: ArrayLike, num_bins: int = 10) -> 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
     """Mean distance of confidence and truth over the bins, weighted by their counts; 0 is best.
 
-    >>> expected_calibration_error(reliability([0.25, 0.25, 1.0, 1.0], [True, False, True, False]))
+    >>> expected_calibration_error(reliability_bins([0.25, 0.25, 1.0, 1.0], [True, False, True, False]))
     0.375
     """
     total = sum(own.count for own in bins)

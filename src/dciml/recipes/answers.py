@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dciml.config import AnswerConfig
-from dciml.features.long_videos import WindowedStore, WindowRule, parse_window, windows_of
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore, WindowedStore, WindowRule, parse_window, windows_of
 from dciml.index import ClipIndex, IndexOptions
-from dciml.metrics.corpus_moments import MAX_ANSWERS, strict
-from dciml.metrics.per_query import FloatArray, PerQuery
-from dciml.metrics.video_retrieval import score_blocks, true_ranks
+from dciml.metrics import MAX_ANSWERS, FloatArray, PerQuery, score_blocks, strict, true_ranks
 from dciml.recipes.report import Submission
-from dciml.search.engines import Engine
-from dciml.search.searcher import Searcher
+from dciml.search import Engine, Searcher
 from dciml.types import Query, SearchHit
 
 NUM_FIRST_VIDEOS = 100

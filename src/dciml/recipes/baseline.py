@@ -11,16 +11,19 @@ from pydantic import Field
 
 from dciml import cautions
 from dciml.config import Settings
-from dciml.datasets.folder import DataFolder
+from dciml.datasets import DataFolder
 from dciml.errors import DataError, ModelError, TrainingError
-from dciml.features.base import EncodedSentence, TextEncoder
-from dciml.features.encoded_text import EncodedCorpus
-from dciml.features.encoders.text import create_text_encoder, same_space
-from dciml.features.vocabulary import Vocabulary
+from dciml.features import (
+    EncodedCorpus,
+    EncodedSentence,
+    TextEncoder,
+    Vocabulary,
+    create_text_encoder,
+    same_space,
+)
 from dciml.files import atomic_folder, refuse_taken, write_json
 from dciml.folders import CARD_FILE, RUN_FILE
-from dciml.method.baselines import SharedSpace, pad_words
-from dciml.method.losses import info_nce, soft_max_pool
+from dciml.method import SharedSpace, info_nce, pad_words, soft_max_pool
 from dciml.model_folder import (
     BaselineCard,
     lengths,
@@ -30,7 +33,7 @@ from dciml.model_folder import (
     save_baseline,
 )
 from dciml.recipes.trained_on import TrainedOn
-from dciml.search.engines import pooled_clips
+from dciml.search import pooled_clips
 from dciml.types import TrainingPair
 
 __all__ = ["CosineConfig", "SharedSpaceConfig", "build_cosine", "load_baseline", "train_shared_space"]

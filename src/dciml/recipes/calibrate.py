@@ -16,14 +16,12 @@ import numpy as np
 
 from dciml import cautions
 from dciml.config import RunConfig
-from dciml.datasets.folder import DataFolder, split_off_validation
+from dciml.datasets import DataFolder, split_off_validation
 from dciml.errors import DataError
-from dciml.features.long_videos import WindowedStore, WindowRule, windows_of
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore, WindowedStore, WindowRule, windows_of
 from dciml.folders import SETTINGS_FILE
 from dciml.recipes.trained_on import known_already
-from dciml.search.calibration import Calibration, fit_calibration
-from dciml.search.engines import Engine
+from dciml.search import Calibration, Engine, fit_calibration
 from dciml.types import TrainingPair
 
 if TYPE_CHECKING:

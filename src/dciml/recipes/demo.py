@@ -22,19 +22,24 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dciml.config import RunConfig, load_config
-from dciml.datasets.folder import DataFolder
-from dciml.demo.corpus import (
-    MARKER,
+from dciml.datasets import DataFolder
+from dciml.demo import (
+    MADE_FILE,
+    PAGE_FILE,
+    Corpus,
     CorpusSize,
+    ExampleAnswer,
+    FigureRow,
+    Figures,
     made_by,
     make_data_folder,
     make_videos,
     plan_corpus,
     video_path,
+    write_page,
 )
-from dciml.demo.page import PAGE_FILE, Answer, Corpus, FigureRow, Figures, write_page
 from dciml.errors import DataError, ModelError
-from dciml.features.encoders.visual import BuiltinVisualEncoder
+from dciml.features import BuiltinVisualEncoder
 from dciml.files import read_json, write_json
 from dciml.folders import CARD_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE, refuse_foreign
 from dciml.locks import Lock, take
@@ -107,7 +112,7 @@ def claim(out: Path, seed: int) -> Lock:
     Raises:
         DataError: `out`, or a part of it, is not the demo's, or another process has it.
     """
-    made_before = (out / "videos" / MARKER).is_file()  # by a version without a marker of its own
+    made_before = (out / "videos" / MADE_FILE).is_file()  # by a version without a marker of its own
     if not made_before:
         refuse_foreign(out, DEMO_FILE)
     for name, marker in PARTS.items():
@@ -174,7 +179,7 @@ def is_finished(out: Path, options: DemoOptions) -> bool:
     """Whether `out` holds all that `run_demo` would make with these options."""
     from dciml.index import ClipIndex
 
-    marker = out / "videos" / MARKER
+    marker = out / "videos" / MADE_FILE
     # The page is written last; other settings of the training leave no trace that could be compared.
     if options.overrides or not (out / PAGE_FILE).is_file() or not marker.is_file():
         return False
@@ -223,7 +228,7 @@ def _untrained_copy(model_folder: Path, out: Path, config: RunConfig) -> Path:
     """A model folder like the trained one, with the weights that training began with."""
     from dciml.model_folder import ModelCard, build_dual
     from dciml.recipes.train import seed_everything
-    from dciml.training.checkpoint import save_tensors
+    from dciml.training import save_tensors
 
     out.mkdir(parents=True)
     for name in (CARD_FILE, SETTINGS_FILE, VOCABULARY_FILE):
@@ -239,7 +244,7 @@ def _page(out: Path, data: DataFolder, report: Report) -> Path:
 
     searcher = dciml.open_index(out / "index")
     queries = choose_queries(data.queries("test"), NUM_SENTENCES)
-    answers = [Answer(query, tuple(searcher.search(query.sentence, NUM_HITS))) for query in queries]
+    answers = [ExampleAnswer(query, tuple(searcher.search(query.sentence, NUM_HITS))) for query in queries]
     videos = data.videos("test")
     corpus = Corpus(
         {video.video_id: video_path(out / "videos", video.video_id) for video in videos},

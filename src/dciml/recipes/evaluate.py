@@ -17,25 +17,32 @@ from numpy.typing import NDArray
 
 from dciml import cautions
 from dciml.config import AnswerConfig
-from dciml.datasets.folder import DataFolder
+from dciml.datasets import DataFolder
 from dciml.errors import DataError
-from dciml.features.encoders.query_features import QueryFeatureEncoder
-from dciml.features.encoders.text import same_space
-from dciml.features.long_videos import WHOLE_UP_TO, WindowRule
-from dciml.features.store import FeatureStore
-from dciml.method.baselines import CosineSpace
-from dciml.metrics.baselines import Chance, blind_spans, chance_recalls
-from dciml.metrics.corpus_moments import lenient, strict
-from dciml.metrics.grounding import moment_recalls
-from dciml.metrics.intervals import Bootstrap, Interval
-from dciml.metrics.per_query import FloatArray, PerQuery, concatenate
-from dciml.metrics.reliability import Bin, expected_calibration_error, reliability
-from dciml.metrics.video_retrieval import recalls, score_blocks
+from dciml.features import WHOLE_UP_TO, FeatureStore, QueryFeatureEncoder, WindowRule, same_space
+from dciml.method import CosineSpace
+from dciml.metrics import (
+    Bin,
+    Bootstrap,
+    Chance,
+    FloatArray,
+    Interval,
+    PerQuery,
+    blind_spans,
+    chance_recalls,
+    concatenate,
+    expected_calibration_error,
+    lenient,
+    moment_recalls,
+    recalls,
+    reliability_bins,
+    score_blocks,
+    strict,
+)
 from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
 from dciml.recipes.report import MEDIAN_RANK, Report, Submission, Table, in_percent
 from dciml.recipes.trained_on import known_already
-from dciml.search.calibration import Calibration
-from dciml.search.engines import BaselineEngine, DualEngine, Engine
+from dciml.search import BaselineEngine, Calibration, DualEngine, Engine
 from dciml.types import Query, SearchHit
 from dciml.version import __version__
 
@@ -197,8 +204,8 @@ def _row(task: Task, stated: Stated, threshold: float, bootstrap: Bootstrap) -> 
 def _bins(stated: Stated) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:
     is_there = np.zeros(stated.present.shape, dtype=bool)
     is_there[0] = True
-    answers = reliability(stated.present.ravel(), is_there.ravel())
-    return answers, reliability(stated.first.ravel(), stated.first_right.ravel())
+    answers = reliability_bins(stated.present.ravel(), is_there.ravel())
+    return answers, reliability_bins(stated.first.ravel(), stated.first_right.ravel())
 
 
 MODEL = "model"

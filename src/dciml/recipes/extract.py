@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dciml.features.encoders.joined import VideoEncoder
-from dciml.features.encoders.specs import BUILTIN, create_encoder, lasting_specs
-from dciml.features.extract import Extraction, Failure, Progress, Shard, extract_video, extract_videos
-from dciml.features.store import FeatureStoreWriter, StoreManifest
-from dciml.features.store_format import MANIFEST_FILE, read_manifest
-from dciml.features.video_files import IdForm, find_videos
+from dciml.features import (
+    BUILTIN,
+    MANIFEST_FILE,
+    Extraction,
+    ExtractionProgress,
+    Failure,
+    FeatureStoreWriter,
+    IdForm,
+    Shard,
+    StoreManifest,
+    VideoEncoder,
+    create_encoder,
+    extract_video,
+    extract_videos,
+    find_videos,
+    lasting_specs,
+    read_manifest,
+)
 from dciml.files import write_json_lines
 from dciml.folders import refuse_foreign
 
@@ -73,7 +85,7 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
 def extract(
     plan: ExtractPlan,
     options: ExtractOptions,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ExtractionProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Extraction:
     """Carry out a plan; what the store already holds of unchanged files is left alone.
@@ -90,7 +102,7 @@ def extract(
     ).close()  # so that the store says what made it, whatever comes
     run = None
     if options.ray:
-        from dciml.features.ray_runner import RayRunner
+        from dciml.features import RayRunner
 
         run = RayRunner(partial(extract_video, encoder=encoder), options.workers)
     failures: list[Failure] = []

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dciml.datasets.folder import DATA_FILE, DataFolder
+from dciml.datasets import DATA_FILE, DataFolder
 from dciml.errors import DataError
-from dciml.features.long_videos import WindowedStore, split_long
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore, WindowedStore, split_long
 from dciml.files import atomic_folder, refuse_taken
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.names import same_name
-from dciml.search.engines import Engine
-from dciml.search.long_videos import WindowedIds
+from dciml.search import Engine, WindowedIds
 
 if TYPE_CHECKING:
     from dciml.model_folder import Model
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 BATCH_VIDEOS = 64  # encoded by the model at a time
 COMMIT_VIDEOS = 4096  # entered into the index at a time
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Is told how many videos are done, and of how many."""
 
 
@@ -37,7 +35,7 @@ def build_index(
     split: str | None = None,
     tags: Sequence[str] = (),
     store: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ClipIndex:
     """Make an index folder; it appears whole or not at all. Long videos go in as windows (`model.windows`).
 
@@ -90,7 +88,7 @@ def add_videos(
     tags: Sequence[str] = (),
     only: Collection[str] | None = None,
     replace: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> int:
     """Add the videos that the index does not hold yet. Returns: how many were added or replaced.
 
@@ -164,7 +162,7 @@ def _enter(
     tags: Sequence[str],
     *,
     replaces: Sequence[str] = (),
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
 ) -> None:
     """Encode videos and add them, some thousands a commit, so that memory stays bounded."""
     for first in range(0, len(video_ids), COMMIT_VIDEOS):

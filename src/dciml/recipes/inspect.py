@@ -13,19 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from dciml.datasets.folder import DATA_FILE, FEATURES_FOLDER, VIDEOS_FILE, DataFolder
-from dciml.datasets.records import read_pairs, read_rows
+from dciml.datasets import DATA_FILE, FEATURES_FOLDER, VIDEOS_FILE, DataFolder, read_pairs, read_rows
 from dciml.errors import DataError, DcimlError, ModelError
-from dciml.features.long_videos import WindowedStore
-from dciml.features.row_checks import rows_fit
-from dciml.features.store import FeatureStore
-from dciml.features.store_format import MANIFEST_FILE
-from dciml.features.vocabulary import Vocabulary, tokenize
+from dciml.features import MANIFEST_FILE, FeatureStore, Vocabulary, WindowedStore, rows_fit, tokenize
 from dciml.files import read_json
 from dciml.folders import CARD_FILE, CHECKPOINT_FILE, RUN_FILE, SETTINGS_FILE, WEIGHTS_FILE
 from dciml.index import ClipIndex
 from dciml.inputs import check_input_file
-from dciml.search.long_videos import WindowedIds
+from dciml.search import WindowedIds
 from dciml.types import TrainingPair
 
 ROWS_AT_ONCE = 16_384

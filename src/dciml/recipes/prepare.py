@@ -8,22 +8,37 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from dciml.datasets.csv_records import SUFFIXES as TABLE_SUFFIXES
-from dciml.datasets.csv_records import read_csv_queries
-from dciml.datasets.folder import DataFolder, write_data_folder
-from dciml.datasets.published import CPL, DIDEMO, Counts, PublishedSet
-from dciml.datasets.readers import read_didemo
-from dciml.datasets.records import BadMoments, PastEnd, QueryFile, read_queries, same_duration
+from dciml.datasets import (
+    CPL,
+    DIDEMO,
+    TABLE_SUFFIXES,
+    BadMoments,
+    Counts,
+    DataFolder,
+    PastEnd,
+    PublishedSet,
+    QueryFile,
+    read_csv_queries,
+    read_didemo,
+    read_queries,
+    same_duration,
+    write_data_folder,
+)
 from dciml.errors import DataError, Where
-from dciml.features.base import FeatureSource
-from dciml.features.encoders.word_vectors import FILE_NAME, read_cpl_vectors, write_word_vectors
-from dciml.features.row_checks import RowsSeen, check_shapes, find_mismatch, refuse_mismatch
-from dciml.features.sources.source import (
+from dciml.features import (
+    WORD_VECTORS_FILE,
+    FeatureSource,
+    RowsSeen,
+    check_shapes,
+    find_mismatch,
     names_in,
     open_features,
+    read_cpl_vectors,
+    refuse_mismatch,
     unknown_duration,
     with_names_of,
     write_store,
+    write_word_vectors,
 )
 from dciml.names import nearest_names
 from dciml.recipes.trained_on import shared_with_training
@@ -402,4 +417,4 @@ def _word_vectors(folder: Path) -> Callable[[Path], object] | None:
     if not file.is_file():
         return None
     words, vectors = read_cpl_vectors(file)
-    return lambda text: write_word_vectors(text / FILE_NAME, words, vectors)
+    return lambda text: write_word_vectors(text / WORD_VECTORS_FILE, words, vectors)

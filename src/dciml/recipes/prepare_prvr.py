@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dciml.datasets.prvr import Annotated, read_prvr_captions
-from dciml.datasets.published import PRVR_COUNTS
-from dciml.datasets.readers import (
+from dciml.datasets import (
+    PRVR_COUNTS,
+    Annotated,
+    QueryFile,
     read_activitynet,
     read_charades_durations,
     read_charades_sta,
     read_didemo,
+    read_prvr_captions,
     read_tvr,
 )
-from dciml.datasets.records import QueryFile
 from dciml.errors import DataError, Where
-from dciml.features.encoders.query_features import FILE_NAME, write_query_features
-from dciml.features.sources.bigfile import is_bigfile
-from dciml.features.sources.source import open_features
+from dciml.features import QUERY_FEATURES_FILE, is_bigfile, open_features, write_query_features
 from dciml.files import read_json
 from dciml.recipes.prepare import ImportOptions, ImportSummary, SplitInput, assemble
 
@@ -111,7 +110,7 @@ def prepare_prvr(
 
 
 def _write_text(released: Path, folder: Path, sentences: Sequence[tuple[str, str]]) -> None:
-    write_query_features(released, folder / FILE_NAME, sentences)
+    write_query_features(released, folder / QUERY_FEATURES_FILE, sentences)
 
 
 def _feature_folder(parent: Path, feature: str | None) -> Path:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from dciml.errors import DataError, Where
 from dciml.files import atomic_path, read_json, write_json
 from dciml.folders import refuse_foreign_file
-from dciml.metrics.intervals import Interval
+from dciml.metrics import Interval
 from dciml.types import Query, SearchHit
 
 FORMAT: Literal["dciml-report-1"] = "dciml-report-1"

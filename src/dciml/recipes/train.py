@@ -22,13 +22,18 @@ from torch import nn
 
 from dciml import cautions
 from dciml.config import RunConfig, dump_config
-from dciml.datasets.folder import DataFolder, split_off_validation
+from dciml.datasets import DataFolder, split_off_validation
 from dciml.errors import ConfigError, DataError, ModelError
-from dciml.features.encoded_text import EncodedCorpus, encode_cached
-from dciml.features.encoders.text import same_space
-from dciml.features.long_videos import WindowedStore, WindowRule, long_windows
-from dciml.features.store import StoreManifest
-from dciml.features.vocabulary import Vocabulary
+from dciml.features import (
+    EncodedCorpus,
+    StoreManifest,
+    Vocabulary,
+    WindowedStore,
+    WindowRule,
+    encode_cached,
+    long_windows,
+    same_space,
+)
 from dciml.files import read_json, write_json, write_text
 from dciml.folders import (
     CALIBRATION_FILE,
@@ -41,8 +46,7 @@ from dciml.folders import (
     refuse_foreign,
 )
 from dciml.locks import Lock, take
-from dciml.method.mutual import DualBranch
-from dciml.method.terms import SIDES
+from dciml.method import SIDES, DualBranch
 from dciml.model_folder import (
     MODEL_FORMAT,
     ModelCard,
@@ -56,20 +60,30 @@ from dciml.model_folder import (
 )
 from dciml.recipes.calibrate import calibrate_run
 from dciml.recipes.trained_on import TrainedOn, keeps_last, training_cautions
-from dciml.training.checkpoint import (
+from dciml.training import (
+    Chosen,
+    Moments,
     Optimizers,
-    Progress,
+    PairData,
+    Reporter,
+    RunProgress,
+    Stopped,
+    StopRequest,
+    any_process,
+    choose_local_weight,
+    choose_windows,
+    epoch_groups,
     load_checkpoint,
     load_tensors,
+    lr_factor,
+    prefetched,
     refuse_too_large,
     remove_half_written,
     save_checkpoint,
     save_tensors,
+    training_step,
+    validate,
 )
-from dciml.training.loader import Chosen, PairData, epoch_groups, prefetched
-from dciml.training.progress import Reporter, Stopped, StopRequest
-from dciml.training.steps import any_process, lr_factor, training_step
-from dciml.training.validation import Moments, choose_local_weight, choose_windows, validate
 
 WINDOWS_FILE = "long_windows.json"  # the windows of the present epoch, for a run that goes on within it
 
@@ -87,7 +101,7 @@ class Run:
     training: PairData
     held_out: PairData
     held_out_moments: Moments | None = None  # only when the user allows it
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     stop: StopRequest = field(default_factory=StopRequest)
 
     @cached_property

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from dciml.config import RunConfig
-from dciml.datasets.folder import DataFolder
+from dciml.datasets import DataFolder
 from dciml.errors import ModelError
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore
 from dciml.folders import TRAINED_ON_FILE
 from dciml.names import same_name
-from dciml.training.loader import Group, PairData, epoch_groups
+from dciml.training import Group, PairData, epoch_groups
 from dciml.types import TrainingPair
 
 Hashes = frozenset[int]
@@ -109,7 +109,7 @@ class TrainedOn:
         """Put it into a model folder, atomically."""
         import torch
 
-        from dciml.training.checkpoint import save_tensors
+        from dciml.training import save_tensors
 
         tensors = {
             field.name: torch.from_numpy(np.array(sorted(getattr(self, field.name)), dtype=np.int64))
@@ -124,7 +124,7 @@ def read_trained_on(folder: Path) -> TrainedOn | None:
     Raises:
         ModelError: the file is damaged.
     """
-    from dciml.training.checkpoint import load_tensors
+    from dciml.training import load_tensors
 
     file = folder / TRAINED_ON_FILE
     if not file.exists():

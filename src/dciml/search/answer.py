@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
-from dciml.features.row_times import whole_rows
+from dciml.features import whole_rows
 from dciml.search.contrast import contrast_windows, similarity_spread, span_contrast, with_floor
 from dciml.search.engines import Grounding
 

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dciml.features.row_times import clips_to_unit, unit_to_clips
+from dciml.features import clips_to_unit, unit_to_clips
 from dciml.spans import temporal_iou
 
 FloatArray = NDArray[np.float64]

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.features.base import EncodedSentence, TextEncoder
-from dciml.features.pooling import mean_pool
-from dciml.features.store import FeatureStore
-from dciml.features.vocabulary import Vocabulary
-from dciml.method.batch import BatchSizes, QueryBatch, collate_queries, collate_videos, hidden_positions
-from dciml.method.grounding import Watched
-from dciml.method.mutual import DualBranch
-from dciml.method.outputs import Selection
+from dciml.features import EncodedSentence, FeatureStore, TextEncoder, Vocabulary, mean_pool
+from dciml.method import (
+    BatchSizes,
+    DualBranch,
+    QueryBatch,
+    Selection,
+    Watched,
+    collate_queries,
+    collate_videos,
+    hidden_positions,
+)
 from dciml.search.contrast import contrast_windows
 from dciml.threads import num_shares, share_out
 

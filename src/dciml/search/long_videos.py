@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dciml.features.long_videos import Window, parse_window, whole_id
+from dciml.features import Window, parse_window, whole_id
 from dciml.index import ClipIndex, VideoFilter
 from dciml.names import KnownNames
 from dciml.types import SearchHit

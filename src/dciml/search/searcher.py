@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
-from dciml.features.long_videos import WindowedStore, parse_window, whole_id
-from dciml.features.row_times import RowTimes, span_seconds
-from dciml.features.store import FeatureStore
+from dciml.features import FeatureStore, RowTimes, WindowedStore, parse_window, span_seconds, whole_id
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.calibration import Calibration

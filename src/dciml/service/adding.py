@@ -25,8 +25,8 @@ from dciml.index import ClipIndex
 from dciml.locks import Lock, take
 from dciml.model_folder import Model
 from dciml.recipes.index import add_videos
-from dciml.search.long_videos import WindowedIds
-from dciml.service.encode import Order
+from dciml.search import WindowedIds
+from dciml.service.encode import EncodeOrder
 from dciml.service.errors import ServiceError, shortened
 from dciml.service.files import MEDIA_TYPES
 from dciml.service.jobs import Job, JobFailed, JobQueue
@@ -403,7 +403,7 @@ class Library:
     def _encode(self, job: Job, new: _NewVideo) -> None:
         """Run the encoding process. Raises JobFailed: with what it says is wrong; JobCancelled."""
         settings = self.settings
-        order = Order(
+        order = EncodeOrder(
             file=str(new.file),
             video_id=new.video_id,
             store=str(self.added.store),
@@ -426,7 +426,7 @@ class Library:
             raise JobFailed(last.get("error", "The video could not be read, or it took too long."))
 
 
-def _follow(process: subprocess.Popen[bytes], order: Order, job: Job) -> dict[str, Any]:
+def _follow(process: subprocess.Popen[bytes], order: EncodeOrder, job: Job) -> dict[str, Any]:
     """Give the order and take what is said, to the last word."""
     assert process.stdin is not None
     assert process.stdout is not None

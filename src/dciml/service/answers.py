@@ -11,12 +11,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-from dciml.datasets.folder import DATA_FILE, DataFolder
+from dciml.datasets import DATA_FILE, DataFolder
 from dciml.errors import DcimlError
-from dciml.features.long_videos import whole_id
+from dciml.features import whole_id
 from dciml.index import CatalogueVideo, VideoFilter
-from dciml.search.long_videos import select_whole
-from dciml.search.searcher import Answer
+from dciml.search import Answer, select_whole
 from dciml.service.errors import ServiceError, UnknownVideo
 from dciml.service.files import media_url, thumbnail_url
 from dciml.service.live import Snapshot
@@ -155,10 +154,10 @@ def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
     )
 
 
-Order = Literal["newest", "oldest"]
+SortOrder = Literal["newest", "oldest"]
 
 
-def list_videos(now: Snapshot, words: str, order: Order, offset: int, limit: int) -> VideoPage:
+def list_videos(now: Snapshot, words: str, order: SortOrder, offset: int, limit: int) -> VideoPage:
     """Some of the videos whose id, title or one of whose tags contains `words`; "newest": the last added first.
 
     Raises:

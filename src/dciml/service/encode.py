@@ -1,7 +1,7 @@
 """Encodes one video into a feature store, as a process of its own: `python -m dciml.service.encode`.
 
 What comes from clients is decoded here and not in the server: a file that breaks the decoder breaks this process,
-which can be ended at any moment. Standard input takes one JSON object (see `Order`); each line of standard output
+which can be ended at any moment. Standard input takes one JSON object (see `EncodeOrder`); each line of standard output
 is one: `{"progress": 0.5}`, and at last `{"done": true}` or `{"error": "a sentence"}`.
 """
 
@@ -15,10 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dciml.errors import DataError, DcimlError
-from dciml.features.base import FloatRows, FrameEncoder, RowBuilder
-from dciml.features.encoders.joined import JoinedEncoder, VideoEncoder, encode_video
-from dciml.features.encoders.specs import encoder_of, lasting_specs
-from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
+from dciml.features import (
+    FeatureStore,
+    FeatureStoreWriter,
+    FloatRows,
+    FrameEncoder,
+    JoinedEncoder,
+    RowBuilder,
+    StoreManifest,
+    VideoEncoder,
+    encode_video,
+    encoder_of,
+    lasting_specs,
+)
 from dciml.media import RGBFrame, VideoInfo
 from dciml.processes import limit_memory, share_of_memory
 from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
@@ -28,7 +37,7 @@ Tell = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
-class Order:
+class EncodeOrder:
     """What to do: encode `file` as `video_id` into `store`, saying that it came from `source`.
 
     `like` is a store of the same encoder, `encoders` are the specs that make it; none: as that store says.
@@ -80,7 +89,7 @@ class _ReportingBuilder:
         return self._builder.finish()
 
 
-def encode(order: Order, tell: Tell) -> None:
+def encode(order: EncodeOrder, tell: Tell) -> None:
     """Carry out an order. Raises DcimlError: damaged, too large, or no such encoder here."""
     file = Path(order.file)
     like = FeatureStore.open(order.like).manifest
@@ -104,7 +113,7 @@ def main() -> None:
 
         limit_memory(share_of_memory(1))
         try:
-            encode(Order(**json.loads(sys.stdin.read())), tell)
+            encode(EncodeOrder(**json.loads(sys.stdin.read())), tell)
         except MemoryError:
             tell(
                 {"error": sentence_of(DataError("reading it needs too much memory", mend="convert the file"))}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from dciml.features.video_files import SUFFIXES
+from dciml.features import VIDEO_SUFFIXES
 from dciml.service.errors import ServiceError
 
 MEDIA_TYPES = {
@@ -70,7 +70,7 @@ def has_video_name(path: Path) -> bool:
     (True, False, False)
     """
     suffix = path.suffix.lower()
-    return suffix in MEDIA_TYPES or suffix in SUFFIXES
+    return suffix in MEDIA_TYPES or suffix in VIDEO_SUFFIXES
 
 
 def open_media(path: Path) -> tuple[int, os.stat_result]:

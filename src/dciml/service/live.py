@@ -11,13 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dciml.errors import DataError, DcimlError
-from dciml.features.store import FeatureStore
-from dciml.index import CatalogueVideo, ClipIndex
-from dciml.index.catalogue import Catalogue
-from dciml.index.clip_index import CATALOGUE_FILE
+from dciml.features import FeatureStore
+from dciml.index import CATALOGUE_FILE, Catalogue, CatalogueVideo, ClipIndex
 from dciml.model_folder import Model, load_model
-from dciml.search.long_videos import whole_seconds
-from dciml.search.searcher import Searcher
+from dciml.search import Searcher, whole_seconds
 from dciml.service.errors import ServiceError, UnknownVideo
 from dciml.service.files import find_media, has_video_name
 from dciml.service.settings import ServiceSettings

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from dciml.service import answers
-from dciml.service.answers import Order, as_video, example_sentences, list_videos
+from dciml.service.answers import SortOrder, as_video, example_sentences, list_videos
 from dciml.service.errors import ServiceError
 from dciml.service.jobs import Job
 from dciml.service.limits import client_of
@@ -88,7 +88,7 @@ async def videos(
     offset: Annotated[int, Query(ge=0, le=10**12)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     search: Annotated[str, Query(max_length=200, description="Part of the id, the title or a tag.")] = "",
-    sort: Annotated[Order, Query(description="By when they were added to the index.")] = "newest",
+    sort: Annotated[SortOrder, Query(description="By when they were added to the index.")] = "newest",
 ) -> VideoPage:
     """The videos of the index, those added last first."""
     runtime = runtime_of(request)

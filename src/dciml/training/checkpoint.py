@@ -20,7 +20,7 @@ from dciml.errors import ConfigError, ModelError
 from dciml.files import atomic_path, remove_leftovers
 from dciml.folders import CHECKPOINT_FILE, WEIGHTS_FILE
 from dciml.inputs import check_input_file
-from dciml.method.mutual import DualBranch
+from dciml.method import DualBranch
 
 BYTES_A_PARAMETER = 16
 """Of a parameter in training: its value, its gradient, and the two moments of AdamW, in float32."""
@@ -85,7 +85,7 @@ Settings = dict[str, Any]  # flat: dotted key → plain value
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a run stands: the next batch is `step_in_epoch` of `epoch`; and the best validation values so far."""
 
     epoch: int = 0
@@ -109,7 +109,7 @@ def save_checkpoint(
     folder: Path,
     model: DualBranch,
     optimizers: Optimizers,
-    progress: Progress,
+    progress: RunProgress,
     settings: Settings,
     scaler: dict[str, Any],
 ) -> None:
@@ -131,7 +131,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: DualBranch, optimizers: Optimizers, settings: Settings
-) -> tuple[Progress, dict[str, Any]]:
+) -> tuple[RunProgress, dict[str, Any]]:
     """Put weights and optimiser state back in place.
 
     Returns: the progress, and the state of the gradient scaler.
@@ -154,7 +154,7 @@ def load_checkpoint(
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     fields = json.loads(metadata["progress"])
     best = tuple((str(side), float(value)) for side, value in fields.pop("best"))
-    return Progress(**fields, best=best), json.loads(metadata["scaler"])
+    return RunProgress(**fields, best=best), json.loads(metadata["scaler"])
 
 
 def _refuse_other_settings(folder: Path, before: Settings, now: Settings) -> None:

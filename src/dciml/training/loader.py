@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dciml.features.encoded_text import EncodedCorpus
-from dciml.features.store import FeatureStore
-from dciml.features.vocabulary import Vocabulary
-from dciml.method.batch import Batch, BatchSizes, collate_queries, collate_videos, hidden_positions
+from dciml.features import EncodedCorpus, FeatureStore, Vocabulary
+from dciml.method import Batch, BatchSizes, collate_queries, collate_videos, hidden_positions
 from dciml.types import TrainingPair
 
 Item = TypeVar("Item")

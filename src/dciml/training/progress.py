@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dciml.training.checkpoint import Progress as RunProgress
+from dciml.training.checkpoint import RunProgress
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

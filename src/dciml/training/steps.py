@@ -16,12 +16,20 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dciml.errors import TrainingError
-from dciml.method.batch import Batch
-from dciml.method.layers import as_teacher
-from dciml.method.losses import GroundingLosses, RetrievalLosses
-from dciml.method.mutual import DualBranch, best_clip, proposal_feature
-from dciml.method.outputs import BestClip, LocalOutput, RetrievalOutput, Selection
-from dciml.method.terms import PATHWAY_TERMS
+from dciml.method import (
+    PATHWAY_TERMS,
+    Batch,
+    BestClip,
+    DualBranch,
+    GroundingLosses,
+    LocalOutput,
+    RetrievalLosses,
+    RetrievalOutput,
+    Selection,
+    as_teacher,
+    best_clip,
+    proposal_feature,
+)
 
 
 def loss_weights(

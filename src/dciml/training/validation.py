@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dciml.features.long_videos import parse_window
-from dciml.method.batch import collate_queries, collate_videos
-from dciml.method.layers import as_teacher
-from dciml.method.losses import GroundingLosses
-from dciml.method.mutual import DualBranch
-from dciml.method.outputs import EncodedVideos
-from dciml.method.retrieval import score_matrix
-from dciml.method.terms import HELD_OUT_TERMS, PUBLISHED_WEIGHTS
+from dciml.features import parse_window
+from dciml.method import (
+    HELD_OUT_TERMS,
+    PUBLISHED_WEIGHTS,
+    DualBranch,
+    EncodedVideos,
+    GroundingLosses,
+    as_teacher,
+    collate_queries,
+    collate_videos,
+    score_matrix,
+)
 from dciml.spans import temporal_iou
 from dciml.training.loader import Chosen, Group, PairData
 

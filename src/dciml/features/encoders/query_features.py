@@ -24,7 +24,7 @@ from dciml.features.sources.hdf5 import check_dataset, damage_named, item_inside
 from dciml.features.vocabulary import Vocabulary, tokenize
 from dciml.files import atomic_path
 
-FILE_NAME = "query_features.h5"
+QUERY_FEATURES_FILE = "query_features.h5"
 _FORMAT = "dciml query features 1"
 _CHUNK_ROWS = 256
 
@@ -94,7 +94,7 @@ class QueryFeatureEncoder:
 
     def __init__(self, path: str | Path, vocabulary: Vocabulary, max_words: int = 30) -> None:
         path = Path(path)
-        self._path = path / FILE_NAME if path.is_dir() else path
+        self._path = path / QUERY_FEATURES_FILE if path.is_dir() else path
         self._max_words, self._static = max_words, WordEncoder(vocabulary, max_words=max_words)
         if not self._path.is_file():
             mend = (

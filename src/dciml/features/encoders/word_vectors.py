@@ -19,7 +19,7 @@ from dciml.features.pooling import l2_normalize
 from dciml.features.sources.plain_pickle import read_plain_pickle
 from dciml.features.vocabulary import Vocabulary
 
-FILE_NAME = "word_vectors.safetensors"
+WORD_VECTORS_FILE = "word_vectors.safetensors"
 _CPL = "name the glove.pkl of the CPL release"
 
 
@@ -73,7 +73,7 @@ class WordVectorEncoder(OneWordRows):
 
     def __init__(self, path: str | Path, vocabulary: Vocabulary, max_words: int = 30) -> None:
         path = Path(path)
-        path = path / FILE_NAME if path.is_dir() else path
+        path = path / WORD_VECTORS_FILE if path.is_dir() else path
         if not path.is_file():
             raise DataError(
                 "there are no word vectors here",

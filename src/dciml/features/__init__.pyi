@@ -1,0 +1,114 @@
+from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, RowBuilder, TextEncoder
+from .encoded_text import EncodedCorpus, encode_cached
+from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
+from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
+from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs
+from .encoders.text import create_text_encoder, same_space
+from .encoders.transformers_folder import check_device
+from .encoders.visual import BuiltinVisualEncoder
+from .encoders.word_vectors import WORD_VECTORS_FILE, read_cpl_vectors, write_word_vectors
+from .extract import (
+    Extraction,
+    ExtractionProgress,
+    Failure,
+    Shard,
+    extract_video,
+    extract_videos,
+    merge_stores,
+)
+from .long_videos import (
+    WHOLE_UP_TO,
+    Window,
+    WindowedStore,
+    WindowRule,
+    long_windows,
+    parse_window,
+    split_long,
+    whole_id,
+    windows_of,
+)
+from .pooling import frame_rows, l2_normalize, mean_pool
+from .ray_runner import RayRunner
+from .row_checks import RowsSeen, check_shapes, find_mismatch, refuse_mismatch, rows_fit
+from .row_times import RowTimes, clip_centers, clips_to_unit, span_seconds, unit_to_clips, whole_rows
+from .sources.bigfile import is_bigfile
+from .sources.source import names_in, open_features, unknown_duration, with_names_of, write_store
+from .store import FeatureStore, FeatureStoreWriter, StoreManifest
+from .store_format import MANIFEST_FILE, read_manifest
+from .video_files import VIDEO_SUFFIXES, IdForm, find_videos
+from .vocabulary import Vocabulary, tokenize
+
+__all__ = [
+    "BUILTIN",
+    "MANIFEST_FILE",
+    "QUERY_FEATURES_FILE",
+    "VIDEO_SUFFIXES",
+    "WHOLE_UP_TO",
+    "WORD_VECTORS_FILE",
+    "BuiltinVisualEncoder",
+    "EncodedCorpus",
+    "EncodedSentence",
+    "Extraction",
+    "ExtractionProgress",
+    "Failure",
+    "FeatureSource",
+    "FeatureStore",
+    "FeatureStoreWriter",
+    "FloatRows",
+    "FrameEncoder",
+    "IdForm",
+    "JoinedEncoder",
+    "QueryFeatureEncoder",
+    "RayRunner",
+    "RowBuilder",
+    "RowTimes",
+    "RowsSeen",
+    "Shard",
+    "StoreManifest",
+    "TextEncoder",
+    "VideoEncoder",
+    "Vocabulary",
+    "Window",
+    "WindowRule",
+    "WindowedStore",
+    "check_device",
+    "check_shapes",
+    "clip_centers",
+    "clips_to_unit",
+    "create_encoder",
+    "create_text_encoder",
+    "encode_cached",
+    "encode_video",
+    "encoder_of",
+    "extract_video",
+    "extract_videos",
+    "find_mismatch",
+    "find_videos",
+    "frame_rows",
+    "is_bigfile",
+    "l2_normalize",
+    "lasting_specs",
+    "long_windows",
+    "mean_pool",
+    "merge_stores",
+    "names_in",
+    "open_features",
+    "parse_window",
+    "read_cpl_vectors",
+    "read_manifest",
+    "refuse_mismatch",
+    "rows_fit",
+    "same_space",
+    "span_seconds",
+    "split_long",
+    "tokenize",
+    "unit_to_clips",
+    "unknown_duration",
+    "whole_id",
+    "whole_rows",
+    "windows_of",
+    "with_names_of",
+    "write_query_features",
+    "write_store",
+    "write_word_vectors",
+]
