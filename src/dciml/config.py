@@ -183,9 +183,7 @@ class TrainingConfig(Settings):
         description="sentences of a batch and process, drawn anew in each step, that the grounding branch and the "
         "pathways look at; null: all, as published",
     )
-    batch_videos: int = Field(
-        16, ge=1, description="videos a batch and process; all their sentences come along"
-    )
+    batch_videos: int = Field(16, ge=1, description="videos per batch and process, with all their sentences")
     max_sentences_per_video: int | None = Field(None, ge=1, description="drawn anew each epoch; null: all")
     retrieval_lr: float = Field(2.5e-4, gt=0)
     local_lr: float = Field(1e-3, gt=0, description="of the local scale")
@@ -232,7 +230,9 @@ class AnswerConfig(Settings):
     """How candidate spans become an answer; see docs/decisions on the choice of defaults."""
 
     num_videos: int = Field(100, ge=1, description="videos that the first stage hands on, per query")
-    ground_videos: int = Field(10, ge=0, description="of these, the best so many are grounded by the model")
+    ground_videos: int = Field(
+        10, ge=0, description="how many of these, the best first, are grounded by the model"
+    )
     candidates: Literal["proposals", "windows", "both"] = Field(
         "both",
         description="spans of a grounded video: the model's proposals, the windows of the best contrast, or both; "
@@ -292,7 +292,7 @@ class IndexConfig(Settings):
     exact_videos: int = Field(
         10_000,
         ge=0,
-        description="up to so many videos each search looks at every vector; beyond, 4-bit codes in "
+        description="up to this many videos each search looks at every vector; beyond, 4-bit codes in "
         "memory find the candidates",
     )
     code_bytes: int = Field(

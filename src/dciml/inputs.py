@@ -55,7 +55,7 @@ def check_input_file(path: Path) -> int:
 
 
 def read_input(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-    """The content of a regular file of at most so many bytes.
+    """The content of a regular file, up to a number of bytes.
 
     Raises:
         DataError: as `check_input_file`, or the file is larger.

@@ -106,7 +106,7 @@ def _locked(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path, flags: int) -> BinaryIO:
-    # No link is followed: it may lead to somebody's file.
+    # No link is followed: it may lead to another user's file.
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     return os.fdopen(handle, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b", buffering=0)
 

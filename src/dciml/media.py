@@ -46,7 +46,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which pictures of a video somebody wants: how many a second (> 0), and the (width, height) to scale them to.
+    """Which pictures of a video are wanted: how many a second (> 0), and the (width, height) to scale them to.
 
     Without a size they keep the one that they are shown at.
     """

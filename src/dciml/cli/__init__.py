@@ -1,6 +1,6 @@
 """The command line: arguments and printing only. Heavy imports happen inside the commands.
 
-Exit status: 0; 1 for an error that is told in a sentence; 2 for a wrong call; 70 for a fault of this program, whose
+Exit status: 0; 1 for an error explained in a sentence; 2 for a wrong call; 70 for a fault of this program, whose
 details are in a file that the message names; 130 after Ctrl-C. TERM and HUP end a command by that signal once it has
 tidied up.
 """

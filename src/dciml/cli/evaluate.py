@@ -36,7 +36,9 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N
 QueriesOption = Annotated[
     int | None,
     typer.Option(
-        "--queries", min=1, help="Only so many queries, drawn by a hash of their ids; corpus whole."
+        "--queries",
+        min=1,
+        help="Only this many queries, drawn by a hash of their ids; the corpus stays whole.",
     ),
 ]
 BesideOption = Annotated[

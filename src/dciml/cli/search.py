@@ -41,10 +41,10 @@ BeforeOption = Annotated[
     typer.Option("--before", formats=DATE_FORMATS, help="Only videos from before this local time."),
 ]
 MinDurationOption = Annotated[
-    float | None, typer.Option("--min-duration", min=0, help="Only videos of at least so many seconds.")
+    float | None, typer.Option("--min-duration", min=0, help="Only videos of at least this many seconds.")
 ]
 MaxDurationOption = Annotated[
-    float | None, typer.Option("--max-duration", min=0, help="Only videos of at most so many seconds.")
+    float | None, typer.Option("--max-duration", min=0, help="Only videos of at most this many seconds.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
 AllOption = Annotated[

@@ -45,7 +45,7 @@ class Moment:
         return (self.seconds / self.length_seconds * passes) % 1.0
 
     def turns(self, per_second: float) -> float:
-        """Angle in radians after so many full turns a second."""
+        """Angle in radians at a number of full turns a second."""
         return 2 * math.pi * per_second * self.seconds
 
 

@@ -46,7 +46,7 @@ class PlantedEvent:
 
 
 def write_long_video(path: Path, minutes: int, planted: PlantedEvent, seed: int = 0) -> None:
-    """Write a video of so many minutes as H.264 in MP4, atomically.
+    """Write a video of a number of minutes as H.264 in MP4, atomically.
 
     Raises:
         ValueError: the event does not lie in one minute of the video.

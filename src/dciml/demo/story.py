@@ -154,7 +154,7 @@ Split = Literal["train", "test"]
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 20.0, 60.0
 TICKS_PER_SECOND = 8  # all times are multiples of an eighth of a second, so that they fall on frames
-SECOND_SENTENCE = 0.6  # how often an event is told twice
+SECOND_SENTENCE = 0.6  # how often an event has a second sentence
 
 
 @dataclass(frozen=True)

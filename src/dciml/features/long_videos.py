@@ -18,7 +18,7 @@ from dciml.features.store import FeatureStore
 from dciml.features.store_format import StoreEntry
 
 WHOLE_UP_TO = 1.5
-"""A video of up to so many window lengths stays whole: a model copes with a little more than it was trained on."""
+"""A video of up to this many window lengths stays whole: a model copes with a little more than it was trained on."""
 OVERLAP_SHARE = 0.5
 """Overlap of neighbouring windows where nothing else is said: any event of half a window lies whole in one of them."""
 _WINDOW_ID = re.compile(r"(?P<video>.+)#t=(?P<start>\d+(?:\.\d+)?),(?P<end>\d+(?:\.\d+)?)", re.DOTALL)

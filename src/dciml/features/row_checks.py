@@ -147,7 +147,7 @@ def check_shapes(source: FeatureSource, video_ids: Collection[str]) -> None:
 
 
 def rows_fit(num_rows: int, seconds: float, rate: float) -> bool:
-    """Whether so many rows at this rate and this length agree, to a row or 1 %.
+    """Whether a number of rows, a rate and a length agree, to a row or 1 %.
 
     >>> rows_fit(75, 150.0, 0.5), rows_fit(75, 126.0, 0.5)
     (True, False)

@@ -183,7 +183,7 @@ class FeatureStoreWriter:
     Args:
         path: the store's folder.
         manifest: must equal the manifest of a store that exists; what it says of `encoder_specs` is noted there.
-        commit_every: after so many videos, rows and index are forced to disk. 1 keeps every appended video
+        commit_every: rows and index are forced to disk after this many videos. 1 keeps every appended video
             whatever happens; more is faster, and a kill loses the videos since the last commit.
     Raises:
         DataError: the folder holds something else, another writer is at work, or the manifests differ.
@@ -334,7 +334,7 @@ class FeatureStoreWriter:
         """After a failure: go back to the last commit, on disk and here.
 
         Args:
-            lost: videos that were taken before, so that nobody is told of their loss; then the writer takes no more.
+            lost: videos that were accepted before and could not be written; the writer then accepts no more.
         """
         self._known -= {entry.video_id for entry in self._pending if not entry.supersedes}
         self._pending.clear()

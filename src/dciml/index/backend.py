@@ -1,4 +1,4 @@
-"""What an index asks of the place where its vectors live, and exact search in vectors at hand (NumPy).
+"""What an index asks of the place where its vectors live, and exact search in vectors in memory (NumPy).
 
 Exact search over fused clip vectors: matrix products, then the best clip of each video. NumPy only.
 

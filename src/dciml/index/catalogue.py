@@ -39,7 +39,7 @@ class IndexOptions:
 
     Attributes:
         dtype: of the vectors on disk.
-        exact_videos: up to so many videos every search is exact; beyond, codes find the candidates.
+        exact_videos: up to this many videos every search is exact; beyond, codes find the candidates.
         code_bytes: of the code of a vector: 4 bits for each pair of its first 4 · code_bytes principal axes, rotated.
         candidate_vectors: vectors that the codes hand on for each video asked for, in up to 20,000 videos.
         store: `milvus:URI` for vectors in a Milvus database; None: in the index folder.
@@ -79,7 +79,7 @@ class IndexOptions:
 
 MAX_CLIPS, MAX_WIDTH = 1 << 12, 1 << 16
 MAX_KEY = 1 << 53  # up to here float64 holds every whole number
-CHECKED_VIDEOS = 10_000  # entries of so many are compared with their checksums on opening
+CHECKED_VIDEOS = 10_000  # up to this many entries are compared with their checksums on opening
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class IndexFacts:
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A file of vectors, of so many videos; `coder` numbers the coder of its codes, None: it has none.
+    """A file of vectors of a number of videos; `coder` numbers the coder of its codes, None: it has none.
 
     `codes_crc` is the CRC-32 of the file of codes.
     """
@@ -302,7 +302,7 @@ class Catalogue:
 
     @contextmanager
     def rewriting(self) -> Iterator[sqlite3.Connection]:
-        """Change a copy that nobody else has open; no change of the index, so no commit is counted."""
+        """Change a copy that nothing else has open; no change of the index, so no commit is counted."""
         with closing(connect(self.file, writes=True)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -312,7 +312,7 @@ class Catalogue:
 
     @contextmanager
     def idle(self) -> Iterator[bool]:
-        """Keep writers out; yields whether that was possible at once, that is, whether nobody was writing."""
+        """Keep writers out; yields whether that was possible at once, that is, whether no change was being written."""
         with closing(connect(self.file, writes=True)) as connection:
             connection.execute("PRAGMA busy_timeout = 0")
             try:

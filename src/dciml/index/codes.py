@@ -23,7 +23,7 @@ from dciml.index.references import check_inside
 FloatArray = NDArray[np.float32]
 CodeArray = NDArray[np.uint8]
 TRAINING_VECTORS = 65_536
-_AXES = 2  # a sub-quantiser codes so many axes
+_AXES = 2  # axes per sub-quantiser
 _CENTROIDS = 16  # FAISS's fast scan is for 4 bits
 _MAX_FILE_BYTES = 1 << 16  # that an archive takes beside its arrays
 BLOCK = 32  # vectors whose codes are interleaved; a part ends with a whole block
@@ -147,7 +147,7 @@ PlaceArray = NDArray[np.int64]
 
 
 def num_codes(num_videos: int, num_clips: int) -> int:
-    """How many codes a segment of so many videos has, those that only fill its last block included."""
+    """How many codes a segment of a number of videos has, the padding of its last block included."""
     return -(-num_videos * num_clips // BLOCK) * BLOCK
 
 

@@ -50,7 +50,7 @@ def connect(store: str, *, is_typed: bool) -> Any:
         is_typed: the user named this store. One that comes from an index folder may be anybody's: it gets no token
             (MILVUS_TOKEN goes to typed addresses only), and no file or folder is made for it.
     Raises:
-        DataError: the packages are missing, or nobody answers there.
+        DataError: the packages are missing, or nothing answers there.
     """
     uri = store.removeprefix(SCHEME)
     if not store.startswith(SCHEME) or not uri:

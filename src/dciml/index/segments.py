@@ -120,11 +120,11 @@ RESIDENT_BYTES = 1 << 28  # of larger ones, about so much is mapped at a time
 FAULT_BYTES = 1 << 16  # the first touch of a page maps its neighbours too
 CHECKED_BYTES = (
     1 << 28
-)  # vectors of so many bytes are looked at on opening; of more, when they are first read
+)  # up to this many bytes of vectors are checked on opening; more, when they are first read
 MAX_SCANS = 4
 MAX_VECTORS = 1 << 17  # candidates a query beyond which looking at every wanted video is cheaper
 DENSE_VIDEOS = 20_000  # from here on more candidates are taken, as the root of the number of videos
-MIN_SHARE = 4  # codes are used when at most one video in so many is asked for
+MIN_SHARE = 4  # codes are used unless more than one video in this many is asked for
 
 
 def segment_file(folder: Path, key: int) -> Path:

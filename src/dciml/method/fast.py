@@ -221,7 +221,7 @@ def _support(
 def alike(
     log_weights: Float[Tensor, "queries proposals length"], at_once: int
 ) -> list[tuple[Int[Tensor, " group"], Int[Tensor, " group"]]]:
-    """All pairs of query and proposal, in groups of at most so many, alike in how much is kept."""
+    """All pairs of query and proposal, in groups of limited size, alike in how much is kept."""
     kept = _seen(log_weights.flatten(0, 1)).sum(dim=1)
     order = kept.argsort(stable=True)
     count = log_weights.shape[1]
@@ -256,7 +256,7 @@ class View:
         video_of_query: Int[Tensor, " queries"],
         log_weights: Float[Tensor, "queries positions"],
     ) -> View:
-        """Each query has a way of its own."""
+        """Whether each query has a distinct one."""
         return cls(frames, video_of_query, log_weights, _count(video_of_query))
 
     @classmethod
@@ -392,7 +392,7 @@ def dropout(x: Float[Tensor, "*shape"], probability: float) -> Float[Tensor, "*s
         return F.dropout(x, probability)
     dropped = max(1, round(probability * LEVELS))
     words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    # 1 or 0, written in the kind of `x` at once: by way of a mask of booleans it takes six times as long.
+    # 1 or 0, written in the dtype of `x` directly: through a boolean mask it takes six times as long.
     kept = torch.empty_like(x)
     torch.ge(words.view(torch.uint8)[: x.numel()].view(x.shape), dropped, out=kept)
     return x * kept.mul_(LEVELS / (LEVELS - dropped))

@@ -81,7 +81,7 @@ def triplet(
     """Hinge on cosines with one negative per query, both directions.
 
     Args:
-        hard_pool_size: None: negatives at random; else text→video draws from the so many hardest videos and
+        hard_pool_size: None: negatives at random; else text→video draws from this many hardest videos and
             video→text takes the hardest sentence of another video.
         generator: draws the negatives (on the CPU, so that every device and process draws the same).
     Returns: 0 when the batch has a single video.

@@ -87,7 +87,7 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None 
     The scale that knows best decides: the local one, where there is one.
 
     Args:
-        num_windows: also so many best windows; None: none.
+        num_windows: how many of the best windows come with it; None: none.
     """
     queries, owner = retrieval.encode_queries(batch.queries), batch.video_of_query
     own = retrieval.encode_clips(batch.videos)[owner]

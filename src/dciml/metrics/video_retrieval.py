@@ -44,7 +44,7 @@ def score_blocks(
     Args:
         query_vectors: (Q, D).
         clips: fused clips, (V, S, D).
-        max_products: at most about so many inner products are held at a time; never Q·V·S.
+        max_products: at most about this many inner products are held at a time; never Q·V·S.
     """
     num_videos, num_clips, width = clips.shape
     flat = clips.reshape(num_videos * num_clips, width)

@@ -111,7 +111,7 @@ def train_shared_space(
     On one machine the same seed gives the same weights.
 
     Args:
-        report: is told the mean loss of each epoch.
+        report: called with the mean loss of each epoch.
     Raises:
         DataError: the data folder cannot be used.
         ModelError: `out` holds a model already.

@@ -191,7 +191,7 @@ def is_finished(out: Path, options: DemoOptions) -> bool:
 
 
 def choose_queries(queries: Sequence[Query], number: int) -> list[Query]:
-    """Queries at even distances in the order of their ids, so that nobody can pick the good ones.
+    """Queries at even distances in the order of their ids, so that none is picked for being good.
 
     >>> [q.query_id for q in choose_queries([Query(f"q{i}", "v", "s") for i in range(6)], 3)]
     ['q0', 'q2', 'q4']

@@ -144,7 +144,7 @@ class _Asked:
         return cls(vectors, task.fused_clips(engine), owner, own, num_found)
 
     def state(self, calibration: Calibration, size: int) -> Stated:
-        """Ask in corpora of so many videos."""
+        """Ask in corpora of this many videos."""
         numbers = np.zeros((3, 2, len(self.own)))
         num_videos, rng = int(self.owner[-1]) + 1, np.random.default_rng(SEED)
         for block, scores in score_blocks(self.vectors, self.clips):
@@ -173,7 +173,7 @@ class _Asked:
 
 
 def _corpora(num_videos: int, own: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Columns of a corpus of so many videos with the video `own`, and of one without it; in order."""
+    """Columns of a corpus of this many videos with the video `own`, and of one without it; in order."""
     others = np.delete(np.arange(num_videos), own)
     if size < num_videos:
         others = rng.permutation(others)
@@ -215,7 +215,7 @@ Rows = dict[str, PerQuery]
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How to evaluate. `num_queries` takes so many queries, drawn by a hash of their ids; None takes all.
+    """How to evaluate. `num_queries` takes this many queries, drawn by a hash of their ids; None takes all.
 
     With the `calibration` of the engine, the report says how well "nothing found" and the stated confidence hold.
     `windows` is how long videos are searched (`Model.windows`), in all rows; None: whole. `folders` are the model
@@ -373,7 +373,7 @@ def _strict_rows(
 
 
 def _blind_strict(task: Task, model: Answers, query: Query, num_videos: int, num_spans: int) -> PerQuery:
-    """The model's video ranking, and in each video the first so many blind spans, video after video."""
+    """The model's video ranking, and in each video the first few blind spans, video after video."""
     videos = model.first_videos[query.query_id][:num_videos]
     spans = [blind_spans(task.durations_seconds[video])[:num_spans] for video in videos]
     return strict([query], {query.query_id: _as_hits(videos, spans)})

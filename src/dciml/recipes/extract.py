@@ -115,7 +115,7 @@ def extract(
     try:
         done = extract_videos(plan.paths, encoder, plan.store_path, options.workers, on_progress, note, run)
     except BaseException:
-        with suppress(OSError):  # the disk may be full, and that is told already
+        with suppress(OSError):  # the disk may be full, which has been reported already
             _write_failures(plan.store_path, failures)
         raise
     _write_failures(plan.store_path, failures)

@@ -186,7 +186,7 @@ def _enter(
 
 
 def _details(store: FeatureStore, video_id: str, tags: Sequence[str]) -> VideoDetails:
-    """What the catalogue is told; the date is that of the media file."""
+    """The catalogue's entry of a video; its date is that of the media file."""
     media = _media_file(store, video_id)
     return VideoDetails(
         media_path=media,

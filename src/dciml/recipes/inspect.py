@@ -47,7 +47,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder holds; `findings` are sentences on what somebody should look at."""
+    """What a folder holds; `findings` are sentences on what deserves a look."""
 
     kind: str
     path: Path

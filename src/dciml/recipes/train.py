@@ -230,7 +230,7 @@ def make_fabric(config: RunConfig) -> Fabric:
     """Processes, device and precision as the settings say; under torchrun, as torchrun says.
 
     Raises:
-        ConfigError: there are not so many devices, or none of this kind.
+        ConfigError: there are fewer devices, or none of this kind.
     """
     settings = config.training
     devices, num_nodes = settings.devices, 1

@@ -156,7 +156,7 @@ def _logistic(odds: FloatArray) -> FloatArray:
     return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
 
 
-RIDGE = 1e-3  # keeps the parameters finite where the sentences are told apart without a mistake
+RIDGE = 1e-3  # keeps the parameters finite where the sentences can be separated without a mistake
 MAX_STEPS, MAX_HALVINGS, TOLERANCE = 100, 30, 1e-8
 MAX_ODDS = 30.0
 

@@ -161,7 +161,7 @@ class AddedFolder:
         is_named: whether the user said it; else it may have come with the index, and must be no link.
     Raises:
         DataError: it is there and holds something else, or another server has it.
-        ConfigError: it, or a folder in it, is a link that nobody named.
+        ConfigError: it, or a folder in it, is a link that was not named on the command line.
     """
 
     def __init__(self, path: Path, *, is_named: bool) -> None:
@@ -263,8 +263,8 @@ class Library:
     """The videos that clients added; their files and features lie in an `AddedFolder`.
 
     Raises:
-        DataError: another server changes this index, or the folder for added videos is somebody else's.
-        ConfigError: that folder is a link that nobody named.
+        DataError: another server changes this index, or the folder for added videos is not its own.
+        ConfigError: that folder is a link that was not named on the command line.
     """
 
     def __init__(self, settings: ServiceSettings, corpus: LiveCorpus, jobs: JobQueue) -> None:

@@ -28,7 +28,7 @@ _log = logging.getLogger("dciml.service")
 
 
 class ServiceError(HTTPException):
-    """A refusal that the client is told about.
+    """A refusal that is sent to the client.
 
     Args:
         status: the HTTP status.

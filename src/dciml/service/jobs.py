@@ -152,8 +152,8 @@ class _Waiting(Generic[Key, Question, Reply]):
 class Together(Generic[Key, Question, Reply]):
     """A line before a thread pool, whose first places are taken as one batch when they ask for the same.
 
-    A batch takes less processor time than its questions one by one. Nobody waits until a batch is full, and nobody is
-    overtaken: a thread that is free takes the first question, and with it those right behind it that have its key.
+    A batch takes less processor time than its questions one by one. No question waits until a batch is full, and none
+    is overtaken: a thread that is free takes the first question, and with it those right behind it that have its key.
 
     Args:
         pool: does the work; what else it does keeps its turn.

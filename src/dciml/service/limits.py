@@ -26,7 +26,7 @@ SLOWEST_BYTES_PER_SECOND = 16 * 1024  # of a body, after a first while
 
 
 class Slots:
-    """A number of places; whoever finds none is told to come again. For the event loop's thread only.
+    """A limited number of places; raises Busy when full. For the event loop's thread only.
 
     Args:
         limit: places in all.
@@ -170,7 +170,7 @@ FLUSH_SECONDS = 5.0  # for what is still to be sent when a connection is closed
 class Room:
     """Places for connections. Where there is none, the connection that has been idle longest gives way.
 
-    So connections that are opened and left standing keep nobody out. For the event loop's thread only.
+    So connections that are opened and left idle do not block others. For the event loop's thread only.
 
     Args:
         most, most_per_client: connections, in all and from one address.

@@ -1,4 +1,4 @@
-"""Runs the app in uvicorn until it is told to end."""
+"""Runs the app in uvicorn until it is asked to stop."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Step:
         easiness: how far negatives reach towards the proposal.
         hard_pool_size: of the triplet losses; None: negatives at random.
         grounding_queries: sentences of a batch that grounding and the pathways look at, drawn; None: all.
-        num_windows: by so many windows retrieval teaches grounding where; None: by its best clip.
+        num_windows: how many windows retrieval gives grounding as labels; None: its best clip instead.
         clip_norm: largest norm of a side's gradient; None: any.
         generator: draws negatives, and the sentences that grounding looks at; the same in every process.
     """

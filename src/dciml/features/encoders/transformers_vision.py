@@ -29,7 +29,9 @@ from dciml.media import RGBFrame, VideoInfo
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OVERSAMPLING = 2  # pictures are asked for at so many times the model's size; its own processor does the rest
+_OVERSAMPLING = (
+    2  # pictures are requested at this multiple of the model's size; its own processor does the rest
+)
 _VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"
 _VIDEO_PROCESSORS = ("VideoMAEVideoProcessor", "TimesformerVideoProcessor", "VJEPA2VideoProcessor")
 

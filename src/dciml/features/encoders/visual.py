@@ -326,7 +326,7 @@ ROWS_PER_SECOND = 2.0
 SAMPLES_PER_SECOND = 4.0  # about; a whole number of samples makes a row
 BLOCK = 64  # pictures that are worked on together and share a background
 BACKGROUND_REACH = 80  # pictures before and after a block that its background is found from
-BACKGROUND_PICTURES = 40  # at most so many of them are looked at
+BACKGROUND_PICTURES = 40  # at most this many are used
 CONTEXTS = (3, 7)  # samples before and after, over which the course of the foreground is described
 
 GAINS = {
@@ -463,7 +463,7 @@ def _background(around: Bytes) -> Floats:
 
 
 def _mean_of_groups(samples: Floats, size: int) -> FloatRows:
-    """Means of so many neighbouring rows; a last, incomplete group counts as it is."""
+    """Means of groups of neighbouring rows; a last, incomplete group counts as it is."""
     if not len(samples):
         return samples.astype(np.float32)
     starts = np.arange(0, len(samples), size)

@@ -27,7 +27,7 @@ MAX_DATASET_BYTES = 8 << 30
 """Rows of one video: 8 GiB are some 38 hours of 30 rows a second, 512 wide."""
 MAX_CHUNK_BYTES = 1 << 30
 MAX_EXPANSION = 1100
-"""A byte of the file becomes at most so many: deflate makes 1,032."""
+"""A byte of the file expands to at most this many: deflate reaches 1,032."""
 
 _FREE_BYTES = 64 << 20  # so small a dataset may be anything: constant, or never written
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
