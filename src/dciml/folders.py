@@ -26,6 +26,7 @@ MARKERS = {
     CARD_FILE: "a model folder",
     "demo.json": "the demo's folder",
     "added.json": "the folder of videos that a server added",
+    "home.json": "the home of a folder of videos",
 }
 """File → what a folder is that holds it."""
 _HALF_WRITTEN = re.compile(

@@ -129,6 +129,9 @@ class BaselineCard(Settings):
     width: int = Field(ge=1, description="of the space of comparison")
     clip_weight: float = Field(1.0, ge=0, le=1, description="of a clip against its video's mean; cosine only")
     propagation: float = Field(0.0, ge=0, lt=1, description="see `propagate`; cosine only")
+    blocks: tuple[tuple[int, float], ...] = Field(
+        (), description="widths and weights of rows of several encoders side by side; cosine only"
+    )
 
 
 def save_baseline(folder: Path, card: BaselineCard, vocabulary: Vocabulary, space: Space) -> None:
@@ -181,7 +184,11 @@ def load_baseline(folder: Path, device: str = "cpu") -> BaselineEngine:
 def make_space(card: BaselineCard) -> CosineSpace | SharedSpace:
     """The space that a card describes; a trained one with fresh weights."""
     if card.kind == "cosine":
-        return CosineSpace(card.video_width, card.clip_weight, card.propagation)
+        blocks = card.blocks or None
+        try:
+            return CosineSpace(card.video_width, card.clip_weight, card.propagation, blocks=blocks)
+        except ValueError as error:
+            raise ModelError(f"model.json describes no space ({error}); build the baseline again") from error
     return SharedSpace(card.text_width, card.video_width, card.width)
 
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dciml.cli.options import (
     DeviceOption,
-    IndexArgument,
     MovedFeaturesOption,
     MovedModelOption,
     MovedStoreOption,
 )
 
+if TYPE_CHECKING:
+    from dciml.recipes.home import Home
+
 TOKEN_VARIABLE = "DCIML_TOKEN"
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")]
-OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+OpenOption = Annotated[
+    bool | None,
+    typer.Option("--open/--no-open", help="Open the page in the browser; left out: of a folder in a terminal."),
+]
 TokenOption = Annotated[
     str | None,
     typer.Option(
@@ -58,8 +65,8 @@ EncoderOption = Annotated[
     list[str] | None,
     typer.Option(
         "--encoder",
-        help="How to encode videos that are added, where the index's features do not say or their model has moved; "
-        "may be repeated.",
+        help="Of a folder: image:MODEL, an image–text model in a local folder or the cache, or builtin. "
+        "Of an index: how to encode videos that are added, where its features do not say; may be repeated.",
     ),
 ]
 AddedOption = Annotated[
@@ -73,6 +80,17 @@ ThreadsOption = Annotated[
 ]
 
 
+PathsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="An index; or folders or files of videos, which are read and kept up to date while the page is open."
+    ),
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Where features and index of a folder are kept; FOLDER.dciml if left out."),
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Fetch the model without asking.")]
 ReadOnlyOption = Annotated[
     bool, typer.Option("--read-only", help="Add and remove nothing; several servers may share an index so.")
 ]
@@ -84,10 +102,10 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    index: IndexArgument,
+    paths: PathsArgument,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8765,
-    open_: OpenOption = False,
+    open_: OpenOption = None,
     token: TokenOption = None,
     allow_root: AllowRootOption = None,
     media_root: MediaRootOption = None,
@@ -102,16 +120,19 @@ def serve(
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
     store: MovedStoreOption = None,
+    home: HomeOption = None,
+    yes: YesOption = False,
 ) -> None:
-    """Search an index in the browser and over HTTP."""
+    """Search a folder of videos, or an index, in the browser and over HTTP."""
     check_installed()
     # Read when NumPy is loaded, which is below: searches run beside each other, and one is too small to share out.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dciml.service import Limits, ServiceSettings, run_server
 
     limits = Limits() if search_threads is None else Limits(search_threads=search_threads)
+    own = None if is_index(paths) else prepare(paths, home, tuple(encoder or ()), device, yes=yes)
     settings = ServiceSettings(
-        index=index,
+        index=paths[0] if own is None else own.index,
         model=model,
         features=features,
         vector_store=store,
@@ -124,12 +145,81 @@ def serve(
         trusted_proxies=tuple(trusted_proxy or ()),
         allow_hosts=tuple(allow_host or ()),
         cors_origins=tuple(allow_origin or ()),
-        encoders=tuple(encoder or ()),
+        encoders=tuple(encoder or ()) if own is None else (),
+        home=own,
         added=added,
         read_only=read_only,
         limits=limits,
     )
-    run_server(settings, port, open_page=open_)
+    opens = own is not None and sys.stdout.isatty() if open_ is None else open_
+    run_server(settings, port, open_page=opens)
+
+
+def is_index(paths: list[Path]) -> bool:
+    """Whether an index is meant: one folder that holds a catalogue, or one that is empty or not there."""
+    from dciml.index import CATALOGUE_FILE
+
+    path = paths[0]
+    if len(paths) > 1 or path.is_file():
+        return False
+    return (path / CATALOGUE_FILE).exists() or not path.is_dir() or not any(path.iterdir())
+
+
+def prepare(
+    paths: list[Path], place: Path | None, encoders: tuple[str, ...], device: str, *, yes: bool
+) -> Home:
+    """The home of folders of videos, made where there is none.
+
+    Raises:
+        DataError, ConfigError: as `open_home`; the model is neither here nor to be fetched.
+    """
+    from dciml.recipes import home as recipe
+
+    if len(paths) == 1 and recipe.is_home(paths[0]):
+        return recipe.open_home(paths[0], (), encoders, device)
+    place = place or recipe.place_of_home(paths)
+    if recipe.is_home(place):
+        return recipe.open_home(place, paths, encoders, device)
+    recipe.refuse_without_videos(paths)
+    if encoders in ((), (f"image:{recipe.MODEL_NAME}",)):
+        make_sure_of_model(yes)
+        encoders = recipe.pictures_of(recipe.MODEL_NAME)
+    elif len(encoders) == 1:
+        encoders = (*encoders, recipe.TEXT_BESIDE)
+    typer.echo(f"{place} keeps features and index of {', '.join(str(path) for path in paths)}.")
+    made = recipe.open_home(place, paths, encoders, device)
+    for note in made.notes:
+        typer.echo(note)
+    return made
+
+
+def make_sure_of_model(yes: bool) -> None:
+    """Fetch the usual image–text model where it is not here, if the user agrees.
+
+    Raises:
+        ConfigError: transformers is missing, or the user does not agree or cannot be asked.
+    """
+    from dciml.errors import ConfigError
+    from dciml.recipes import home as recipe
+
+    name, size = recipe.MODEL_NAME, f"{recipe.MODEL_GIGABYTES:g} GB"
+    others = (
+        "name another with --encoder image:FOLDER, or take --encoder builtin, which needs none and finds less"
+    )
+    if find_spec("transformers") is None:
+        raise ConfigError(
+            "finding what a sentence says in pictures takes an image–text model, and the package transformers. "
+            f"To mend it: pip install 'dciml[transformers]' (then {name}, {size}, is fetched once), or {others}."
+        )
+    if recipe.is_fetched(name):
+        return
+    question = f"The image–text model {name} is not here yet. Fetch it once ({size})?"
+    if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
+        raise ConfigError(
+            f"the image–text model {name} ({size}) is not here. "
+            f"To mend it: call again with --yes to fetch it, {others}."
+        )
+    recipe.fetch(name)
 
 
 def check_installed() -> None:
@@ -138,8 +228,6 @@ def check_installed() -> None:
     Raises:
         ConfigError: the names of what is missing, and the command that installs it.
     """
-    from importlib.util import find_spec
-
     from dciml.errors import ConfigError
 
     wanted = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")

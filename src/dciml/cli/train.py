@@ -79,9 +79,14 @@ TextOption = Annotated[
 
 @baseline.command()
 def cosine(
-    data: DataArgument,
+    data: Annotated[Path, typer.Argument(help="Data folder, or a feature store of an image–text model.")],
     out: OutOption,
-    text: TextOption = "minilm",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text", help="Text encoder; left out: minilm, or of a store the one of its own model."
+        ),
+    ] = None,
     propagation: Annotated[
         float,
         typer.Option(
@@ -91,9 +96,14 @@ def cosine(
 ) -> None:
     """Nothing trained: the sentence's vector against the video rows, where both share a space."""
     from dciml.datasets import DataFolder
-    from dciml.recipes.baseline import CosineConfig, build_cosine
+    from dciml.features import MANIFEST_FILE, FeatureStore
+    from dciml.recipes.baseline import CosineConfig, build_cosine, text_of
 
-    build_cosine(DataFolder.open(data), out, CosineConfig(text=text, propagation=propagation))
+    if (data / MANIFEST_FILE).is_file():
+        store = FeatureStore.open(data)
+        build_cosine(store, out, CosineConfig(text=text or text_of(store), propagation=propagation))
+    else:
+        build_cosine(DataFolder.open(data), out, CosineConfig(text=text or "minilm", propagation=propagation))
     typer.echo(f"The untrained cosine is in {out}.")
 
 

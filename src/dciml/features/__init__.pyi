@@ -2,9 +2,9 @@ from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, RowBu
 from .encoded_text import EncodedCorpus, encode_cached
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
-from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs
-from .encoders.text import create_text_encoder, same_space
-from .encoders.transformers_folder import check_device
+from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs, text_spec_of, widths_of
+from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
+from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
 from .encoders.word_vectors import WORD_VECTORS_FILE, read_cpl_vectors, write_word_vectors
 from .extract import (
@@ -14,6 +14,7 @@ from .extract import (
     Shard,
     extract_video,
     extract_videos,
+    files_read,
     merge_stores,
 )
 from .long_videos import (
@@ -40,7 +41,9 @@ from .vocabulary import Vocabulary, tokenize
 
 __all__ = [
     "BUILTIN",
+    "JOINT",
     "MANIFEST_FILE",
+    "NO_WORDS",
     "QUERY_FEATURES_FILE",
     "VIDEO_SUFFIXES",
     "WHOLE_UP_TO",
@@ -82,12 +85,14 @@ __all__ = [
     "encoder_of",
     "extract_video",
     "extract_videos",
+    "files_read",
     "find_mismatch",
     "find_videos",
     "frame_rows",
     "is_bigfile",
     "l2_normalize",
     "lasting_specs",
+    "local_folder",
     "long_windows",
     "mean_pool",
     "merge_stores",
@@ -101,11 +106,13 @@ __all__ = [
     "same_space",
     "span_seconds",
     "split_long",
+    "text_spec_of",
     "tokenize",
     "unit_to_clips",
     "unknown_duration",
     "whole_id",
     "whole_rows",
+    "widths_of",
     "windows_of",
     "with_names_of",
     "write_query_features",

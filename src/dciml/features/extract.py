@@ -100,6 +100,7 @@ def extract_videos(
     on_progress: Callable[[ExtractionProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
     run: Runner | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> Extraction:
     """Encode video files into a store; each video is committed by itself. Rows of changed files are superseded.
 
@@ -111,12 +112,13 @@ def extract_videos(
         on_progress: called whenever there is something to tell.
         on_failure: called for each file that fails; the others go on.
         run: instead of processes of this machine.
+        on_done: called with the id of each video whose new rows can be read from the store.
     Raises:
         DataError: the store is of another encoder, in use, or cannot be written.
     """
     manifest = StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)
     with FeatureStoreWriter(store_path, manifest) as writer:
-        work = _Work(writer, FeatureStore.open(store_path), on_progress, on_failure)
+        work = _Work(writer, FeatureStore.open(store_path), on_progress, on_failure, on_done)
         todo = work.plan(paths, encoder)
         if run is not None:
             return work.finish(run(todo, work.beat))
@@ -131,7 +133,7 @@ def extract_video(file: VideoFile, beat: Beat, encoder: VideoEncoder) -> Extract
     Raises:
         DataError: it cannot be read or decoded, or changed meanwhile.
     """
-    files = _files_read(file.path, encoder)
+    files = files_read(file.path, encoder)
     before = _num_bytes_and_time(files)
     digest = _sha256(files, beat)
     stamp = FileStamp(*before, digest)
@@ -154,8 +156,9 @@ class _Work:
         store: FeatureStore,
         on_progress: Callable[[ExtractionProgress], None] | None,
         on_failure: Callable[[Failure], None] | None,
+        on_done: Callable[[str], None] | None,
     ) -> None:
-        self._writer, self._store = writer, store
+        self._writer, self._store, self._on_done = writer, store, on_done
         self._on_progress, self._on_failure = on_progress, on_failure
         self._progress = ExtractionProgress(0)
         self._in_hand: dict[
@@ -171,7 +174,7 @@ class _Work:
         todo: list[VideoFile] = []
         for video_id, path in paths.items():
             try:
-                size, time = _num_bytes_and_time(_files_read(path, encoder))
+                size, time = _num_bytes_and_time(files_read(path, encoder))
             except DataError:
                 size, time = 0, 0  # the attempt to extract it will tell
             stamp = self._store.entry(video_id).stamp if video_id in self._store else None
@@ -225,6 +228,8 @@ class _Work:
                 what, where=self._writer.path, mend="free some disk space, start again"
             ) from error
         self._done.append(file.video_id)
+        if self._on_done is not None:
+            self._on_done(file.video_id)
         return None
 
     def _tell(self) -> None:
@@ -241,7 +246,12 @@ def _at(path: Path, error: DataError) -> DataError:
     return error if error.where is not None else DataError(error.what, where=path, mend=error.mend)
 
 
-def _files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
+def files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
+    """A video file and what an encoder reads beside it.
+
+    Raises:
+        DataError: no access, or captions of several languages.
+    """
     parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
     try:
         beside = {file for part in parts if isinstance(part, ReadsBeside) for file in part.files_beside(path)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,16 +28,26 @@ class CosineSpace:
         clip_weight: w.
         propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
         reach_unit: how far they may be, in unit time.
+        blocks: widths and weights of rows of several encoders side by side: the score is then the weighted sum of the
+            cosines of each; None: one block.
 
     >>> CosineSpace(2, clip_weight=0.5).embed_clips(np.eye(2, dtype=np.float32)[None]).round(2).tolist()
     [[[0.8500000238418579, 0.3499999940395355], [0.3499999940395355, 0.8500000238418579]]]
     """
 
     def __init__(
-        self, width: int, clip_weight: float = 0.7, propagation: float = 0.0, reach_unit: float = 0.2
+        self,
+        width: int,
+        clip_weight: float = 0.7,
+        propagation: float = 0.0,
+        reach_unit: float = 0.2,
+        blocks: Sequence[tuple[int, float]] | None = None,
     ) -> None:
         if not 0 <= clip_weight <= 1:
             raise ValueError(f"clip_weight must be in [0, 1], not {clip_weight}")
+        self._blocks = tuple(blocks or ((width, 1.0),))
+        if sum(block_width for block_width, _ in self._blocks) != width:
+            raise ValueError(f"the blocks {self._blocks} are not {width} wide together")
         self.vector_width, self._clip_weight = width, clip_weight
         self._propagation, self._reach_unit = propagation, reach_unit
 
@@ -50,10 +60,22 @@ class CosineSpace:
         vectors = [encoded.sentence for encoded in sentences if encoded.sentence is not None]
         if len(vectors) < len(sentences) or any(len(vector) != self.vector_width for vector in vectors):
             raise ValueError(f"the text encoder gives no sentence vectors of width {self.vector_width}")
-        return l2_normalize(np.stack(vectors)) if vectors else np.empty((0, self.vector_width), np.float32)
+        if not vectors:
+            return np.empty((0, self.vector_width), np.float32)
+        weighed = [weight * l2_normalize(block) for block, weight in self._split(np.stack(vectors))]
+        return np.concatenate(weighed, axis=-1).astype(np.float32)
 
     def embed_clips(self, clips: Vectors) -> Vectors:
         """Pooled clips (V, S, width) → fused clips (V, S, width)."""
+        return np.concatenate([self._fused(block) for block, _ in self._split(clips)], axis=-1)
+
+    def _split(self, vectors: Vectors) -> Iterator[tuple[Vectors, float]]:
+        start = 0
+        for width, weight in self._blocks:
+            yield vectors[..., start : start + width], weight
+            start += width
+
+    def _fused(self, clips: Vectors) -> Vectors:
         unit: Vectors = l2_normalize(clips)
         if self._propagation and len(unit):
             unit = propagate(torch.from_numpy(unit), self._propagation, self._reach_unit).numpy()

@@ -14,12 +14,18 @@ from dciml.config import Settings
 from dciml.datasets import DataFolder
 from dciml.errors import DataError, ModelError, TrainingError
 from dciml.features import (
+    JOINT,
+    NO_WORDS,
     EncodedCorpus,
     EncodedSentence,
+    FeatureStore,
     TextEncoder,
     Vocabulary,
     create_text_encoder,
+    encoder_of,
     same_space,
+    text_spec_of,
+    widths_of,
 )
 from dciml.files import atomic_folder, refuse_taken, write_json
 from dciml.folders import CARD_FILE, RUN_FILE
@@ -54,7 +60,10 @@ class BaselineConfig(Settings):
 class CosineConfig(BaselineConfig):
     """The untrained baseline; its text encoder must give vectors in the space of the features."""
 
-    text: str = "minilm"
+    text: str = Field("minilm", description="of a store with several encoders, parts with ` + ` between them")
+    block_weights: tuple[float, ...] = Field(
+        (), description="of the cosines of several encoders side by side, in their order; none: 1 each"
+    )
     clip_weight: float = Field(0.7, ge=0, le=1, description="of a clip; its video's mean has the rest")
     propagation: float = Field(
         0.0, ge=0, lt=1, description="share of a clip that comes from clips of its video which look alike"
@@ -74,8 +83,8 @@ class SharedSpaceConfig(BaselineConfig):
     seed: int = Field(9527, ge=0, lt=2**32)
 
 
-def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None) -> Path:
-    """Write the untrained baseline as a model folder.
+def build_cosine(features: DataFolder | FeatureStore, out: Path, config: CosineConfig | None = None) -> Path:
+    """Write the untrained baseline as a model folder, of a data folder or of nothing but a store.
 
     Raises:
         DataError: the text encoder has no sentence vector of the width of the features.
@@ -83,24 +92,44 @@ def build_cosine(data: DataFolder, out: Path, config: CosineConfig | None = None
     """
     config = config or CosineConfig()
     _refuse_existing(out)
-    pairs, vocabulary, encoder = _text(data, config)
-    sentence = encoder.encode([pairs[0].sentence])[0].sentence
-    width, found = data.store.manifest.width, 0 if sentence is None else len(sentence)
-    made_by = data.store.manifest.encoder
-    if found != width or same_space(made_by, encoder.name) is False:
+    if isinstance(features, DataFolder):
+        store, (pairs, vocabulary, encoder) = features.store, _text(features, config)
+    else:
+        store, pairs, vocabulary = features, (), NO_WORDS
+        encoder = create_text_encoder(config.text, vocabulary, config.max_words)
+    sentence = encoder.encode([pairs[0].sentence if pairs else "a sentence"])[0].sentence
+    width, found = store.manifest.width, 0 if sentence is None else len(sentence)
+    made_by = store.manifest.encoder
+    if found != width or (JOINT not in config.text and same_space(made_by, encoder.name) is False):
         has = f"sentence vectors of width {found}" if found else "no sentence vectors"
         raise DataError(
             f"queries and videos share no space: {encoder.name} gives {has}, "
             f"the features are {width} wide, of {made_by}",
-            where=data.path,
+            where=features.path,
             mend="use a text encoder that belongs to the features, or the trained baseline shared-space",
         )
-    card = _card("cosine", data, config, encoder, width)
+    card = _card("cosine", store, config, encoder, width)
     with atomic_folder(out) as folder:
-        _write_run(folder, data, pairs)
+        _write_run(folder, store, pairs, source=features.path)
         TrainedOn().write(folder)  # it learned nothing of them
         save_baseline(folder, card, vocabulary, make_space(card))
     return out
+
+
+def text_of(store: FeatureStore) -> str:
+    """The text encoder that belongs to the rows of a store, by what the store says of their encoder.
+
+    Raises:
+        DataError: it does not say, or no text encoder belongs to it.
+    """
+    specs = store.manifest.encoder_specs
+    if specs and len(specs) == 1 and specs[0].startswith("image:"):
+        return text_spec_of(specs, encoder_of(store.manifest, "cpu"))
+    raise DataError(
+        f"no text encoder is known that shares a space with {store.manifest.encoder}",
+        where=store.path,
+        mend="name it with --text, or extract with --encoder image:MODEL",
+    )
 
 
 def train_shared_space(
@@ -130,7 +159,7 @@ def train_shared_space(
         "one single video is trained on, with no other to tell it from, so nothing is learned: train on more"
     )
     told = cautions.tell([alone] if len(video_ids) == 1 else [])
-    card = _card("shared_space", data, config, encoder, config.width)
+    card = _card("shared_space", data.store, config, encoder, config.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         space = SharedSpace(card.text_width, card.video_width, card.width)
@@ -150,19 +179,24 @@ def train_shared_space(
             if report:
                 report(epoch + 1, float(np.mean(losses)))
     with atomic_folder(out) as folder:
-        _write_run(folder, data, pairs, told)
+        _write_run(folder, data.store, pairs, told, source=data.path)
         TrainedOn.of(data.store, pairs).write(folder)
         save_baseline(folder, card, vocabulary, space)
     return out
 
 
 def _write_run(
-    out: Path, data: DataFolder, pairs: Sequence[TrainingPair], warnings: Sequence[str] = ()
+    out: Path,
+    store: FeatureStore,
+    pairs: Sequence[TrainingPair],
+    warnings: Sequence[str] = (),
+    *,
+    source: Path,
 ) -> None:
     """What the baseline was made from and with; its index splits videos that are longer than these."""
     videos = list(dict.fromkeys(pair.video_id for pair in pairs))
-    made_from = {"data": str(data.path), "sentences": len(pairs), "videos": len(videos)}
-    trained_on = made_from | lengths(data.store, videos)
+    made_from = {"data": str(source), "sentences": len(pairs), "videos": len(videos)}
+    trained_on = made_from | (lengths(store, videos) if videos else {})
     write_json(out / RUN_FILE, made_with() | {"trained_on": trained_on, "warnings": list(warnings)})
 
 
@@ -196,23 +230,31 @@ def _text(
 
 
 def _card(
-    kind: str, data: DataFolder, config: BaselineConfig, encoder: TextEncoder, width: int
+    kind: str, store: FeatureStore, config: BaselineConfig, encoder: TextEncoder, width: int
 ) -> BaselineCard:
     return BaselineCard.model_validate(
         {
             "kind": kind,
             "text_spec": config.text,
             "text_encoder": encoder.name,
-            "store_encoder": data.store.manifest.encoder,
+            "store_encoder": store.manifest.encoder,
             "max_words": config.max_words,
             "text_width": encoder.width,
-            "video_width": data.store.manifest.width,
+            "video_width": store.manifest.width,
             "num_clips": config.num_clips,
             "width": width,
             "clip_weight": config.clip_weight if isinstance(config, CosineConfig) else 1.0,
             "propagation": config.propagation if isinstance(config, CosineConfig) else 0.0,
+            "blocks": _blocks(store, config) if isinstance(config, CosineConfig) else (),
         }
     )
+
+
+def _blocks(store: FeatureStore, config: CosineConfig) -> tuple[tuple[int, float], ...]:
+    if JOINT not in config.text:
+        return ()
+    widths = widths_of(encoder_of(store.manifest, "cpu"))
+    return tuple(zip(widths, config.block_weights or (1.0,) * len(widths), strict=True))
 
 
 def _clip_bank(data: DataFolder, video_ids: list[str], num_clips: int) -> torch.Tensor:

@@ -35,6 +35,7 @@ def build_index(
     split: str | None = None,
     tags: Sequence[str] = (),
     store: str | None = None,
+    may_be_empty: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ClipIndex:
     """Make an index folder; it appears whole or not at all. Long videos go in as windows (`model.windows`).
@@ -45,12 +46,13 @@ def build_index(
         split: of a data folder, the split whose videos are indexed; None: all videos.
         tags: for all these videos.
         store: `milvus:URI` to keep the vectors in a database.
+        may_be_empty: features without any video make an empty index.
     Raises:
         DataError: `out` is taken, or the features cannot be read.
         ModelError: the model was trained on features of another encoder.
     """
     refuse_taken(out)
-    features_store, video_ids = open_features(features, split)
+    features_store, video_ids = open_features(features, split, may_be_empty=may_be_empty)
     model.check_store(features_store)
     video_ids = split_long(features_store, video_ids, model.windows)
     # Beside `out`, so that the relative references which the index keeps hold after the renaming.
@@ -133,7 +135,9 @@ def remove_videos(index: ClipIndex, video_ids: Sequence[str]) -> int:
     return len({same_name(video_id) for video_id in video_ids})
 
 
-def open_features(features: Path, split: str | None) -> tuple[FeatureStore, list[str]]:
+def open_features(
+    features: Path, split: str | None, *, may_be_empty: bool = False
+) -> tuple[FeatureStore, list[str]]:
     """The store behind a path that names a feature store or a data folder, and the ids to read from it.
 
     Raises:
@@ -149,7 +153,7 @@ def open_features(features: Path, split: str | None) -> tuple[FeatureStore, list
         raise DataError(
             "a feature store has no splits", where=features, mend="name a data folder, or leave out the split"
         )
-    if not len(store):
+    if not len(store) and not may_be_empty:
         raise DataError("the feature store holds no video", where=features, mend="import or extract features")
     return store, list(store.video_ids)
 

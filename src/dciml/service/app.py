@@ -152,6 +152,8 @@ def _middleware(settings: ServiceSettings, runtime: Runtime) -> list[Middleware]
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     runtime: Runtime = app.state.runtime
     watch = asyncio.create_task(_watch(runtime))
+    if runtime.folder is not None:
+        runtime.folder.start()
     try:
         yield
     finally:

@@ -18,6 +18,8 @@ from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import (
     AddByPath,
     Examples,
+    FolderFailure,
+    FolderOut,
     JobList,
     JobOut,
     Problem,
@@ -130,6 +132,25 @@ async def remove_video(video_id: str, request: Request) -> Response:
     _check_writable(runtime)
     await runtime.change(lambda: runtime.library.remove(video_id))
     return Response(status_code=204)
+
+
+@video_routes.get("/folder", responses=NOT_FOUND)
+async def folder(request: Request) -> FolderOut:
+    """How far the reading of the watched folders is. 404: this server watches none."""
+    watch = runtime_of(request).folder
+    if watch is None:
+        raise ServiceError(404, "This server watches no folder.")
+    state = watch.state
+    return FolderOut(
+        folders=[path.name for path in watch.home.folders],
+        working=state.is_working,
+        videos=state.num_videos,
+        done=state.num_done,
+        seconds_left=state.seconds_left,
+        failures=[FolderFailure(video_id=video_id, reason=reason) for video_id, reason in state.failures],
+        trouble=state.trouble,
+        notes=list(watch.home.notes),
+    )
 
 
 @video_routes.get("/jobs")

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dciml.service import answers
 from dciml.service.adding import Library
+from dciml.service.folder import FolderWatch
 from dciml.service.jobs import JobQueue, State, Together
 from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus, Snapshot
@@ -122,6 +123,8 @@ class Runtime:
         self.uploads = Slots(limits.running_uploads, "uploads", limits.uploads_per_client)
         self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs, limits.queued_jobs_per_client)
         self.library = Library(settings, self.corpus, self.jobs)
+        is_watched = settings.home is not None and settings.is_writable
+        self.folder = FolderWatch(settings.home, self.corpus) if is_watched and settings.home else None
         self.streams = Slots(limits.running_streams, "players", limits.streams_per_client)
         self._search_pool = ThreadPoolExecutor(limits.search_threads, "search")
         self._questions = Together(self._search_pool, answers.search_together, limits.batch_searches)
@@ -152,6 +155,8 @@ class Runtime:
 
     def close(self) -> None:
         """Wait for what runs; forget what waits. Jobs are ended."""
+        if self.folder is not None:
+            self.folder.close()
         self.jobs.close()
         for pool in (self._search_pool, self._picture_pool, self._change_pool):
             pool.shutdown(wait=True, cancel_futures=True)

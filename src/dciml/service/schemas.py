@@ -183,3 +183,25 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class FolderFailure(BaseModel):
+    """A video of a folder that could not be read."""
+
+    video_id: str
+    reason: str
+
+
+class FolderOut(BaseModel):
+    """How far the reading of the folders is that this server watches."""
+
+    folders: list[str] = Field(description="Names of the folders, or of single files.")
+    working: bool = Field(description="Whether something is being read now.")
+    videos: int = Field(description="How many videos lie there.")
+    done: int = Field(description="How many of them were looked at; in the end all but the failures.")
+    seconds_left: float | None = Field(description="A guess; null while it cannot be told.")
+    failures: list[FolderFailure]
+    trouble: str | None = Field(description="Why nothing can be read at all.")
+    notes: list[str] = Field(
+        description="What the evidence of this collection cannot do, in plain sentences."
+    )

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from dciml.errors import ConfigError
+from dciml.recipes.home import Home
 
 MEBIBYTE = 1024 * 1024
 
@@ -66,6 +67,7 @@ class ServiceSettings:
         cache: where thumbnails are kept; None: the user's cache folder.
         read_only: neither add nor remove videos; several servers may serve one index so.
         poll_seconds: how often the index is looked at for changes made by others; 0: never.
+        home: the home that the index belongs to, whose folders are watched; None: an index by itself.
     """
 
     index: Path
@@ -85,6 +87,7 @@ class ServiceSettings:
     cache: Path | None = None
     poll_seconds: float = 1.0
     read_only: bool = False
+    home: Home | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -122,7 +125,8 @@ class ServiceSettings:
     @property
     def played_roots(self) -> tuple[Path, ...]:
         """Where files must lie to be played: an index may be anybody's, and names what it likes."""
-        return (*self.beside, self.added_folder, *self.allow_roots, *self.media_roots)
+        watched = () if self.home is None else self.home.folders
+        return (*self.beside, self.added_folder, *self.allow_roots, *self.media_roots, *watched)
 
     @property
     def cache_folder(self) -> Path:

@@ -24,9 +24,9 @@ import numpy as np
 
 from dciml.errors import DataError, Where
 from dciml.features.base import FloatRows, TextEncoder, num_rows
-from dciml.features.encoders.text import create_text_encoder
+from dciml.features.encoders.text import NO_WORDS, create_text_encoder, sentence_vector
 from dciml.features.pooling import l2_normalize
-from dciml.features.vocabulary import UNKNOWN, Vocabulary, tokenize
+from dciml.features.vocabulary import tokenize
 from dciml.inputs import MAX_CAPTION_BYTES, read_decoded
 from dciml.media import RGBFrame, VideoInfo
 from dciml.names import refuse_lookalikes, same_name
@@ -230,9 +230,6 @@ def _plain(text: str) -> str:
 
 
 _MAX_WORDS = 256  # captions are longer than queries; no word of theirs is to be lost
-_NO_WORDS = Vocabulary(
-    (UNKNOWN,), (0,), (1.0,)
-)  # features must not depend on the sentences of a training set
 
 
 class CaptionEncoder:
@@ -302,13 +299,11 @@ class CaptionEncoder:
         return l2_normalize(rows)  # the length of a sum is that of a mean
 
     def _vectors(self, texts: Sequence[str]) -> FloatRows:
-        encoded = self._encoder().encode(texts)
-        vectors = [e.contextual.mean(axis=0) if e.sentence is None else e.sentence for e in encoded]
-        return l2_normalize(np.stack(vectors))
+        return np.stack([sentence_vector(encoded) for encoded in self._encoder().encode(texts)])
 
     def _encoder(self) -> TextEncoder:
         if self._loaded is None:
-            self._loaded = create_text_encoder(self._spec, _NO_WORDS, _MAX_WORDS, self._device)
+            self._loaded = create_text_encoder(self._spec, NO_WORDS, _MAX_WORDS, self._device)
         return self._loaded
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from dciml.errors import ConfigError, DataError
 from dciml.features.base import FrameEncoder
 from dciml.features.encoders.joined import JoinedEncoder, VideoEncoder
+from dciml.features.encoders.text import JOINT
 from dciml.features.encoders.visual import ROWS_PER_SECOND, BuiltinVisualEncoder
 from dciml.features.store_format import StoreManifest
 
@@ -103,6 +104,29 @@ def _whole(spec: str, value: float) -> int:
 
 
 BUILTIN = ("builtin",)
+
+
+def text_spec_of(specs: Sequence[str], encoder: VideoEncoder) -> str:
+    """The text encoder whose sentence vectors can be compared with rows of these encoders, as `create_text_encoder`
+    reads it; a blank one beside rows that no sentence can be compared with.
+
+    Args:
+        specs: as `create_encoder` takes them. encoder: made of them; tells the widths.
+    """
+    parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
+    return JOINT.join(_text_spec_of(spec, part.width) for spec, part in zip(specs, parts, strict=True))
+
+
+def _text_spec_of(spec: str, width: int) -> str:
+    kind, _, argument = spec.partition(":")
+    if kind == "text":
+        return argument
+    return f"transformers:{model_of(spec)}" if kind == "image" else f"blank:{width}"
+
+
+def widths_of(encoder: VideoEncoder) -> tuple[int, ...]:
+    """The widths of the rows that stand side by side."""
+    return tuple(p.width for p in encoder.parts) if isinstance(encoder, JoinedEncoder) else (encoder.width,)
 
 
 def create_encoder(specs: Sequence[str], rows_per_second: float | None, device: str) -> VideoEncoder:

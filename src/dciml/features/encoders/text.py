@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from dciml.errors import ConfigError
-from dciml.features.base import TextEncoder
-from dciml.features.encoders.words import WordEncoder
-from dciml.features.vocabulary import Vocabulary
+from dciml.features.base import EncodedSentence, FloatRows, TextEncoder
+from dciml.features.encoders.words import WordEncoder, split_sentence
+from dciml.features.pooling import l2_normalize
+from dciml.features.vocabulary import UNKNOWN, Vocabulary
 
 _MODEL = re.compile(r"@([0-9a-f]{12})(?:-|$)")  # the digest of a model's files
 _OWN_KINDS = ("image:", "video:", "text:", "builtin-")
@@ -38,7 +42,63 @@ def same_space(store_encoder: str, text_encoder: str) -> bool | None:
     return " + " not in store_encoder and len(rows) == 1 and rows == sentences
 
 
-_KINDS = ("words", "minilm", "transformers", "released", "vectors")
+JOINT = " + "  # between encoders whose vectors stand end to end, in specs and in names
+NO_WORDS = Vocabulary((UNKNOWN,), (0,), (1.0,))
+"""Of an encoder whose vectors must not depend on the sentences of a training set."""
+
+
+def sentence_vector(encoded: EncodedSentence) -> FloatRows:
+    """A vector for the whole sentence, (width,), of length 1: the encoder's own, or else the mean of its words."""
+    vector = encoded.contextual.mean(axis=0) if encoded.sentence is None else encoded.sentence
+    unit: FloatRows = l2_normalize(vector[None])[0]
+    return unit
+
+
+class BlankTextEncoder:
+    """Stands for rows that no sentence can be compared with: its sentence vector is zero.
+
+    Args:
+        width: of those rows.
+    """
+
+    def __init__(self, width: int, max_words: int) -> None:
+        self.name, self.width, self.static_width = f"blank-{width}", width, width
+        self._max_words = max_words
+
+    def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
+        """Encode sentences. Raises DataError for one without a word."""
+        split = [split_sentence(sentence, self._max_words) for sentence in sentences]
+        rows = [np.zeros((len(words), self.width), dtype=np.float32) for words in split]
+        zero = np.zeros(self.width, dtype=np.float32)
+        return [EncodedSentence(words, row, row, zero) for words, row in zip(split, rows, strict=True)]
+
+
+class JointTextEncoder:
+    """Several text encoders for rows of several encoders side by side: their sentence vectors stand end to end.
+
+    Each part's vector has length 1 by itself (zero for a blank part). Rows of single words are those of the first part.
+    """
+
+    def __init__(self, parts: Sequence[TextEncoder]) -> None:
+        self._parts = tuple(parts)
+        self.name = JOINT.join(part.name for part in self._parts)
+        self.width, self.static_width = self._parts[0].width, self._parts[0].static_width
+
+    def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
+        """Encode sentences. Raises DataError for one without a word."""
+        columns = [part.encode(sentences) for part in self._parts]
+        return [
+            EncodedSentence(
+                encoded[0].words,
+                encoded[0].contextual,
+                encoded[0].static,
+                np.concatenate([sentence_vector(part) for part in encoded]),
+            )
+            for encoded in zip(*columns, strict=True)
+        ]
+
+
+_KINDS = ("words", "minilm", "transformers", "released", "vectors", "blank")
 
 
 def create_text_encoder(
@@ -48,8 +108,10 @@ def create_text_encoder(
 
     Args:
         spec: `words` or `words:WIDTH` (the project's own), `minilm` (the package of the extra of that name),
-            `transformers:FOLDER-OR-HUB-NAME`, `released:FOLDER` (query features that came with a release) or
-            `vectors:FOLDER` (a table of word vectors that came with one).
+            `transformers:FOLDER-OR-HUB-NAME`, `released:FOLDER` (query features that came with a release),
+            `vectors:FOLDER` (a table of word vectors that came with one), `blank:WIDTH` (nothing: for rows that no
+            sentence can be compared with), or several of these with ` + ` between them, whose words then do not depend
+            on the vocabulary.
         vocabulary: of the training sentences; the project's own word rows depend on it.
         max_words: later words of a sentence are dropped.
         device: where a transformer runs.
@@ -60,7 +122,12 @@ def create_text_encoder(
     >>> create_text_encoder("words:16", Vocabulary.build(["a dog"])).width
     16
     """
+    if JOINT in spec:
+        parts = spec.split(JOINT)
+        return JointTextEncoder([create_text_encoder(part, NO_WORDS, max_words, device) for part in parts])
     kind, _, argument = spec.partition(":")
+    if kind == "blank" and argument.isdecimal() and 0 < int(argument) < 10**6:
+        return BlankTextEncoder(int(argument), max_words)
     if kind == "words" and (
         not argument or (argument.isdecimal() and len(argument) < 10 and int(argument) > 0)
     ):

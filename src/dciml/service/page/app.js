@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { askForToken, showHelp, themeButton } from "./dialogs.js";
 import { announce, byId, icon } from "./dom.js";
 import { Filters } from "./filters.js";
+import { Folder } from "./folder.js";
 import { range } from "./format.js";
 import { listenToKeys } from "./keyboard.js";
 import { Library } from "./library.js";
@@ -53,6 +54,7 @@ class App {
       goVideos: () => this.place.view !== "videos" && this.#go({ view: "videos", moment: null }),
       changed: (removedId) => this.#changed(removedId),
     });
+    new Folder(() => this.#grown()).look();
     this.filters = new Filters(
       (filters) => this.#go({ filters, moment: null }),
       () => this.#go({ question: NO_QUESTION, moment: null }),
@@ -233,6 +235,13 @@ class App {
     this.answers.clear();
     [this.start, this.answer] = [null, null];
     if (removedId !== undefined && this.place.moment?.videoId === removedId) this.#close();
+  }
+
+  /** Videos came or went by themselves: what is shown without a question is shown anew. */
+  #grown() {
+    this.#changed();
+    if (this.place.view === "videos") this.library.reload();
+    else if (!asks(this.place)) this.#ask(true);
   }
 
   #close() {

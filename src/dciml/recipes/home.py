@@ -1,0 +1,361 @@
+"""A home: folders of videos made searchable as they are, with nothing trained, and kept up to date.
+
+HOME/home.json   whose the folder is: which folders of videos, which encoders
+HOME/store/      feature rows of the videos        HOME/model/   the untrained model that compares them with sentences
+HOME/index/      the index                         HOME/index.added/   what was uploaded to the page, see `dciml serve`
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from stat import S_ISREG
+from time import monotonic, time
+
+from dciml.errors import ConfigError, DataError
+from dciml.features import (
+    MANIFEST_FILE,
+    ExtractionProgress,
+    Failure,
+    FeatureStore,
+    FeatureStoreWriter,
+    StoreManifest,
+    VideoEncoder,
+    create_encoder,
+    extract_videos,
+    files_read,
+    find_videos,
+    lasting_specs,
+    read_manifest,
+    text_spec_of,
+    whole_id,
+)
+from dciml.files import read_json, write_json
+from dciml.folders import CARD_FILE, MARKERS, refuse_foreign
+from dciml.index import CATALOGUE_FILE, ClipIndex
+from dciml.model_folder import load_model
+from dciml.recipes.baseline import CosineConfig, build_cosine
+from dciml.recipes.index import build_index
+
+HOME_FILE = "home.json"
+HOME_SUFFIX = ".dciml"
+ROWS_PER_SECOND = 1.0
+MODEL_NAME, MODEL_GIGABYTES = "google/siglip2-base-patch32-256", 1.5
+TEXT_BESIDE = "text:words:256"
+TEXT_WEIGHT = 0.3
+"""Of the cosine of words beside a cosine of pictures, which differs by about a third as much from video to video."""
+SETTLED_SECONDS = 2.0
+"""A file that was written to more recently may still be on its way."""
+
+
+def pictures_of(model: str) -> tuple[str, ...]:
+    """The encoders of a home with an image–text model: its pictures, and the text beside the videos."""
+    return (f"image:{model}", TEXT_BESIDE)
+
+
+WITHOUT_MODEL = ("builtin", TEXT_BESIDE)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home that is there, with all its parts."""
+
+    path: Path
+    folders: tuple[Path, ...]
+    encoders: tuple[str, ...]
+    device: str = "cpu"
+
+    @property
+    def store(self) -> Path:
+        """The feature store."""
+        return self.path / "store"
+
+    @property
+    def model(self) -> Path:
+        """The model folder."""
+        return self.path / "model"
+
+    @property
+    def index(self) -> Path:
+        """The index folder."""
+        return self.path / "index"
+
+    @cached_property
+    def encoder(self) -> VideoEncoder:
+        """What makes the rows."""
+        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its evidence cannot do, in plain sentences."""
+        if self.encoders[0] != "builtin":
+            return ()
+        return (
+            "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "
+            "moments are found by colours, outlines and motion. See --encoder.",
+        )
+
+    def find(self) -> dict[str, Path]:
+        """The videos that are there now, by id: the way to the file, from its folder's own name on.
+
+        Raises:
+            DataError: two files with the same id, or a name that is not UTF-8.
+        """
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            try:
+                here = find_videos([folder], "path")
+            except DataError:
+                if folder.is_file() or (folder.is_dir() and _has_videos(folder)):
+                    raise
+                continue  # none there now, or the disk is not: they may come back
+            found |= {video_id: path for video_id, path in here.items() if not path.is_relative_to(self.path)}
+        return found
+
+
+def _has_videos(folder: Path) -> bool:
+    try:
+        return bool(find_videos([folder], "path"))
+    except DataError as error:
+        return "there is no video here" not in error.what
+
+
+def refuse_without_videos(paths: Sequence[Path]) -> None:
+    """Raise DataError where there is no video yet, before anything is made or fetched."""
+    for path in paths:
+        if path.is_dir() and any((path / name).is_file() for name in MARKERS):
+            kind = next(kind for name, kind in MARKERS.items() if (path / name).is_file())
+            raise DataError(
+                f"this is {kind}, not a folder of videos", where=path, mend="name the index, or the videos"
+            )
+    find_videos(paths, "path")
+
+
+def is_home(path: Path) -> bool:
+    """Whether a folder is a home."""
+    return (path / HOME_FILE).is_file()
+
+
+def place_of_home(paths: Sequence[Path]) -> Path:
+    """Where the home of some folders or files is where nothing else is said: beside the first of them.
+
+    >>> place_of_home([Path("/films/")]).as_posix()
+    '/films.dciml'
+    """
+    first = Path(os.path.abspath(paths[0]))
+    if first == Path(first.anchor):
+        raise ConfigError(
+            f"{first} is a whole disk. To mend it: say with --home where the index is to be kept."
+        )
+    return first.with_name(first.name + HOME_SUFFIX)
+
+
+def read_home(path: Path, device: str = "cpu") -> Home:
+    """A home as its file says. Raises DataError: damaged, or of another version."""
+    found = read_json(path / HOME_FILE)
+    strings = isinstance(found, dict) and all(
+        isinstance(found.get(key), list) and found[key] and all(isinstance(each, str) for each in found[key])
+        for key in ("folders", "encoders")
+    )
+    if not strings or found.get("format") != "dciml home" or found.get("format_version") != 1:
+        raise DataError(
+            "this does not describe a home of this version",
+            where=path / HOME_FILE,
+            mend="remove the home, and serve again",
+        )
+    return Home(path, tuple(map(Path, found["folders"])), tuple(found["encoders"]), device)
+
+
+def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], device: str = "cpu") -> Home:
+    """Make what is missing of a home: an empty store, the untrained model, an empty index. Videos come later.
+
+    Args:
+        folders: of videos, or single files; those that the home has already stay.
+        encoders: as `create_encoder` takes them; none: those that the home has.
+    Raises:
+        DataError: `path` holds something else; the home is of other encoders; a folder is not there or holds no video.
+        ConfigError, DataError: an encoder cannot be made here.
+    """
+    refuse_foreign(path, HOME_FILE)
+    before = read_home(path, device) if is_home(path) else None
+    named = [Path(os.path.abspath(folder)) for folder in folders]
+    if before is not None:
+        named = [*before.folders, *(folder for folder in named if folder not in before.folders)]
+        if encoders and lasting_specs(encoders) != before.encoders:
+            made = " ".join(f"--encoder {spec}" for spec in before.encoders)
+            raise DataError(
+                f"this home was made with other encoders ({made})",
+                where=path,
+                mend="leave out --encoder, or name another place with --home",
+            )
+    specs = before.encoders if before is not None else lasting_specs(encoders)
+    home = Home(path, tuple(named), specs, device)
+    if before is None and not home.find():
+        find_videos(folders, "path")  # says what is wrong with them
+    encoder = home.encoder
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the home cannot be made ({error.strerror or error})"
+        raise DataError(what, where=path, mend="say with --home where it is to be") from error
+    content = {
+        "format": "dciml home",
+        "format_version": 1,
+        "folders": [str(f) for f in named],
+        "encoders": list(specs),
+    }
+    write_json(path / HOME_FILE, content)
+    _make_store(home, encoder)
+    if not (home.model / CARD_FILE).exists():
+        weights = (1.0, *(TEXT_WEIGHT if spec.startswith("text:") else 1.0 for spec in specs[1:]))
+        config = CosineConfig(text=text_spec_of(specs, encoder), block_weights=weights)
+        build_cosine(FeatureStore.open(home.store), home.model, config)
+    if not (home.index / CATALOGUE_FILE).exists():
+        build_index(load_model(home.model, device), home.store, home.index, may_be_empty=True)
+    return home
+
+
+def _make_store(home: Home, encoder: VideoEncoder) -> None:
+    if (home.store / MANIFEST_FILE).exists() and read_manifest(home.store).encoder != encoder.name:
+        raise DataError(
+            f"the features here are of {read_manifest(home.store).encoder}, and the encoder is {encoder.name} by now",
+            where=home.store,
+            mend="remove the home, or name another place with --home",
+        )
+    FeatureStoreWriter(
+        home.store, StoreManifest(encoder.name, encoder.width, encoder.rows_per_second, home.encoders)
+    ).close()
+
+
+Stamps = Mapping[str, tuple[tuple[str, int, int], ...]]
+"""Of each video, its file and what is read beside it: path, bytes, time of the last change in nanoseconds."""
+
+
+def look(home: Home) -> tuple[dict[str, Path], Stamps]:
+    """The videos that can be read now, without those that are still being written, and what would change when they do.
+
+    Raises:
+        DataError: as `Home.find`.
+    """
+    now, found = time(), {}
+    stamps: dict[str, tuple[tuple[str, int, int], ...]] = {}
+    for video_id, path in home.find().items():
+        try:
+            stats = [(str(file), file.stat()) for file in files_read(path, home.encoder)]
+        except (DataError, OSError):  # the attempt to read it will tell
+            stats = [(str(path), path.lstat())] if os.path.lexists(path) else []
+        if any(now - stat.st_mtime < SETTLED_SECONDS and S_ISREG(stat.st_mode) for _, stat in stats):
+            stamps[video_id] = (("still written to", 0, 0),)
+            continue
+        found[video_id] = path
+        stamps[video_id] = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return found, stamps
+
+
+@dataclass(frozen=True)
+class Work:
+    """How far an update is. `seconds_left` is a guess from what was done so far; None: it cannot be told yet."""
+
+    num_videos: int
+    num_done: int
+    seconds_left: float | None
+
+
+def update(
+    home: Home,
+    videos: Mapping[str, Path],
+    enter: Callable[[Sequence[str]], None],
+    on_work: Callable[[Work], None],
+    on_failure: Callable[[Failure], None],
+) -> None:
+    """Read what is new or changed, the smallest files first; each video is searchable as soon as it is read.
+
+    Args:
+        videos: see `look`.
+        enter: puts videos of the home's store into its index.
+        on_work: called several times a second; what it raises ends the update.
+    Raises:
+        DataError: the store is in use by another process, or cannot be written.
+    """
+    begin = monotonic()
+    by_size = sorted(videos, key=lambda video_id: _num_bytes(videos[video_id]))
+
+    def tell(now: ExtractionProgress) -> None:
+        share = now.bytes_done / now.num_bytes if now.num_bytes else 1.0
+        passed = monotonic() - begin
+        left = passed / share - passed if share > 0 and passed > 1 else None
+        on_work(Work(now.num_videos, now.num_unchanged + now.num_done + now.num_failed, left))
+
+    extract_videos(
+        {video_id: videos[video_id] for video_id in by_size},
+        home.encoder,
+        home.store,
+        workers=1,
+        on_progress=tell,
+        on_failure=on_failure,
+        on_done=lambda video_id: enter([video_id]),
+    )
+
+
+def not_entered(home: Home, videos: Mapping[str, Path], index: ClipIndex) -> list[str]:
+    """Videos whose rows are in the store, but which the index does not hold: an update was ended between the two."""
+    store, held = FeatureStore.open(home.store), {whole_id(video_id) for video_id in index.video_ids}
+    return [video_id for video_id in videos if video_id in store and video_id not in held]
+
+
+def gone(home: Home, videos: Mapping[str, Path], index: ClipIndex) -> list[str]:
+    """Videos of the home that the index holds, but whose files are not there any more; none where all are gone: then
+    the disk is not there.
+    """
+    if not videos:
+        return []
+    store = FeatureStore.open(home.store)
+    held = dict.fromkeys(whole_id(video_id) for video_id in index.video_ids)
+    return [
+        video_id
+        for video_id in held
+        if video_id in store and video_id not in videos and not os.path.lexists(store.source(video_id) or "")
+    ]
+
+
+def _num_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def is_fetched(model: str) -> bool:
+    """Whether an image–text model is in the local cache, or a local folder."""
+    from dciml.features import local_folder
+
+    try:
+        local_folder(model)
+    except DataError:
+        return False
+    return True
+
+
+def fetch(model: str) -> None:
+    """Fetch the files of a model that are needed, once, into the local cache.
+
+    Raises:
+        ConfigError: transformers is not installed. DataError: the hub cannot be reached.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ConfigError(
+            "image–text models need the package transformers. To mend it: pip install 'dciml[transformers]'."
+        ) from error
+    try:
+        snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"])
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{model} cannot be fetched ({reason})",
+            mend="look at the network, name a local folder with --encoder image:FOLDER, or use --encoder builtin",
+        ) from error

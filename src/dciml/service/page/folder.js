@@ -1,0 +1,63 @@
+// How far the reading of the watched folders is: a line with a bar above everything, gone when nothing is to be said.
+
+import * as api from "./api.js";
+import { announce, byId, h } from "./dom.js";
+import { count } from "./format.js";
+
+const WORKING_MILLISECONDS = 1000;
+const IDLE_MILLISECONDS = 5000;
+
+export class Folder {
+  /** `changed()` is told when videos came or went. */
+  constructor(changed) {
+    [this.changed, this.root, this.before, this.shown] = [changed, byId("folder"), null, ""];
+    this.words = h("span", {});
+    this.bar = h("progress", { max: "1", "aria-label": "Videos read" });
+    this.notes = h("ul", { class: "notes" });
+    this.failures = h("details", {}, h("summary", {}), h("ul", {}));
+    this.root.append(h("div", { class: "line" }, this.words, this.bar), this.notes, this.failures);
+  }
+
+  async look() {
+    let now;
+    try {
+      now = await api.folder();
+    } catch (error) {
+      if (error.status !== 404) setTimeout(() => this.look(), IDLE_MILLISECONDS);
+      return; // 404: this server watches no folder
+    }
+    this.#paint(now);
+    if (this.before !== null && (this.before.done !== now.done || this.before.working !== now.working)) {
+      this.changed();
+      if (!now.working) announce(`${count(now.done, "video")} can be searched`);
+    }
+    this.before = now;
+    setTimeout(() => this.look(), now.working ? WORKING_MILLISECONDS : IDLE_MILLISECONDS);
+  }
+
+  #paint(now) {
+    const left = now.seconds_left === null ? "" : `, about ${duration(now.seconds_left)} left`;
+    this.words.textContent = now.trouble
+      ?? (now.working && now.videos ? `Reading ${now.folders.join(", ")}: ${now.done} of ${count(now.videos, "video")}${left}` : "");
+    this.bar.hidden = !now.working || !now.videos;
+    this.bar.value = now.videos ? now.done / now.videos : 0;
+    const key = JSON.stringify([now.notes, now.failures]);
+    if (key !== this.shown) {
+      this.shown = key;
+      this.notes.replaceChildren(...now.notes.map((note) => h("li", {}, note)));
+      this.failures.firstChild.textContent = `${count(now.failures.length, "video")} could not be read`;
+      this.failures.lastChild.replaceChildren(
+        ...now.failures.map(({ video_id: id, reason }) => h("li", {}, h("strong", { dir: "auto" }, id), ` ${reason}`)),
+      );
+    }
+    this.notes.hidden = !now.notes.length;
+    this.failures.hidden = !now.failures.length;
+    this.root.hidden = !this.words.textContent && this.notes.hidden && this.failures.hidden;
+  }
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${Math.round(seconds / 360) / 10} h`;
+}
