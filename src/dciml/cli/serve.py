@@ -25,7 +25,9 @@ HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free port.")]
 OpenOption = Annotated[
     bool | None,
-    typer.Option("--open/--no-open", help="Open the page in the browser; left out: of a folder in a terminal."),
+    typer.Option(
+        "--open/--no-open", help="Open the page in the browser; left out: of a folder in a terminal."
+    ),
 ]
 TokenOption = Annotated[
     str | None,

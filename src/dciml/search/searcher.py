@@ -112,6 +112,9 @@ def compose(
         windowed: how windows belong to long videos.
         row_times: when the rows of a video or window that was looked at are.
     """
+    known = [bool(row.any()) for row in looked.clip_scores]
+    blank = {any_id for any_id, knows in zip(looked.video_ids, known, strict=True) if not knows}
+    hits = [hit for hit in hits if hit.video_id not in blank]  # nothing in them speaks for the query
     if looked.chances is not None:
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))

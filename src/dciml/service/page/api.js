@@ -78,7 +78,6 @@ export const examples = () => request("api/examples");
 export const video = (id) => request(`api/videos/${encodeURIComponent(id)}`);
 export const removeVideo = (id) => request(`api/videos/${encodeURIComponent(id)}`, { method: "DELETE" });
 export const folder = () => request("api/folder");
-export const folder = () => request("api/folder");
 export const jobs = () => request("api/jobs");
 export const job = (id) => request(`api/jobs/${encodeURIComponent(id)}`);
 export const addPath = (path) => post("api/videos", { path });
