@@ -272,6 +272,11 @@ class AnswerConfig(Settings):
         description="what a span adds to its video's score: its score less the best of the video (so that the first "
         "spans keep the order of the videos), its log-probability among the video's spans, or its score",
     )
+    blank_videos: bool = Field(
+        True,
+        description="whether moments may lie in videos in which no clip has anything to do with the sentence "
+        "(a similarity of 0 throughout, as where words beside the video are all that is known and there are none)",
+    )
     max_hits: int = Field(100, ge=1, description="moments in an answer when the caller does not say")
     min_confidence: float = Field(
         0.33,

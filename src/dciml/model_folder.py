@@ -420,7 +420,7 @@ def _load_kind(folder: Path, device: str) -> Model:
             return _load_dual(folder, torch.device(device))  # which `load_model` has checked
     engine = load_baseline(folder, device)
     # Its proposals are the windows of best contrast themselves.
-    answer = AnswerConfig(candidates="windows", ground_videos=0)
+    answer = AnswerConfig(candidates="windows", ground_videos=0, blank_videos=False)
     return Model(folder, str(kind), engine, answer, engine.store_encoder)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dciml.demo.corpus import MARKER, made_by
+from dciml.demo.corpus import MADE_FILE, made_by
 from dciml.files import write_json
 from dciml.recipes.demo import DemoOptions, is_finished
 
@@ -14,7 +14,7 @@ from dciml.recipes.demo import DemoOptions, is_finished
 @pytest.fixture
 def finished(own: Path) -> Path:
     """A folder with what a finished demo of seed 7 has."""
-    write_json(own / "videos" / MARKER, made_by(7))
+    write_json(own / "videos" / MADE_FILE, made_by(7))
     (own / "index.html").write_text("the page")
     return own
 

@@ -34,6 +34,7 @@ ROUTES = {
     "/api/examples": ("GET", "/api/examples"),
     "/api/videos": ("GET", "/api/videos"),
     "/api/videos/{video_id}": ("GET", "/api/videos/plain"),
+    "/api/folder": ("GET", "/api/folder"),
     "/api/jobs": ("GET", "/api/jobs"),
     "/api/jobs/{job_id}": ("GET", "/api/jobs/x"),
     "/media/{video_id}": ("GET", "/media/plain"),

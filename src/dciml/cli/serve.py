@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -201,6 +200,8 @@ def make_sure_of_model(yes: bool) -> None:
     Raises:
         ConfigError: transformers is missing, or the user does not agree or cannot be asked.
     """
+    from importlib.util import find_spec
+
     from dciml.errors import ConfigError
     from dciml.recipes import home as recipe
 
@@ -230,6 +231,8 @@ def check_installed() -> None:
     Raises:
         ConfigError: the names of what is missing, and the command that installs it.
     """
+    from importlib.util import find_spec
+
     from dciml.errors import ConfigError
 
     wanted = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")

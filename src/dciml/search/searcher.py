@@ -104,6 +104,7 @@ def compose(
     row_times: Callable[[str], RowTimes],
     max_hits: int,
     min_confidence: float,
+    blank_videos: bool = True,
 ) -> Answer:
     """The answer to one query.
 
@@ -111,10 +112,12 @@ def compose(
         hits: ranked, of the videos and windows that were looked at.
         windowed: how windows belong to long videos.
         row_times: when the rows of a video or window that was looked at are.
+        blank_videos: whether hits may lie in videos of which every clip has the score 0.
     """
-    known = [bool(row.any()) for row in looked.clip_scores]
-    blank = {any_id for any_id, knows in zip(looked.video_ids, known, strict=True) if not knows}
-    hits = [hit for hit in hits if hit.video_id not in blank]  # nothing in them speaks for the query
+    if not blank_videos:
+        known = zip(looked.video_ids, looked.clip_scores, strict=True)
+        blank = {any_id for any_id, scores in known if not scores.any()}
+        hits = [hit for hit in hits if hit.video_id not in blank]
     if looked.chances is not None:
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))
@@ -238,7 +241,10 @@ class Searcher:
                     scores = matches.scores[row]
                     looked = with_chances(looked, self.calibration, vectors[row], scores, num_searched)
                 least = self.config.min_confidence
-                answers.append(compose(looked, own, self.windowed, self.row_times, num_hits, least))
+                blank = self.config.blank_videos
+                answers.append(
+                    compose(looked, own, self.windowed, self.row_times, num_hits, least, blank_videos=blank)
+                )
         return answers
 
     def similar(
@@ -377,7 +383,8 @@ class Searcher:
         num_rows = self._times_at(matches.places)[0]
         evidence = Evidence(matches.scores, matches.clip_scores, None, num_rows)
         hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
-        answer = compose(self._looked(matches, 0), hits, self.windowed, self.row_times, len(hits), 0.0)
+        looked, blank = self._looked(matches, 0), self.config.blank_videos
+        answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
         kept = hits_elsewhere(answer.hits, *asked)[:num_hits]
         numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
         shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}

@@ -134,12 +134,12 @@ async def remove_video(video_id: str, request: Request) -> Response:
     return Response(status_code=204)
 
 
-@video_routes.get("/folder", responses=NOT_FOUND)
+@video_routes.get("/folder")
 async def folder(request: Request) -> FolderOut:
-    """How far the reading of the watched folders is. 404: this server watches none."""
+    """How far the reading of the watched folders is; `folders` is empty where this server watches none."""
     watch = runtime_of(request).folder
     if watch is None:
-        raise ServiceError(404, "This server watches no folder.")
+        return FolderOut()
     state = watch.state
     return FolderOut(
         folders=[path.name for path in watch.home.folders],

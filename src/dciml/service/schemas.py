@@ -195,13 +195,15 @@ class FolderFailure(BaseModel):
 class FolderOut(BaseModel):
     """How far the reading of the folders is that this server watches."""
 
-    folders: list[str] = Field(description="Names of the folders, or of single files.")
-    working: bool = Field(description="Whether something is being read now.")
-    videos: int = Field(description="How many videos lie there.")
-    done: int = Field(description="How many of them were looked at; in the end all but the failures.")
-    seconds_left: float | None = Field(description="A guess; null while it cannot be told.")
-    failures: list[FolderFailure]
-    trouble: str | None = Field(description="Why nothing can be read at all.")
+    folders: list[str] = Field(
+        [], description="Names of the folders, or of single files; none: none is watched."
+    )
+    working: bool = Field(False, description="Whether something is being read now.")
+    videos: int = Field(0, description="How many videos lie there.")
+    done: int = Field(0, description="How many of them were looked at; in the end all but the failures.")
+    seconds_left: float | None = Field(None, description="A guess; null while it cannot be told.")
+    failures: list[FolderFailure] = []
+    trouble: str | None = Field(None, description="Why nothing can be read at all.")
     notes: list[str] = Field(
-        description="What the evidence of this collection cannot do, in plain sentences."
+        [], description="What the evidence of this collection cannot do, in plain sentences."
     )

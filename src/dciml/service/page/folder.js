@@ -15,17 +15,18 @@ export class Folder {
     this.bar = h("progress", { max: "1", "aria-label": "Videos read" });
     this.notes = h("ul", { class: "notes" });
     this.failures = h("details", {}, h("summary", {}), h("ul", {}));
-    this.root.append(h("div", { class: "line" }, this.words, this.bar), this.notes, this.failures);
   }
 
   async look() {
     let now;
     try {
       now = await api.folder();
-    } catch (error) {
-      if (error.status !== 404) setTimeout(() => this.look(), IDLE_MILLISECONDS);
-      return; // 404: this server watches no folder
+    } catch {
+      setTimeout(() => this.look(), IDLE_MILLISECONDS);
+      return;
     }
+    if (!now.folders.length) return;
+    if (this.before === null) this.root.append(h("div", { class: "line" }, this.words, this.bar), this.notes, this.failures);
     this.#paint(now);
     if (this.before !== null && (this.before.done !== now.done || this.before.working !== now.working)) {
       this.changed();
