@@ -131,6 +131,11 @@ class GroundingConfig(Settings):
         0.0, ge=0, description="γ: 0 in the published setting, 0.5 for Charades in CPL"
     )
     easiness_epochs: int = Field(20, ge=1)
+    anchors: bool = Field(
+        False,
+        description="proposals begin at the windows in which the local scale fits the sentence best, and are judged by "
+        "how sure it is of these besides their reconstruction (an implicit pathway to grounding)",
+    )
 
 
 class MutualConfig(Settings):
@@ -335,6 +340,8 @@ class RunConfig(Settings):
                 raise ValueError(f"{branch}.hidden must be a multiple of 2 · {branch}.heads")
         if self.mutual.to_retrieval_form == "distribution" and self.retrieval.local == "none":
             raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
+        if self.grounding.anchors and self.retrieval.local == "none":
+            raise ValueError("grounding.anchors needs the local scale, so set retrieval.local")
         return self
 
 

@@ -306,6 +306,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         gaussian_sigma=g.gaussian_sigma,
         label_smoothing=g.label_smoothing,
         dropout=g.dropout,
+        anchored=g.anchors,
         **shared,
     )
     return DualBranch(retrieval, grounding, r.hidden)
@@ -468,6 +469,8 @@ def make_text_encoder(config: RunConfig, vocabulary: Vocabulary, device: str = "
 def folder_fingerprint(folder: Path, config: RunConfig) -> str:
     """SHA-256 of what decides a model's vectors and spans: weights, card, vocabulary, and the settings of both."""
     settings = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
+    if not settings["grounding"]["anchors"]:  # as before there was such a setting
+        del settings["grounding"]["anchors"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (CARD_FILE, VOCABULARY_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())

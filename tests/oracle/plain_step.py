@@ -56,7 +56,7 @@ class PlainGrounding:
 
     def selection(self) -> Selection:
         nll = self.nll.detach()
-        return Selection(self.proposals.detach(), nll, nll.argmin(dim=1))
+        return Selection.of(self.proposals.detach(), nll)
 
     def output(self, best_index: Tensor) -> GroundingOutput:
         chosen = best_index[:, None]
@@ -174,11 +174,17 @@ def plain_propose(branch: GroundingBranch, batch: Batch) -> tuple[Proposals, Ten
     with_prediction = torch.cat([frames, branch.prediction_row.expand(len(frames), 1, -1)], dim=1)
     seen = causal(with_prediction.shape[1], frames.device) & F.pad(mask, (0, 1), value=True)[:, None]
     last = plain_stack(branch.frame_stack, with_prediction, seen, encoded, word_mask[:, None])[:, -1]
-    centers, widths = torch.sigmoid(branch.span_head(last)).chunk(2, dim=-1)
+    logits, log_prior = branch.span_head(last), None
+    if queries.anchors is not None:
+        center, width, share = queries.anchors.unbind(dim=-1)
+        anchor = torch.cat([center, width], dim=1).clamp(1e-3, 1 - 1e-3)
+        logits, log_prior = logits + torch.log(anchor / (1 - anchor)), torch.log(share)
+    centers, widths = torch.sigmoid(logits).chunk(2, dim=-1)
+    proposals = Proposals(centers, widths.clamp(min=branch.min_width), log_prior)
     points = torch.linspace(0, 1, branch.num_positions, device=mask.device)
     index = (points[None] * (counts - 1)).round().long()
     sampled = rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
-    return Proposals(centers, widths.clamp(min=branch.min_width)), sampled
+    return proposals, sampled
 
 
 def plain_grounding(branch: GroundingBranch, batch: Batch, easiness_now: float) -> PlainGrounding:

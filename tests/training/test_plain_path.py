@@ -30,6 +30,7 @@ def make_step(
     dtype: torch.dtype,
     dropout: float = 0.0,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    anchored: bool = False,
 ) -> Step:
     """All pathways on, margins so wide that every hinge is active."""
     torch.manual_seed(0)
@@ -46,7 +47,7 @@ def make_step(
     )
     grounding = GroundingBranch(
         video_width=12, static_width=8, vocabulary_size=20, hidden=16, heads=2, layers=layers, num_proposals=4,
-        num_positions=6, max_words=9, dropout=dropout,
+        num_positions=6, max_words=9, dropout=dropout, anchored=anchored,
     )  # fmt: skip
     config = parse_config(
         {
@@ -60,6 +61,8 @@ def make_step(
         },
         "test",
     )
+    if anchored:  # it starts at 0, where every proposal ends exactly where a clip does
+        torch.nn.init.normal_(grounding.span_head.weight, std=0.2)
     model = DualBranch(retrieval, grounding, 16).to(dtype)
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     return build_step(config, fabric, model, 0, torch.Generator().manual_seed(0))
@@ -74,6 +77,20 @@ def fast_terms(step: Step, batch: Batch, side: str) -> dict[str, torch.Tensor]:
     with as_teacher(step.model.retrieval):
         clip = best_clip(step.model.retrieval, batch)
     return grounding_terms(step, batch, selection, clip)
+
+
+def test_with_anchors_too_every_term_equals_the_plain_path(batch_of: Callable[..., Batch]) -> None:
+    fast, plain = (make_step(2, dtype, anchored=True) for dtype in (torch.float32, torch.float64))
+    batch = batch_of((2, 1, 3, 1))
+    rng = torch.Generator().manual_seed(0)
+    anchors = 0.3 + 0.4 * torch.rand(7, 4, 3, generator=rng)  # wide: each holds some of the six positions
+    wide = in_double(batch)
+    wide = replace(wide, queries=replace(wide.queries, anchors=anchors.double()))
+    batch = replace(batch, queries=replace(batch.queries, anchors=anchors))
+    for side in SIDES:
+        values, expected = fast_terms(fast, batch, side), plain_terms(plain, wide, side)
+        for term in SIDES[side]:
+            torch.testing.assert_close(values[term].double(), expected[term].double(), atol=1e-5, rtol=1e-4)
 
 
 def in_double(batch: Batch) -> Batch:

@@ -179,6 +179,7 @@ def test_the_mask_that_teaches_retrieval_is_of_each_query_s_own_video(batch: Bat
         chosen = Selection(
             Proposals(selection.proposals.centers[asked], selection.proposals.widths[asked]),
             selection.nll[asked],
+            selection.cost[asked],
             selection.best_index[asked],
         )
         best = chosen.best()

@@ -54,7 +54,8 @@ class QueryBatch:
     `words` may be contextual and goes to the retrieval branch only; `static_words` holds each word by itself and is
     all that the grounding branch sees, with `word_ids` of the same words in the same order. `hidden_words` is True
     where the reconstruction's input is replaced by the mask vector. `sentences` are vectors in the space of the video
-    rows, L2-normalised; None where the text encoder has none.
+    rows, L2-normalised; None where the text encoder has none. `anchors` are centre, width and share of the spans at
+    which the proposals of each sentence begin in its own video, best first; None: they begin anywhere.
     """
 
     query_ids: tuple[str, ...]
@@ -64,6 +65,7 @@ class QueryBatch:
     word_ids: Int[Tensor, "queries words"]
     hidden_words: Bool[Tensor, "queries words"]
     sentences: Float[Tensor, "queries sentence_width"] | None = None
+    anchors: Float[Tensor, "queries proposals 3"] | None = None
 
     def to(self, device: torch.device) -> QueryBatch:
         """The same on another device."""

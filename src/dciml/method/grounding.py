@@ -59,11 +59,13 @@ class Watched:
     sampled: Float[Tensor, "videos positions hidden"]
     rows: Float[Tensor, "videos length hidden"]
     mask: Bool[Tensor, "videos length"]
+    local_clips: Float[Tensor, "videos clips local"] | None = None
 
     def each(self) -> Iterator[Watched]:
         """One video after the other, without padding; copies, so that one may be kept without the others."""
-        for sampled, rows, mask in zip(self.sampled, self.rows, self.mask, strict=True):
-            yield Watched(sampled[None].clone(), rows[mask][None], mask[mask][None])
+        for place, (sampled, rows, mask) in enumerate(zip(self.sampled, self.rows, self.mask, strict=True)):
+            local = None if self.local_clips is None else self.local_clips[place][None].clone()
+            yield Watched(sampled[None].clone(), rows[mask][None], mask[mask][None], local)
 
     @classmethod
     def join(cls, parts: Sequence[Watched]) -> Watched:
@@ -72,6 +74,9 @@ class Watched:
             torch.cat([part.sampled for part in parts]),
             pad_sequence([part.rows[0] for part in parts], batch_first=True),
             pad_sequence([part.mask[0] for part in parts], batch_first=True),
+            torch.cat(local)
+            if (local := [p.local_clips for p in parts if p.local_clips is not None])
+            else None,
         )
 
 
@@ -84,6 +89,7 @@ class GroundingBranch(nn.Module):
         num_positions: frames that the reconstruction reads (32).
         gaussian_sigma: a proposal's σ is width / `gaussian_sigma` (9); a negative's width / (`gaussian_sigma` / 2).
         label_smoothing: of the word loss.
+        anchored: proposals begin at the anchors of the batch and move away from them; else they begin anywhere.
     """
 
     def __init__(
@@ -102,8 +108,10 @@ class GroundingBranch(nn.Module):
         min_width: float = 0.01,
         label_smoothing: float = 0.1,
         dropout: float = 0.2,
+        anchored: bool = False,
     ) -> None:
         super().__init__()
+        self.anchored = anchored
         self.hidden, self.num_positions, self.max_words = hidden, num_positions, max_words
         self.num_proposals = num_proposals
         self.gaussian_sigma, self.min_width, self.label_smoothing = gaussian_sigma, min_width, label_smoothing
@@ -115,6 +123,9 @@ class GroundingBranch(nn.Module):
         self.frame_stack = Stack(layers, hidden, heads, dropout)
         self.word_stack = Stack(layers, hidden, heads, dropout)
         self.span_head = nn.Linear(hidden, 2 * num_proposals)
+        if anchored:  # at first every proposal is its anchor
+            nn.init.zeros_(self.span_head.weight)
+            nn.init.zeros_(self.span_head.bias)
         self.vocabulary_head = nn.Linear(hidden, vocabulary_size)
         self.dropout = Dropout(dropout)
 
@@ -159,9 +170,22 @@ class GroundingBranch(nn.Module):
         """Pass 1: the [PRED] row, after a video's last frame, reads the frames and the encoded words and gives P
         (centre, width) pairs (METHOD §4.2)."""
         frames = Sequences.shared(watched.rows, watched.mask, video_of_query)
-        prediction = self.frame_stack.end(frames, self._encoded_words(queries))
-        centers, widths = torch.sigmoid(self.span_head(prediction).float()).chunk(2, dim=-1)
-        return Proposals(centers, widths.clamp(min=self.min_width))
+        return self.spans(self.frame_stack.end(frames, self._encoded_words(queries)), queries.anchors)
+
+    def spans(
+        self,
+        prediction: Float[Tensor, "queries hidden"],
+        anchors: Float[Tensor, "queries proposals 3"] | None,
+    ) -> Proposals:
+        """The [PRED] row as P (centre, width) pairs; with anchors it says how far, in logits, each is from its own."""
+        logits, log_prior = self.span_head(prediction).float(), None
+        if self.anchored:
+            assert anchors is not None
+            center, width, share = anchors.float().unbind(dim=-1)
+            logits = logits + torch.logit(torch.cat([center, width], dim=-1), eps=1e-3)
+            log_prior = share.clamp(min=1e-6).log()
+        centers, widths = torch.sigmoid(logits).chunk(2, dim=-1)
+        return Proposals(centers, widths.clamp(min=self.min_width), log_prior)
 
     def _encoded_words(self, queries: QueryBatch) -> Sequences:
         distinct, reads = queries.distinct()
@@ -273,7 +297,7 @@ class GroundingBranch(nn.Module):
         """Judge every proposal, given what is known of the videos."""
         proposals = self.propose(watched, queries, video_of_query)
         nll = self.nll_of_proposals(watched.sampled, queries, video_of_query, self.log_weights(proposals))
-        return Selection(proposals, nll, nll.argmin(dim=1))
+        return Selection.of(proposals, nll)
 
     def nll_of_proposals(
         self,

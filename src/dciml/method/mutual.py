@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,11 +12,13 @@ from torch.nn import functional as F
 
 from dciml.method.batch import Batch
 from dciml.method.grounding import GroundingBranch
+from dciml.method.layers import as_teacher
 from dciml.method.outputs import (
     BestClip,
     ModulatedVideos,
     Proposals,
     RetrievalOutput,
+    Selection,
     Windows,
     paired_similarity,
 )
@@ -101,8 +104,17 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None 
     return BestClip(centers, own[torch.arange(len(index), device=index.device), index], windows)
 
 
+ANCHOR_FLOOR = 0.4
+"""As where moments are ranked (`answer.contrast_floor`): a few clips that fit far worse than all others say nothing."""
+BELOW_FLOOR = 0.1
+
+
 def best_windows(
-    similarity: Float[Tensor, "queries clips"], count: int, temperature: float = 0.1, max_iou: float = 0.5
+    similarity: Float[Tensor, "queries clips"],
+    count: int,
+    temperature: float = 0.1,
+    max_iou: float = 0.5,
+    floor: float = 0.0,
 ) -> Windows:
     """The runs of clips whose contrast is highest, each overlapping the better ones by at most `max_iou`.
 
@@ -110,7 +122,11 @@ def best_windows(
 
     Args:
         temperature: of the softmax over contrasts that gives the shares.
+        floor: share of the clips, those that fit least, that count nearly alike (docs/decisions/0022).
     """
+    if floor:
+        least = similarity.float().quantile(floor, dim=1, keepdim=True)
+        similarity = torch.where(similarity < least, least + BELOW_FLOOR * (similarity - least), similarity)
     num_clips = similarity.shape[1]
     starts, ends = torch.triu_indices(num_clips, num_clips, device=similarity.device)
     ends = ends + 1
@@ -133,6 +149,16 @@ def best_windows(
     return Windows((starts + ends)[index] / (2 * num_clips), length[index] / num_clips, shares)
 
 
+def anchors_of(
+    similarity: Float[Tensor, "queries clips"], count: int
+) -> Float[Tensor, "queries proposals 3"]:
+    """Centre, width and share of the best windows, best first; the last one again where a video has too few clips."""
+    windows = best_windows(similarity, count, floor=ANCHOR_FLOOR)
+    anchors = torch.stack([windows.centers, windows.widths, windows.shares], dim=-1)
+    missing = count - anchors.shape[1]
+    return torch.cat([anchors, anchors[:, -1:].expand(-1, missing, -1)], dim=1) if missing else anchors
+
+
 def proposal_feature(
     grounding: GroundingBranch, batch: Batch, best: Proposals
 ) -> Float[Tensor, "queries hidden"]:
@@ -149,6 +175,25 @@ class DualBranch(nn.Module):
         self.retrieval, self.grounding = retrieval, grounding
         self.to_retrieval = GroundingTeachesRetrieval(grounding.hidden, retrieval_hidden)
         self.to_grounding = RetrievalTeachesGrounding(retrieval_hidden, grounding.hidden)
+
+    def anchored(self, batch: Batch) -> Batch:
+        """The batch with the anchors of its sentences, which the local scale finds in their own videos (METHOD §5.6).
+
+        The same batch where proposals have no anchors. No gradient leads into the local scale.
+        """
+        if not self.grounding.anchored:
+            return batch
+        local = self.retrieval.local
+        assert local is not None
+        with as_teacher(self.retrieval):
+            own = local.encode_clips(batch.videos)[batch.video_of_query]
+            similarity = paired_similarity(local.encode_queries(batch.queries), own)
+            anchors = anchors_of(similarity, self.grounding.num_proposals)
+        return replace(batch, queries=replace(batch.queries, anchors=anchors))
+
+    def select(self, batch: Batch) -> Selection:
+        """Judge every proposal of each sentence, with its anchors."""
+        return self.grounding.select(self.anchored(batch))
 
     def side(self, name: Side) -> Iterator[tuple[str, nn.Parameter]]:
         """Named parameters of one side, `retrieval` or `grounding`."""

@@ -109,14 +109,18 @@ class BestClip:
 
 @dataclass(frozen=True)
 class Proposals:
-    """P candidate spans for each query, as centre and width in unit time."""
+    """P candidate spans for each query, as centre and width in unit time.
+
+    `log_prior` says how likely each is before the sentence is reconstructed; None: all alike.
+    """
 
     centers: Float[Tensor, "queries proposals"]
     widths: Float[Tensor, "queries proposals"]
+    log_prior: Float[Tensor, "queries proposals"] | None = None
 
     def detach(self) -> Proposals:
         """The same values without a gradient."""
-        return Proposals(self.centers.detach(), self.widths.detach())
+        return Proposals(self.centers.detach(), self.widths.detach(), self.log_prior)
 
     def at(self, index: Int[Tensor, " queries"]) -> Proposals:
         """One proposal a query, (queries, 1)."""
@@ -134,11 +138,21 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the lowest."""
+    """What the reconstruction chose, as fixed values: all proposals, their NLL, and the index of the best.
+
+    `cost` decides: the NLL, less what is known of the proposal beforehand.
+    """
 
     proposals: Proposals
     nll: Float[Tensor, "queries proposals"]
+    cost: Float[Tensor, "queries proposals"]
     best_index: Int[Tensor, " queries"]
+
+    @classmethod
+    def of(cls, proposals: Proposals, nll: Float[Tensor, "queries proposals"]) -> Selection:
+        """The proposal of the lowest cost is the best."""
+        cost = nll if proposals.log_prior is None else nll - proposals.log_prior
+        return cls(proposals, nll, cost, cost.argmin(dim=1))
 
     def best(self) -> Proposals:
         """The best proposal of each query, (queries, 1)."""

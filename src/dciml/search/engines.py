@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Protocol
 
@@ -20,9 +20,11 @@ from dciml.method import (
     QueryBatch,
     Selection,
     Watched,
+    anchors_of,
     collate_queries,
     collate_videos,
     hidden_positions,
+    paired_similarity,
 )
 from dciml.search.contrast import contrast_windows
 from dciml.threads import num_shares, share_out
@@ -260,6 +262,8 @@ class DualEngine:
         distinct = {sentence: index for index, sentence in enumerate(dict.fromkeys(sentences))}
         with torch.inference_mode():
             queries = self._queries(list(distinct)).to(self.device)
+            local = self.dual.retrieval.local
+            asked_local = None if local is None or not self._anchored else local.encode_queries(queries)
         places = torch.tensor([distinct[sentence] for sentence in sentences], device=self.device)
 
         @torch.inference_mode()
@@ -268,16 +272,28 @@ class DualEngine:
             videos = {video_id: index for index, video_id in enumerate(dict.fromkeys(asked))}
             watched = self.seen.watch(store, list(videos), self._watch)
             owner = torch.tensor([videos[video_id] for video_id in asked], device=self.device)
-            own = queries.at(places[torch.from_numpy(pairs).to(self.device)])
+            own_places = places[torch.from_numpy(pairs).to(self.device)]
+            own = queries.at(own_places)
+            if asked_local is not None:
+                assert watched.local_clips is not None
+                similarity = paired_similarity(asked_local[own_places], watched.local_clips[owner])
+                own = replace(own, anchors=anchors_of(similarity, self.dual.grounding.num_proposals))
             return _best_first(self.dual.grounding.choose(watched, own, owner))
 
         shares = min(num_shares(), len(sentences)) if self.device.type == "cpu" else 1
         return share_out(ground, np.array_split(np.arange(len(sentences)), shares))
 
     def _watch(self, store: FeatureStore, video_ids: Sequence[str]) -> Watched:
-        most = self.sizes.max_frames
-        videos = collate_videos(store, video_ids, num_clips=0, max_frames=most)
-        return self.dual.grounding.watch(videos.to(self.device))
+        most, clips = self.sizes.max_frames, self.num_clips if self._anchored else 0
+        videos = collate_videos(store, video_ids, num_clips=clips, max_frames=most).to(self.device)
+        watched, local = self.dual.grounding.watch(videos), self.dual.retrieval.local
+        if local is None or not self._anchored:
+            return watched
+        return replace(watched, local_clips=local.encode_clips(videos))
+
+    @property
+    def _anchored(self) -> bool:
+        return self.dual.grounding.anchored
 
     def _queries(self, sentences: Sequence[str]) -> QueryBatch:
         encoded = self.text_encoder.encode(sentences)
@@ -296,7 +312,7 @@ class DualEngine:
 
 
 def _best_first(selection: Selection) -> Grounding:
-    order = selection.nll.argsort(dim=1, stable=True)
+    order = selection.cost.argsort(dim=1, stable=True)
     unit = torch.stack([selection.proposals.starts(), selection.proposals.ends()], dim=-1)
-    spans, nll = unit.gather(1, order[..., None].expand(-1, -1, 2)), selection.nll.gather(1, order)
-    return Grounding(spans.cpu().double().numpy(), -nll.cpu().double().numpy())
+    spans, cost = unit.gather(1, order[..., None].expand(-1, -1, 2)), selection.cost.gather(1, order)
+    return Grounding(spans.cpu().double().numpy(), -cost.cpu().double().numpy())

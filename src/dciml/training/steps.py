@@ -230,6 +230,7 @@ def choose_proposals(step: Step, batch: Batch) -> Grounded:
         places = drawn.to(batch.video_of_query.device)
         batch = batch.at(places)
     with step.fabric.autocast():
+        batch = step.model.anchored(batch)
         return Grounded(batch, places, step.model.grounding.select(batch))
 
 

@@ -191,7 +191,7 @@ def _grounding_objective(
 ) -> float:
     total, count = 0.0, 0
     for groups in _few_pairs(data, pairs_at_once, best_windows(model, data, device)):
-        batch = data.collate(groups, epoch=0).to(device)
+        batch = model.anchored(data.collate(groups, epoch=0).to(device))
         selection = model.grounding.select(batch)
         output = model.grounding(batch, selection.best_index, 1.0)
         log_weights = model.grounding.log_weights(output.proposals)
@@ -207,7 +207,7 @@ def _mean_iou(
     found: list[float] = []
     for groups in _few_pairs(data, pairs_at_once, best_windows(model, data, device)):
         batch = data.collate(groups, epoch=0).to(device)
-        best = model.grounding.select(batch).best()
+        best = model.select(batch).best()
         unit = torch.cat([best.starts(), best.ends()], dim=1).double().cpu().numpy()
         rows = zip(batch.queries.query_ids, batch.video_of_query.tolist(), unit, strict=True)
         for query_id, place, span_unit in rows:
