@@ -44,7 +44,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no pathway": OFF,
     "no explicit to retrieval": (OFF[0],),
     "no explicit to grounding": (OFF[2],),
+    "no anchors": ("grounding.anchors=false",),
     "no local scale, published forms": (
+        "grounding.anchors=false",
         "retrieval.local=none",
         "mutual.to_retrieval_form=mask",
         "mutual.to_grounding_form=clip",

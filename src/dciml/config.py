@@ -136,6 +136,12 @@ class GroundingConfig(Settings):
         description="proposals begin at the windows in which the local scale fits the sentence best, and are judged by "
         "how sure it is of these besides their reconstruction (an implicit pathway to grounding)",
     )
+    anchor_floor: float = Field(
+        0.4,
+        ge=0,
+        lt=1,
+        description="share of the clips that count nearly alike there, as `answer.contrast_floor`",
+    )
 
 
 class MutualConfig(Settings):

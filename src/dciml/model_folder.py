@@ -307,6 +307,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         label_smoothing=g.label_smoothing,
         dropout=g.dropout,
         anchored=g.anchors,
+        anchor_floor=g.anchor_floor,
         **shared,
     )
     return DualBranch(retrieval, grounding, r.hidden)
@@ -470,7 +471,7 @@ def folder_fingerprint(folder: Path, config: RunConfig) -> str:
     """SHA-256 of what decides a model's vectors and spans: weights, card, vocabulary, and the settings of both."""
     settings = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
     if not settings["grounding"]["anchors"]:  # as before there was such a setting
-        del settings["grounding"]["anchors"]
+        del settings["grounding"]["anchors"], settings["grounding"]["anchor_floor"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (CARD_FILE, VOCABULARY_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())

@@ -90,6 +90,7 @@ class GroundingBranch(nn.Module):
         gaussian_sigma: a proposal's σ is width / `gaussian_sigma` (9); a negative's width / (`gaussian_sigma` / 2).
         label_smoothing: of the word loss.
         anchored: proposals begin at the anchors of the batch and move away from them; else they begin anywhere.
+        anchor_floor: share of the clips that count nearly alike where anchors are looked for.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class GroundingBranch(nn.Module):
         label_smoothing: float = 0.1,
         dropout: float = 0.2,
         anchored: bool = False,
+        anchor_floor: float = 0.4,
     ) -> None:
         super().__init__()
-        self.anchored = anchored
+        self.anchored, self.anchor_floor = anchored, anchor_floor
         self.hidden, self.num_positions, self.max_words = hidden, num_positions, max_words
         self.num_proposals = num_proposals
         self.gaussian_sigma, self.min_width, self.label_smoothing = gaussian_sigma, min_width, label_smoothing

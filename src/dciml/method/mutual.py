@@ -104,8 +104,6 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None 
     return BestClip(centers, own[torch.arange(len(index), device=index.device), index], windows)
 
 
-ANCHOR_FLOOR = 0.4
-"""As where moments are ranked (`answer.contrast_floor`): a few clips that fit far worse than all others say nothing."""
 BELOW_FLOOR = 0.1
 
 
@@ -150,10 +148,10 @@ def best_windows(
 
 
 def anchors_of(
-    similarity: Float[Tensor, "queries clips"], count: int
+    similarity: Float[Tensor, "queries clips"], count: int, floor: float
 ) -> Float[Tensor, "queries proposals 3"]:
     """Centre, width and share of the best windows, best first; the last one again where a video has too few clips."""
-    windows = best_windows(similarity, count, floor=ANCHOR_FLOOR)
+    windows = best_windows(similarity, count, floor=floor)
     anchors = torch.stack([windows.centers, windows.widths, windows.shares], dim=-1)
     missing = count - anchors.shape[1]
     return torch.cat([anchors, anchors[:, -1:].expand(-1, missing, -1)], dim=1) if missing else anchors
@@ -188,7 +186,7 @@ class DualBranch(nn.Module):
         with as_teacher(self.retrieval):
             own = local.encode_clips(batch.videos)[batch.video_of_query]
             similarity = paired_similarity(local.encode_queries(batch.queries), own)
-            anchors = anchors_of(similarity, self.grounding.num_proposals)
+            anchors = anchors_of(similarity, self.grounding.num_proposals, self.grounding.anchor_floor)
         return replace(batch, queries=replace(batch.queries, anchors=anchors))
 
     def select(self, batch: Batch) -> Selection:

@@ -277,7 +277,9 @@ class DualEngine:
             if asked_local is not None:
                 assert watched.local_clips is not None
                 similarity = paired_similarity(asked_local[own_places], watched.local_clips[owner])
-                own = replace(own, anchors=anchors_of(similarity, self.dual.grounding.num_proposals))
+                grounding = self.dual.grounding
+                anchors = anchors_of(similarity, grounding.num_proposals, grounding.anchor_floor)
+                own = replace(own, anchors=anchors)
             return _best_first(self.dual.grounding.choose(watched, own, owner))
 
         shares = min(num_shares(), len(sentences)) if self.device.type == "cpu" else 1
