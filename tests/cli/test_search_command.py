@@ -79,7 +79,7 @@ def test_search_says_how_sure_it_is(index: Path) -> None:
 
 
 def test_nothing_found_hides_the_nearest_moments_unless_asked(index: Path) -> None:
-    plain = command("search", index, "perhaps 2").output
+    plain = command("search", index, "perhaps 2").stdout
     assert plain.startswith("Nothing found. ")
     assert plain.endswith("See the nearest moments with --all.\n")
     assert "video2" not in plain
@@ -90,9 +90,10 @@ def test_nothing_found_hides_the_nearest_moments_unless_asked(index: Path) -> No
 
 def test_json_holds_the_hits_also_where_nothing_was_found(index: Path) -> None:
     sure, unsure = (
-        json.loads(command("search", index, f"{word} 2", "--json").output) for word in ("find", "perhaps")
+        json.loads(command("search", index, f"{word} 2", "--json").stdout) for word in ("find", "perhaps")
     )
-    assert list(sure) == ["sentence", "found", "confidence", "hits"]
+    assert list(sure) == ["sentence", "found", "confidence", "hits", "notes"]
+    assert sure["notes"] == ["Numbers hardly count: the things are found, not how many there are."]
     assert (sure["found"], unsure["found"]) == (True, False)
     assert 0 <= unsure["confidence"] < 0.33 < sure["confidence"] <= 1
     assert sure["hits"][0]["video_id"] == unsure["hits"][0]["video_id"] == "video2"

@@ -34,7 +34,7 @@ def test_search_answers_with_all_that_the_page_needs(client: TestClient) -> None
     answer = client.post("/api/search", json={"sentence": "the picture is red", "k": 4})
     assert answer.status_code == 200, answer.text
     content = answer.json()
-    assert content.keys() == {"sentence", "found", "confidence", "took_seconds", "hits", "relevance"}
+    assert content.keys() == {"sentence", "found", "confidence", "took_seconds", "hits", "relevance", "notes"}
     assert [hit["rank"] for hit in content["hits"]] == [1, 2, 3, 4]
     for hit in content["hits"]:
         assert 0 <= hit["start_seconds"] < hit["end_seconds"] <= hit["duration_seconds"] == 6.0

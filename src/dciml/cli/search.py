@@ -94,10 +94,13 @@ def search(
     )
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
+    notes = searcher.notes(sentence)
     if json:
-        print_json({"sentence": sentence}, answer)
-    else:
-        print_answer(answer, show_all=show_all)
+        print_json({"sentence": sentence}, answer, notes)
+        return
+    for note in notes:
+        typer.echo(note, err=True)
+    print_answer(answer, show_all=show_all)
 
 
 def similar(
@@ -143,13 +146,14 @@ def select_within(searcher: Searcher, wanted: VideoFilter) -> tuple[str, ...] | 
     return chosen
 
 
-def print_json(question: dict[str, str | float], answer: Answer) -> None:
+def print_json(question: dict[str, str | float], answer: Answer, notes: Sequence[str] = ()) -> None:
     """Print a question and its answer as one JSON object; the hits are there also where nothing was found."""
     import json
     from dataclasses import asdict
 
     stated = {"found": answer.found, "confidence": answer.confidence}
-    content = {**question, **stated, "hits": [asdict(hit) for hit in answer.hits]}
+    said: dict[str, object] = {"notes": list(notes)} if notes else {}
+    content = {**question, **stated, "hits": [asdict(hit) for hit in answer.hits], **said}
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 

@@ -7,6 +7,7 @@ from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
 from .encoders.word_vectors import WORD_VECTORS_FILE, read_cpl_vectors, write_word_vectors
+from .encoders.words import WordEncoder
 from .extract import (
     Extraction,
     ExtractionProgress,
@@ -74,6 +75,7 @@ __all__ = [
     "Window",
     "WindowRule",
     "WindowedStore",
+    "WordEncoder",
     "check_device",
     "check_shapes",
     "clip_centers",

@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 
 from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
-from dciml.features import FeatureStore, RowTimes, WindowedStore, parse_window, span_seconds, whole_id
+from dciml.features import (
+    FeatureStore,
+    RowTimes,
+    WindowedStore,
+    WordEncoder,
+    parse_window,
+    span_seconds,
+    whole_id,
+)
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.calibration import Calibration
 from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time
 from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds
+from dciml.search.notes import notes_on
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.types import SearchHit
 
@@ -219,6 +228,11 @@ class Searcher:
     ) -> list[list[SearchHit]]:
         """The same for many sentences at once, with the same hits; k = None: `AnswerConfig.max_hits`."""
         return [list(answer.hits) for answer in self.answer_batch(sentences, k, within)]
+
+    def notes(self, sentence: str) -> tuple[str, ...]:
+        """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
+        encoder = getattr(self.engine, "text_encoder", None)
+        return notes_on(sentence, encoder.vocabulary if isinstance(encoder, WordEncoder) else None)
 
     def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
         """The hits of `search`, how sure they are, and how well each clip of their videos fits.

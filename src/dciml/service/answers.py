@@ -40,9 +40,9 @@ def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
     begin = perf_counter()
     within = chosen_videos(now, request)
     answer = NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within)
-    return SearchAnswer(
-        sentence=request.sentence, **_fields(now, answer), took_seconds=perf_counter() - begin
-    )
+    notes = list(now.searcher.notes(request.sentence))
+    took = perf_counter() - begin
+    return SearchAnswer(sentence=request.sentence, **_fields(now, answer), took_seconds=took, notes=notes)
 
 
 def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
@@ -59,7 +59,12 @@ def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchReques
     fields = [_fields(now, answer) for answer in found]
     took = perf_counter() - begin
     return [
-        SearchAnswer(sentence=request.sentence, **own, took_seconds=took)
+        SearchAnswer(
+            sentence=request.sentence,
+            **own,
+            took_seconds=took,
+            notes=list(now.searcher.notes(request.sentence)),
+        )
         for request, own in zip(requests, fields, strict=True)
     ]
 

@@ -113,11 +113,15 @@ class SearchAnswer(SimilarAnswer):
                     "took_seconds": 0.12,
                     "hits": [EXAMPLE_HIT],
                     "relevance": {"kitchen/monday": [0.1, 0.9, 0.7, 0.0]},
+                    "notes": ["Numbers hardly count: the things are found, not how many there are."],
                 }
             ]
         }
     )
     sentence: str
+    notes: list[str] = Field(
+        [], description="What the search could not take from the sentence, in plain words."
+    )
 
 
 class Examples(BaseModel):

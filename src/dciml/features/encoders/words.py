@@ -92,6 +92,8 @@ class WordEncoder(OneWordRows):
             raise ValueError(f"width and max_words must be positive, not {width} and {max_words}")
         super().__init__(f"words-v{_VERSION}-{width}x{max_words}-{vocabulary.digest}", width, max_words)
         self._vocabulary = vocabulary
+        self.vocabulary = vocabulary if len(vocabulary) > 1 else None
+        """The words with directions of their own; None: there are none, and all words count by their letters."""
         self._rows: dict[str, FloatRows] = {}
 
     def row(self, word: str) -> FloatRows:

@@ -58,6 +58,11 @@ export function card(moment, address, onOpen) {
   );
 }
 
+/** What the search could not take from the sentence. */
+function notesOf(answer) {
+  return answer.notes?.length ? [h("ul", { class: "hints" }, ...answer.notes.map((note) => h("li", { dir: "auto" }, note)))] : [];
+}
+
 /** Where in its video a moment lies. */
 function strip({ start, end, duration }) {
   const part = h("span");
@@ -122,7 +127,7 @@ export class Results {
     this.#say(`${count(answer.moments.length, kind)} in ${count(videos, "video")}, found in ${took(answer.took_seconds)}`);
     const more = answer.moments.length >= answer.k && answer.k < 100
       ? button({ words: "More moments", kind: "wide", onclick: () => this.app.more() }) : null;
-    this.list.replaceChildren(this.#cards(answer.moments), ...(more ? [more] : []));
+    this.list.replaceChildren(...notesOf(answer), this.#cards(answer.moments), ...(more ? [more] : []));
   }
 
   #showNothing(answer, isLimited) {
@@ -134,7 +139,7 @@ export class Results {
       ...(isLimited ? [button({ words: "Clear filters", kind: "primary", onclick: () => this.app.clearFilters() })] : []));
     const summary = h("summary", {}, "Show the nearest moments anyway");
     const nearest = h("details", { class: "nearest" }, summary, this.#cards(answer.moments));
-    this.list.replaceChildren(block, ...(answer.moments.length ? [nearest] : []));
+    this.list.replaceChildren(block, ...notesOf(answer), ...(answer.moments.length ? [nearest] : []));
   }
 
   #cards(moments, size = "") {
