@@ -10,6 +10,7 @@ import pytest
 
 import dciml
 from dciml.config import RunConfig
+from dciml.errors import DataError, ModelError
 from dciml.model_folder import load_model
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
@@ -46,3 +47,9 @@ def test_page_names_all_that_is_public() -> None:
     assert PAGE.startswith(
         f"# From Python\n\n`dciml` has {['no', 'one', 'two', 'three'][len(dciml.__all__)]} public"
     )
+
+
+@pytest.mark.parametrize("call", [dciml.load, dciml.open_index])
+def test_names_that_no_file_system_takes_are_told_as_others(call: Callable[[str], object]) -> None:
+    with pytest.raises((ModelError, DataError), match="no model here|there is no such folder"):
+        call("x" * 300)

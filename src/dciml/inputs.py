@@ -109,7 +109,11 @@ def _guess_encoding(content: bytes, path: Path) -> str:
         if not rivals and only_letters:
             return best.encoding
     first = next(number for number, line in enumerate(content.split(b"\n"), 1) if not _is_utf8(line))
-    raise _unknown_encoding(path, f"line {first} is not UTF-8, and no other encoding fits it clearly")
+    likely = " or ".join(dict.fromkeys(match.encoding for match in found[:2]))
+    perhaps = f" (perhaps {likely})" if likely else ""
+    raise _unknown_encoding(
+        path, f"line {first} is not UTF-8, and no other encoding fits it clearly{perhaps}"
+    )
 
 
 def _is_utf8(line: bytes) -> bool:

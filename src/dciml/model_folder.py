@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -410,7 +411,7 @@ def windows_for(folder: Path) -> WindowRule | None:
 
 
 def _load_kind(folder: Path, device: str) -> Model:
-    if not (folder / CARD_FILE).exists():
+    if not os.path.exists(folder / CARD_FILE):  # also for names that no file system takes
         raise ModelError(f"{folder}: no model here (there is no model.json); train one with `dciml train`")
     with _as_model_error(folder):
         content = read_json(folder / CARD_FILE)

@@ -171,3 +171,9 @@ def test_a_variable_that_is_not_set_is_no_token(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("DCIML_TOKEN", raising=False)
     result = CliRunner().invoke(app, ["serve", str(tmp_path), "--host", "0.0.0.0"])
     assert "not an index" in str(result.exception)
+
+
+@pytest.mark.parametrize("host", ["", "  "])
+def test_an_empty_host_is_no_host(host: str) -> None:
+    with pytest.raises(ConfigError, match="the host is empty"):
+        ServiceSettings(Path("index"), host=host)

@@ -443,7 +443,8 @@ def verify_index(path: str | Path, *, store: str | None = None) -> list[str]:
 def _catalogue_of(path: Path) -> Catalogue:
     """Raises DataError: there is no index."""
     if not os.path.lexists(path / CATALOGUE_FILE):
-        what = "this folder is not an index" if path.exists() else "there is no such folder"
+        # `os.path.exists` says no to names that no file system takes, where `Path.exists` raises.
+        what = "this folder is not an index" if os.path.exists(path) else "there is no such folder"
         raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
     return Catalogue(path / CATALOGUE_FILE)
 

@@ -91,6 +91,10 @@ class ServiceSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if not self.host.strip():  # a socket would take it for all addresses
+            raise ConfigError(
+                "the host is empty. To mend it: leave out --host, or name an address; 0.0.0.0: all."
+            )
         if self.token is not None:
             check_token(self.token)
 
