@@ -51,5 +51,5 @@ def test_page_names_all_that_is_public() -> None:
 
 @pytest.mark.parametrize("call", [dciml.load, dciml.open_index])
 def test_names_that_no_file_system_takes_are_told_as_others(call: Callable[[str], object]) -> None:
-    with pytest.raises((ModelError, DataError), match="no model here|there is no such folder"):
+    with pytest.raises((ModelError, DataError), match=r"no model here|there is no such folder"):
         call("x" * 300)
