@@ -391,7 +391,7 @@ def _samples(
             if due is None:
                 continue
             for part in resampler.resample(frame):
-                samples = part.to_ndarray()
+                samples: Any = part.to_ndarray()
                 yield due, samples
                 due += samples.shape[1] / rate
 
