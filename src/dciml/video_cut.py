@@ -81,11 +81,22 @@ def cut_video(
     if not 0 <= start_seconds < end_seconds:
         raise ValueError(f"not a piece of a video: {start_seconds} to {end_seconds} s")
     refuse_existing(out)
+    length = _length_seconds(path)
+    if start_seconds >= length:
+        what = f"the video is over at {length:.2f} s, before {start_seconds:.2f} s"
+        raise DataError(what, where=path, mend="extract and index the video again if it was changed")
     with atomic_path(out) as temporary:
         piece = None if exact else _copied(path, temporary, start_seconds, end_seconds)
         piece = piece or _encoded(path, temporary, start_seconds, end_seconds)
         refuse_existing(out)
     return piece
+
+
+def _length_seconds(path: Path) -> float:
+    with opened(path) as track:
+        if track.has_index and track.container.duration:
+            return float(track.container.duration / av.time_base)
+    return timeline_of(path).duration_seconds
 
 
 def refuse_existing(out: Path) -> None:
@@ -120,7 +131,7 @@ def _copied(path: Path, temporary: Path, start: float, end: float) -> Piece | No
     """Copy packets; None where that cannot be."""
     try:
         with _track(path) as track:
-            if track.stream.codec_context.name not in COPIED_PICTURES:
+            if track.stream.codec_context.codec.canonical_name not in COPIED_PICTURES:
                 return None
             if not track.has_index and timeline_of(path).keys:  # its clock breaks, or has no times
                 return None
@@ -146,11 +157,7 @@ def _find_key(path: Path, seconds: float) -> _Key | None:
             if sought is not None and not track.seek(sought):
                 continue
             found = None
-            for packet in track.container.demux(track.stream):
-                if not packet.size:
-                    continue
-                if packet.pts is None or packet.dts is None:
-                    raise _Uncopyable
+            for packet in _timed(track):
                 at = float(packet.pts * packet.time_base) - track.zero_seconds
                 if packet.is_keyframe and not packet.is_discard and at <= seconds + NEAR_SECONDS:
                     found = _Key(packet.pts, at, sought)
@@ -161,6 +168,30 @@ def _find_key(path: Path, seconds: float) -> _Key | None:
     return None
 
 
+def _timed(track: VideoTrack) -> Iterator[Any]:
+    """The packets of the pictures from where the file stands. Matroska does not say when the first ones are decoded.
+
+    Raises:
+        _Uncopyable: a packet has no time.
+    """
+    waiting: list[Any] = []
+    for packet in track.container.demux(track.stream):
+        if not packet.size:
+            continue
+        if packet.pts is None:
+            raise _Uncopyable
+        waiting.append(packet)
+        if packet.dts is None:
+            continue
+        step = packet.duration or round(1 / (track.rate or 25) / packet.time_base)
+        for place, early in enumerate(reversed(waiting)):
+            early.dts = packet.dts - place * step
+        yield from waiting
+        waiting.clear()
+    if waiting:
+        raise _Uncopyable
+
+
 def _copy_from(path: Path, temporary: Path, key: _Key, end: float) -> Handling | None:
     """Write the packets from a key picture on; returns what became of the sound."""
     with _track(path) as track, opened_container(path) as heard, _writer(temporary) as out:
@@ -169,7 +200,7 @@ def _copy_from(path: Path, temporary: Path, key: _Key, end: float) -> Handling |
         if source is None:
             out.mux(pictures)
             return None
-        if source.codec_context is None or source.codec_context.name in COPIED_SOUNDS:
+        if source.codec_context is None or source.codec_context.codec.canonical_name in COPIED_SOUNDS:
             stream = out.add_stream_from_template(source)
             sound = _sound_packets(heard, source, stream, key.seconds, end, track.zero_seconds)
             handling: Handling = "copied"
@@ -190,11 +221,7 @@ def _picture_packets(track: VideoTrack, key: _Key, end: float, stream: Any) -> I
         track.seek(key.sought_seconds)
     late: list[Any] = []
     begun = False
-    for packet in track.container.demux(track.stream):
-        if not packet.size:
-            continue
-        if packet.pts is None or packet.dts is None:
-            raise _Uncopyable
+    for packet in _timed(track):
         begun = begun or (packet.is_keyframe and packet.pts == key.time)
         if not begun or packet.pts < key.time:  # the latter refer to pictures before the key picture
             continue
