@@ -363,7 +363,9 @@ def test_export_never_writes_over_a_file(index: Path) -> None:
     for form in ("csv", "json", "otio", "edl", "fcpxml", "labelstudio", "fiftyone"):
         Path("mine").write_text("mine")
         with pytest.raises(DataError, match="a file of this name already"):
-            command("export", index, SENTENCE, "--format", form, "--out", "mine")
+            command(
+                "export", "nowhere", SENTENCE, "--format", form, "--out", "mine"
+            )  # before anything is read
     Path("chapters").mkdir()
     Path("chapters/mine").write_text("mine")
     with pytest.raises(DataError, match="something here already"):

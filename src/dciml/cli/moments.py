@@ -80,9 +80,10 @@ def cut(
 ) -> None:
     """Cut the moments that a sentence describes out of their videos."""
     from dciml.model_folder import open_searcher
-    from dciml.recipes.cut import cut_moments
+    from dciml.recipes.cut import cut_moments, refuse_file
     from dciml.recipes.moments import refuse_nothing
 
+    refuse_file(out)
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = _answer(searcher, sentence, k, video, folder, tag)
     refuse_nothing(answer, take_all=take_all)
@@ -141,13 +142,14 @@ def export(
 ) -> None:
     """Write the moments that a sentence describes in a form of another program."""
     from dciml.model_folder import open_searcher
-    from dciml.recipes.export import export_moments, label_studio_setup
+    from dciml.recipes.export import export_moments, label_studio_setup, refuse_taken_out
     from dciml.recipes.moments import refuse_nothing
 
+    path = None if out == "-" else Path(out)
+    refuse_taken_out(form.value, path)
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = _answer(searcher, sentence, k, video, folder, tag)
     refuse_nothing(answer, take_all=take_all)
-    path = None if out == "-" else Path(out)
     done = export_moments(searcher, sentence, answer, form.value, path, media_url)
     if done.text is not None:
         typer.echo(done.text, nl=False)

@@ -65,8 +65,7 @@ def cut_moments(
     Raises:
         DataError: one of the files is there already (then nothing is written), or `out` is no folder.
     """
-    if out.exists() and not out.is_dir():
-        raise DataError("this is a file, not a folder", where=out, mend="name a folder with --out")
+    refuse_file(out)
     files = [out / clip_name(hit) for hit in hits]
     for file in files:
         refuse_existing(file)
@@ -87,6 +86,12 @@ def cut_moments(
         if on_clip is not None:
             on_clip(clip)
     return CutReport(tuple(clips), tuple(failed))
+
+
+def refuse_file(out: Path) -> None:
+    """Raises DataError where a folder for clips cannot be; may be asked before anything is searched."""
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        raise DataError("this is a file, not a folder", where=out, mend="name a folder with --out")
 
 
 def clip_name(hit: SearchHit) -> str:

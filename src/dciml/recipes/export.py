@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from dciml.errors import ConfigError, DataError
-from dciml.files import atomic_folder, write_text
+from dciml.files import atomic_folder, refuse_taken, write_text
 from dciml.index import CatalogueVideo
 from dciml.media import VideoInfo, probe
 from dciml.recipes.fcpxml import fcpxml
@@ -86,14 +86,12 @@ def export_moments(
         ConfigError: a package that the form needs is missing.
         DataError: `out` is there already, or the moments do not fit the form.
     """
-    is_folder = form == "vtt" and out is not None and out.suffix.lower() != ".vtt"
-    if out is not None and not is_folder:
-        refuse_existing(out)
+    refuse_taken_out(form, out)
     found, left_out = _looked_up(searcher, answer.hits, form)
     if not found:
         (_, why), *_ = left_out
         raise DataError(f"no moment can be exported as {form} ({why.rstrip('.')})")
-    if is_folder and out is not None:
+    if out is not None and _is_folder(form, out):
         with atomic_folder(out) as folder:
             for name, text in vtt_files(found, sentence).items():
                 write_text(folder / name, text)
@@ -103,6 +101,16 @@ def export_moments(
         return Exported(None, text, len(found), left_out)
     write_text(out, text)
     return Exported(out, None, len(found), left_out)
+
+
+def refuse_taken_out(form: Format, out: Path | None) -> None:
+    """Raises DataError where something is that an export would replace; may be asked before anything is searched."""
+    if out is not None:
+        (refuse_taken if _is_folder(form, out) else refuse_existing)(out)
+
+
+def _is_folder(form: Format, out: Path) -> bool:
+    return form == "vtt" and out.suffix.lower() != ".vtt"
 
 
 def _looked_up(
