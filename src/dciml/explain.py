@@ -21,6 +21,7 @@ EXTRAS = {
     "pymilvus": "milvus",
     "milvus_lite": "milvus",
     "ray": "ray",
+    "opentimelineio": "export",
 }
 """Package → the extra of dciml that installs it."""
 _BY_ERRNO = {

@@ -79,6 +79,11 @@ class VideoTrack:
         """Whether the file has a table of its pictures, whose clock cannot break: it need not be read through."""
         return "mov" in self.container.format.name.split(",") and bool(self.stream.frames)
 
+    @property
+    def zero_seconds(self) -> float:
+        """Where a player begins, on the clock of the file."""
+        return self._zero_seconds
+
     def starts_at(self, timeline: Timeline) -> None:
         """Count from where this file was found to begin."""
         self._zero_seconds = timeline.zero_seconds

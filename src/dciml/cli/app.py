@@ -14,6 +14,7 @@ from dciml.cli import (
     extract,
     index,
     inspect,
+    moments,
     search,
     serve,
     train,
@@ -51,5 +52,6 @@ train.register(app)
 evaluate.register(app)
 index.register(app)
 search.register(app)
+moments.register(app)
 serve.register(app)
 inspect.register(app)

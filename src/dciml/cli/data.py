@@ -204,7 +204,7 @@ def records(
         typer.Option(
             "--split",
             help="NAME=FILE, once a split; FILE is a table (.csv, .tsv) with the columns video, sentence and, if "
-            "you like, start, end, or JSON lines.",
+            "you like, start, end, or JSON lines, or what Label Studio or FiftyOne exported (.json).",
         ),
     ],
     features: FeaturesOption,
@@ -218,7 +218,7 @@ def records(
     rows_per_second: RateOption = None,
     rate_mismatch: RateMismatchOption = "refuse",
 ) -> None:
-    """Import your own data: sentences in a table or as JSON lines, and features."""
+    """Import your own data: sentences in a table, as JSON lines or from an annotation tool, and features."""
     from dciml.recipes.prepare import ImportOptions, prepare_records
 
     options = ImportOptions(

@@ -1,3 +1,4 @@
+from .annotations import read_annotations
 from .csv_records import TABLE_SUFFIXES, read_csv_queries
 from .folder import (
     DATA_FILE,
@@ -28,6 +29,7 @@ __all__ = [
     "PublishedSet",
     "QueryFile",
     "read_activitynet",
+    "read_annotations",
     "read_charades_durations",
     "read_charades_sta",
     "read_csv_queries",

@@ -31,6 +31,7 @@ EXTRAS = {
     "serve": "`dciml serve` and its page",
     "milvus": "an index in Milvus",
     "ray": "extraction under Ray",
+    "export": "`dciml export` for editing programs (edl, otio)",
 }
 
 

@@ -18,6 +18,7 @@ from dciml.datasets import (
     PastEnd,
     PublishedSet,
     QueryFile,
+    read_annotations,
     read_csv_queries,
     read_didemo,
     read_queries,
@@ -124,7 +125,8 @@ def prepare_benchmark(folder: Path, out: Path, name: str, options: ImportOptions
 def prepare_records(
     files: Mapping[str, Path], features: Features, out: Path, name: str, options: ImportOptions
 ) -> ImportSummary:
-    """Import one's own sentences, a file for each split: a table (`.csv`, `.tsv`) or JSON lines.
+    """Import one's own sentences, a file for each split: a table (`.csv`, `.tsv`), JSON lines, or what an annotation
+    tool exports (`.json`).
 
     The corpus of a split is the videos that its queries name. A video keeps the name that its features have, also where
     a table gives it the ending of its file: the data folder, the feature store and an index of either agree.
@@ -153,7 +155,14 @@ class _Reader(Protocol):
 
 
 def _reader(path: Path) -> _Reader:
-    return read_csv_queries if path.suffix.lower() in TABLE_SUFFIXES else read_queries
+    suffix = path.suffix.lower()
+    return (
+        read_csv_queries
+        if suffix in TABLE_SUFFIXES
+        else read_annotations
+        if suffix == ".json"
+        else read_queries
+    )
 
 
 def _read_own(
