@@ -18,6 +18,8 @@ EXTRAS = {
     "prometheus_client": "serve",
     "multipart": "serve",
     "python_multipart": "serve",
+    "mcp": "mcp",
+    "mcp_types": "mcp",
     "pymilvus": "milvus",
     "milvus_lite": "milvus",
     "ray": "ray",

@@ -14,6 +14,7 @@ from dciml.cli import (
     extract,
     index,
     inspect,
+    mcp,
     search,
     serve,
     train,
@@ -52,4 +53,5 @@ evaluate.register(app)
 index.register(app)
 search.register(app)
 serve.register(app)
+mcp.register(app)
 inspect.register(app)

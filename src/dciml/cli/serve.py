@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -117,8 +118,7 @@ def serve(
         vector_store=store,
         device=device,
         host=host,
-        # An empty variable is passed over by typer; here it is an error.
-        token=os.environ.get(TOKEN_VARIABLE) if token is None else token,
+        token=given_token(token),
         allow_roots=tuple(allow_root or ()),
         media_roots=tuple(media_root or ()),
         trusted_proxies=tuple(trusted_proxy or ()),
@@ -132,9 +132,19 @@ def serve(
     run_server(settings, port, open_page=open_)
 
 
-def check_installed() -> None:
-    """Say what to install when the packages of the service are missing.
+def given_token(token: str | None) -> str | None:
+    """The token of the option or of the environment. An empty variable, passed over by typer, is an error later."""
+    return os.environ.get(TOKEN_VARIABLE) if token is None else token
 
+
+SERVICE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+
+
+def check_installed(packages: Sequence[str] = SERVICE_PACKAGES, extra: str = "serve") -> None:
+    """Say what to install when packages that serving needs are missing.
+
+    Args:
+        packages: by the names that they are imported by. extra: the extra of dciml that installs them.
     Raises:
         ConfigError: the names of what is missing, and the command that installs it.
     """
@@ -142,7 +152,6 @@ def check_installed() -> None:
 
     from dciml.errors import ConfigError
 
-    wanted = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
-    missing = [name for name in wanted if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"serving needs {', '.join(missing)}. To mend it: pip install 'dciml[serve]'.")
+        raise ConfigError(f"serving needs {', '.join(missing)}. To mend it: pip install 'dciml[{extra}]'.")

@@ -29,6 +29,7 @@ EXTRAS = {
     "transformers": "CLIP, SigLIP, RoBERTa and other encoders of transformers",
     "minilm": "the text encoder `minilm`",
     "serve": "`dciml serve` and its page",
+    "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
     "milvus": "an index in Milvus",
     "ray": "extraction under Ray",
 }
