@@ -150,7 +150,7 @@ class ToolServer(MCPServer[Any]):
                 async with self._turns:
                     return await super().call_tool(name, arguments, context)
         except (ToolError, ServiceError) as error:
-            return CallToolResult(content=[TextContent(text=_sentence(error))], is_error=True)
+            return CallToolResult(content=[TextContent(text=sentence_of_call(error))], is_error=True)
 
     def _check_names(self, name: str, arguments: dict[str, Any]) -> None:
         known = self._arguments.get(name)
@@ -171,7 +171,7 @@ def _read_only(title: str) -> ToolAnnotations:
     )
 
 
-def _sentence(error: ToolError | ServiceError) -> str:
+def sentence_of_call(error: ToolError | ServiceError) -> str:
     """What went wrong in a call, as over HTTP; the library's own errors wrap ours."""
     cause = error.__cause__ if isinstance(error, ToolError) else error
     if cause is None:  # there is no such tool
