@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -159,23 +160,30 @@ def check_same(printed: dict[str, Any], answer: dict[str, Any]) -> None:
             )
 
 
-def test_nothing_but_the_protocol_is_on_standard_output(served: Path) -> None:
+def test_nothing_but_the_protocol_is_on_standard_output_and_ctrl_c_ends_it(served: Path) -> None:
     hello = {
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
     }  # fmt: skip
-    asked = [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-    ]
-    lines = "".join(f"{json.dumps(message)}\n" for message in asked)
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     arguments = [sys.executable, "-m", "dciml", "mcp", str(served / "index")]
-    environment = os.environ | ENVIRONMENT
-    done = subprocess.run(
-        arguments, input=lines, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    (answer,) = [json.loads(line) for line in done.stdout.splitlines()]
-    assert answer["result"]["serverInfo"]["name"] == "dciml"
+    with subprocess.Popen(
+        arguments,
+        env=os.environ | ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(f"{json.dumps(asked)}\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        assert answer["result"]["serverInfo"]["name"] == "dciml"
+        server.send_signal(signal.SIGINT)  # a user at a terminal, who has not closed standard input
+        server.wait(30)
+        rest = server.communicate()
+    assert (server.returncode, *rest) == (-signal.SIGINT, "", "")
 
 
 def test_an_index_that_is_none_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from contextlib import redirect_stdout
 from typing import Any
@@ -45,6 +46,9 @@ def run_mcp_stdio(settings: ServiceSettings) -> None:
     """
     with redirect_stdout(sys.stderr):  # standard output belongs to the protocol
         server = create_tool_server(settings, tells_paths=True)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # A thread waits for standard input, and would be waited for; nothing here needs to be tidied up.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         server.run("stdio")
     except* BrokenPipeError:  # the client is gone
