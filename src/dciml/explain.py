@@ -18,6 +18,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "multipart": "serve",
     "python_multipart": "serve",
+    "huggingface_hub": "hub",
     "mcp": "mcp",
     "mcp_types": "mcp",
     "pymilvus": "milvus",

@@ -28,6 +28,7 @@ CODECS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "lib
 EXTRAS = {
     "transformers": "CLIP, SigLIP, RoBERTa and other encoders of transformers",
     "minilm": "the text encoder `minilm`",
+    "hub": "models on the Hugging Face Hub (`dciml.hub`)",
     "serve": "`dciml serve` and its page",
     "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
     "milvus": "an index in Milvus",
