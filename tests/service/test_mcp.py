@@ -261,12 +261,13 @@ def test_the_token_and_the_names_of_hosts_are_asked_for(served: Path) -> None:
             )
         )
         assert (bare.status_code, wrong.status_code, foreign.status_code) == (401, 401, 421)
+        right = {"Authorization": "Bearer secret-of-the-test"}
+        assert httpx2.get(address, headers=accept | right, timeout=30).status_code == 405
         assert "secret-of-the-test" not in bare.text + wrong.text
 
         async def session() -> None:
-            headers = {"Authorization": "Bearer secret-of-the-test"}
             async with (
-                httpx2.AsyncClient(headers=headers) as http,
+                httpx2.AsyncClient(headers=right) as http,
                 Client(streamable_http_client(address, http_client=http)) as client,
             ):
                 assert (await found(client, "list_videos"))["total"] == 6

@@ -16,6 +16,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from dciml.errors import ConfigError, DataError, DcimlError
 from dciml.service.access import AccessControl, SecurityHeaders
@@ -93,6 +94,11 @@ def create_mcp_app(tools: ToolServer, settings: ServiceSettings) -> Starlette:
         # `AccessControl` does it, and knows the token and the names of proxies.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
+    for route in app.routes:
+        if isinstance(route, Route):
+            route.methods = {
+                "POST"
+            }  # a GET would wait for what the server has to say unasked, which is nothing
     app.add_middleware(BodyAndTime, limits=settings.limits)
     app.add_middleware(AccessControl, settings=settings)
     app.add_middleware(SecurityHeaders)
