@@ -214,7 +214,9 @@ def check_models() -> Iterator[Check]:
     found = "offline (HF_HUB_OFFLINE)" if offline else "can be asked by `hf download NAME`"
     mend = "unset HF_HUB_OFFLINE once to download a model; or use the built-in encoders or a local folder"
     stuck = offline and not cached
-    yield Check("hub", "warn" if stuck else "ok", f"{found}; no command of dciml downloads anything", mend if stuck else "")
+    yield Check(
+        "hub", "warn" if stuck else "ok", f"{found}; no command downloads anything", mend if stuck else ""
+    )
     listed = ", ".join(f"{name} ({size / GIGA:.2f} GB)" for name, size in cached.items())
     yield Check("model cache", "ok", f"{hub_cache()}: {listed or 'empty'}")
 
