@@ -33,7 +33,7 @@ def test_examples_of_the_page_run(
     model = load_model(train(config, tmp_path / "runs" / "mine", quiet=True))
     build_index(model, tmp_path / "data" / "mine", tmp_path / "indexes" / "mine", split="test")
     monkeypatch.chdir(tmp_path)
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     names: dict[str, object] = {}
     for example in EXAMPLES:
         exec(compile(example, "docs/API.md", "exec"), names)

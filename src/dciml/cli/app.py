@@ -14,6 +14,7 @@ from dciml.cli import (
     extract,
     index,
     inspect,
+    mcp,
     moments,
     search,
     serve,
@@ -54,4 +55,5 @@ index.register(app)
 search.register(app)
 moments.register(app)
 serve.register(app)
+mcp.register(app)
 inspect.register(app)

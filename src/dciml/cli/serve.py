@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,8 +140,7 @@ def serve(
         vector_store=store,
         device=device,
         host=host,
-        # An empty variable is passed over by typer; here it is an error.
-        token=os.environ.get(TOKEN_VARIABLE) if token is None else token,
+        token=given_token(token),
         allow_roots=tuple(allow_root or ()),
         media_roots=tuple(media_root or ()),
         trusted_proxies=tuple(trusted_proxy or ()),
@@ -157,13 +157,13 @@ def serve(
 
 
 def is_index(paths: list[Path]) -> bool:
-    """Whether an index is meant: one folder that holds a catalogue, or one that is empty or not there."""
+    """Whether an index is meant: one folder that holds a catalogue, or is empty."""
     from dciml.index import CATALOGUE_FILE
 
     path = paths[0]
-    if len(paths) > 1 or path.is_file():
+    if len(paths) > 1 or not path.is_dir():
         return False
-    return (path / CATALOGUE_FILE).exists() or not path.is_dir() or not any(path.iterdir())
+    return (path / CATALOGUE_FILE).exists() or not any(path.iterdir())
 
 
 def prepare(
@@ -225,9 +225,19 @@ def make_sure_of_model(yes: bool) -> None:
     recipe.fetch(name)
 
 
-def check_installed() -> None:
-    """Say what to install when the packages of the service are missing.
+def given_token(token: str | None) -> str | None:
+    """The token of the option or of the environment. An empty variable, passed over by typer, is an error later."""
+    return os.environ.get(TOKEN_VARIABLE) if token is None else token
 
+
+SERVICE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+
+
+def check_installed(packages: Sequence[str] = SERVICE_PACKAGES, extra: str = "serve") -> None:
+    """Say what to install when packages that serving needs are missing.
+
+    Args:
+        packages: by the names that they are imported by. extra: the extra of dciml that installs them.
     Raises:
         ConfigError: the names of what is missing, and the command that installs it.
     """
@@ -235,7 +245,6 @@ def check_installed() -> None:
 
     from dciml.errors import ConfigError
 
-    wanted = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
-    missing = [name for name in wanted if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"serving needs {', '.join(missing)}. To mend it: pip install 'dciml[serve]'.")
+        raise ConfigError(f"serving needs {', '.join(missing)}. To mend it: pip install 'dciml[{extra}]'.")

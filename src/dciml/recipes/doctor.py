@@ -28,7 +28,9 @@ CODECS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "lib
 EXTRAS = {
     "transformers": "CLIP, SigLIP, RoBERTa and other encoders of transformers",
     "minilm": "the text encoder `minilm`",
+    "hub": "models on the Hugging Face Hub (`dciml.hub`)",
     "serve": "`dciml serve` and its page",
+    "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
     "milvus": "an index in Milvus",
     "ray": "extraction under Ray",
     "export": "`dciml export` for editing programs (edl, otio)",
@@ -213,7 +215,9 @@ def check_models() -> Iterator[Check]:
     found = "offline (HF_HUB_OFFLINE)" if offline else "can be asked by `hf download NAME`"
     mend = "unset HF_HUB_OFFLINE once to download a model; or use the built-in encoders or a local folder"
     stuck = offline and not cached
-    yield Check("hub", "warn" if stuck else "ok", f"{found}; dciml downloads nothing", mend if stuck else "")
+    yield Check(
+        "hub", "warn" if stuck else "ok", f"{found}; no command downloads anything", mend if stuck else ""
+    )
     listed = ", ".join(f"{name} ({size / GIGA:.2f} GB)" for name, size in cached.items())
     yield Check("model cache", "ok", f"{hub_cache()}: {listed or 'empty'}")
 

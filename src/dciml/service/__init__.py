@@ -1,4 +1,4 @@
-"""The search service and its page."""
+"""The search service and its page, and the same for programs by the Model Context Protocol."""
 
 import lazy_loader
 

@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from fastapi.routing import APIRoute
@@ -24,10 +23,9 @@ from dciml.service import errors, media, routes
 from dciml.service.access import AccessControl, SecurityHeaders
 from dciml.service.errors import MEDIA_TYPE
 from dciml.service.limits import BodyAndTime, ClearFraming
-from dciml.service.runtime import CONTENT_TYPE, Measured, Runtime, runtime_of
+from dciml.service.runtime import CONTENT_TYPE, Measured, Runtime, runtime_of, share_out_searches
 from dciml.service.schemas import Health
 from dciml.service.settings import ServiceSettings
-from dciml.threads import set_num_shares
 from dciml.version import __version__
 
 EVERYWHERE = {
@@ -88,9 +86,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     Raises:
         ModelError, DataError: the index, its model or its features cannot be opened.
     """
-    # Searches run beside each other. What one of them shares out is whole videos, not single operations.
-    torch.set_num_threads(1)
-    set_num_shares(settings.limits.search_threads)
+    share_out_searches(settings.limits)
     runtime = Runtime(settings)
     app = FastAPI(
         title="dciml",

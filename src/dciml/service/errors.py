@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -94,7 +95,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(422, _invalid_sentence(error))
+        return problem(422, invalid_sentence(error.errors()[0]))
 
     async def expected(_: Request, error: Exception) -> Response:
         assert isinstance(error, DcimlError)
@@ -126,8 +127,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def _invalid_sentence(error: RequestValidationError) -> str:
-    first = error.errors()[0]
+def invalid_sentence(first: Mapping[str, Any]) -> str:
+    """What is wrong with a request, from the first of pydantic's errors.
+
+    >>> invalid_sentence({"loc": ("body", "k"), "msg": "Input should be less than or equal to 100"})
+    'The request is not valid: k: Input should be less than or equal to 100.'
+    """
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = shortened(str(first["msg"]))
     return f"The request is not valid: {f'{shortened(place)}: ' if place else ''}{message}."

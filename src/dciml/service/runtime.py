@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TypeVar, get_args
 
+import torch
 from fastapi import Request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -27,8 +28,9 @@ from dciml.service.jobs import JobQueue, State, Together
 from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.schemas import SearchAnswer, SearchRequest
-from dciml.service.settings import ServiceSettings
+from dciml.service.settings import Limits, ServiceSettings
 from dciml.service.thumbnails import ThumbnailCache
+from dciml.threads import set_num_shares
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -101,6 +103,12 @@ class Measured:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.requests.labels(method, route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(perf_counter() - begin)
+
+
+def share_out_searches(limits: Limits) -> None:
+    """Searches run beside each other. What one of them shares out is whole videos, not single operations."""
+    torch.set_num_threads(1)
+    set_num_shares(limits.search_threads)
 
 
 Result = TypeVar("Result")

@@ -73,7 +73,7 @@ class SimilarRequest(Filters):
     k: Hits = 10
 
 
-class Hit(BaseModel):
+class Moment(BaseModel):
     """A moment that was found."""
 
     rank: int
@@ -84,6 +84,11 @@ class Hit(BaseModel):
     duration_seconds: float = Field(description="Of the whole video.")
     score: float = Field(description="Higher is better; compares inside one answer only.")
     confidence: float | None = Field(description="0 to 1, calibrated; null without a calibration.")
+
+
+class Hit(Moment):
+    """A moment that was found, and where the service shows it."""
+
     media_url: str | None
     thumbnail_url: str | None
 

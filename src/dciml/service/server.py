@@ -8,6 +8,7 @@ import webbrowser
 from urllib.parse import quote
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from dciml.errors import ConfigError
 from dciml.service.app import create_app
@@ -52,19 +53,6 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
         ModelError, DataError: the index cannot be served.
     """
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        http=protocol_with_timeout(settings.limits.header_seconds, Room.of(settings)),
-        ws="none",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        backlog=BACKLOG,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
-    )
     address = page_address(settings, port)
     # A log is read by more people than a terminal, so the token is shown in a terminal only.
     shown = address if sys.stdout.isatty() else address.partition("?")[0]
@@ -79,7 +67,24 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
         greeting += f"\n{why}: videos cannot be added or removed."
     if elsewhere := videos_elsewhere(app.state.runtime.corpus.now, settings):
         greeting += f"\n{elsewhere}"
-    return Server(config, address, greeting, open_page)
+    return Server(web_config(app, settings), address, greeting, open_page)
+
+
+def web_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
+    """How uvicorn runs an app: with bounds on slow clients and on connections, and without a log of requests."""
+    return uvicorn.Config(
+        app,
+        http=protocol_with_timeout(settings.limits.header_seconds, Room.of(settings)),
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        backlog=BACKLOG,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=round(settings.limits.shutdown_seconds),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
