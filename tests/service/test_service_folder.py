@@ -15,8 +15,19 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dciml.errors import DataError
+from dciml.index import ClipIndex
 from dciml.media import write_video
-from dciml.recipes.home import WITHOUT_MODEL, Home, is_home, open_home, place_of_home, read_home
+from dciml.recipes.home import (
+    WITHOUT_MODEL,
+    Home,
+    is_home,
+    look,
+    not_entered,
+    open_home,
+    place_of_home,
+    read_home,
+    update,
+)
 from dciml.service.app import create_app
 from dciml.service.settings import ServiceSettings
 
@@ -116,6 +127,24 @@ def test_a_disk_that_is_not_there_takes_nothing_out(films: Path, monkeypatch: py
         films.with_name("elsewhere").rename(films)
         settled(client, lambda now: now["videos"] == 3)
         assert len(ids(client)) == 2
+
+
+def test_what_a_killed_server_read_is_entered_by_the_next(films: Path) -> None:
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    videos, _ = look(home)
+    update(home, videos, enter=lambda _: None, on_work=lambda _: None, on_failure=lambda _: None)
+    assert set(not_entered(home, videos, ClipIndex.open(home.index))) == {"films/a.mp4", "films/deep/a.mp4"}
+    with served(home) as client:
+        settled(client, lambda _: ids(client) == {"films/a.mp4", "films/deep/a.mp4"})
+
+
+def test_files_that_are_still_written_to_wait(films: Path) -> None:
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    before = look(home)
+    (films / "a.mp4").touch()
+    now = look(home)
+    assert "films/a.mp4" not in now[0]
+    assert now[1] != before[1]
 
 
 def test_a_server_that_watches_nothing_says_so(films: Path) -> None:
