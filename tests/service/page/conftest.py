@@ -264,6 +264,24 @@ def own_site(page_corpus: PageCorpus, browser: Browser, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
+def folder_site(
+    page_corpus: PageCorpus, browser: Browser, tmp_path: Path
+) -> Iterator[Callable[[Path], Site]]:
+    """Serves a folder of videos, which is read meanwhile."""
+    from dciml.recipes.home import WITHOUT_MODEL, open_home
+    from dciml.service.settings import ServiceSettings
+
+    with ExitStack() as stack:
+
+        def start(folder: Path) -> Site:
+            home = open_home(tmp_path / "home", [folder], WITHOUT_MODEL)
+            given = ServiceSettings(home.index, cache=tmp_path / "cache", home=home)
+            return Site(stack.enter_context(serving(given)), page_corpus)
+
+        yield start
+
+
+@pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Visitor]]:
     """Opens windows: `visit("?q=a+dog", color_scheme="dark")`. Errors of the page's scripts fail the test."""
     contexts: list[BrowserContext] = []
