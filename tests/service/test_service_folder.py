@@ -153,6 +153,13 @@ def test_a_server_that_watches_nothing_says_so(films: Path) -> None:
         assert client.get("/api/folder").json()["folders"] == []
 
 
+def test_a_home_from_elsewhere_opens_no_other_folders(films: Path, tmp_path: Path) -> None:
+    home = open_home(tmp_path / "deep" / "home", [films], WITHOUT_MODEL)
+    with pytest.raises(DataError, match=r"also reads .*films, which does not lie beside it.* --home "):
+        open_home(home.path, [], ())
+    assert open_home(home.path, [films], ()).folders == (films,)
+
+
 def test_homes_are_told_from_other_folders(films: Path, tmp_path: Path) -> None:
     home = open_home(tmp_path / "home", [films], WITHOUT_MODEL)
     assert is_home(home.path)

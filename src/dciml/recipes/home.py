@@ -176,13 +176,15 @@ def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], devi
         folders: of videos, or single files; those that the home has already stay.
         encoders: as `create_encoder` takes them; none: those that the home has.
     Raises:
-        DataError: `path` holds something else; the home is of other encoders; a folder is not there or holds no video.
+        DataError: `path` holds something else; the home is of other encoders; a folder is not there or holds no video;
+            the home, which may be anybody's, reads a folder that is neither named nor beside it.
         ConfigError, DataError: an encoder cannot be made here.
     """
     refuse_foreign(path, HOME_FILE)
     before = read_home(path, device) if is_home(path) else None
     named = [Path(os.path.abspath(folder)) for folder in folders]
     if before is not None:
+        _refuse_others_folders(before, named)
         named = [*before.folders, *(folder for folder in named if folder not in before.folders)]
         if encoders and lasting_specs(encoders) != before.encoders:
             made = " ".join(f"--encoder {spec}" for spec in before.encoders)
@@ -216,6 +218,18 @@ def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], devi
     if not (home.index / CATALOGUE_FILE).exists():
         build_index(load_model(home.model, device), home.store, home.index, may_be_empty=True)
     return home
+
+
+def _refuse_others_folders(home: Home, named: Sequence[Path]) -> None:
+    """A home that came from elsewhere decides nothing about folders of this machine."""
+    beside = Path(os.path.abspath(home.path)).parent
+    for folder in home.folders:
+        if folder not in named and not Path(os.path.abspath(folder)).is_relative_to(beside):
+            raise DataError(
+                f"this home also reads {folder}, which does not lie beside it",
+                where=home.path,
+                mend=f"name that as well: dciml serve {folder} --home {home.path}",
+            )
 
 
 def _make_store(home: Home, encoder: VideoEncoder) -> None:
