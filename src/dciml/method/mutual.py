@@ -84,13 +84,16 @@ class RetrievalTeachesGrounding(nn.Module):
         return out
 
 
-def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None = None) -> BestClip:
+def best_clip(
+    retrieval: RetrievalBranch, batch: Batch, num_windows: int | None = None, floor: float = 0.0
+) -> BestClip:
     """Find each query's best clip in the paired video (published code: in the best video of the batch).
 
     The scale that knows best decides: the local one, where there is one.
 
     Args:
         num_windows: how many of the best windows come with it; None: none.
+        floor: see `best_windows`.
     """
     queries, owner = retrieval.encode_queries(batch.queries), batch.video_of_query
     own = retrieval.encode_clips(batch.videos)[owner]
@@ -100,7 +103,7 @@ def best_clip(retrieval: RetrievalBranch, batch: Batch, num_windows: int | None 
         similarity = paired_similarity(queries.context, own)
     index = similarity.argmax(dim=1)
     centers = batch.videos.clip_centers[owner].gather(1, index[:, None])[:, 0]
-    windows = None if num_windows is None else best_windows(similarity, num_windows)
+    windows = None if num_windows is None else best_windows(similarity, num_windows, floor=floor)
     return BestClip(centers, own[torch.arange(len(index), device=index.device), index], windows)
 
 

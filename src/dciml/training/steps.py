@@ -245,7 +245,9 @@ def retrieval_teaches(step: Step, grounded: Grounded) -> BestClip | None:
     """Each query's best clip in its own video; None when no term wants it."""
     if not step.wants("explicit_to_grounding", "implicit_to_grounding"):
         return None
-    return best_clip(step.model.retrieval, grounded.batch, step.num_windows)
+    grounding = step.model.grounding
+    floor = grounding.anchor_floor if grounding.anchored else 0.0  # labels and anchors are the same windows
+    return best_clip(step.model.retrieval, grounded.batch, step.num_windows, floor)
 
 
 def retrieval_terms(
