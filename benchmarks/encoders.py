@@ -76,9 +76,9 @@ def save_random_model(name: str, folder: Path) -> None:
     config = CLIPConfig(text_config=SMALL_TEXT, vision_config=vision, projection_dim=PROJECTION)
     CLIPModel(config).save_pretrained(folder)
     side = vision["image_size"]
-    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
-        folder
-    )
+    CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    ).save_pretrained(folder)
 
 
 def measure(encoder: ImageTextEncoder, num_pictures: int, device: str) -> dict[str, Any]:

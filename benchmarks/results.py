@@ -111,7 +111,11 @@ class Corpus:
     def run(self, variant: str, seed: int, local_weight: float | None = None) -> Report:
         """Of one training."""
         config = self.settings(*VARIANTS[variant], f"seed={seed}")
-        return self.report(f"{variant} {seed}", lambda out: train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True), local_weight)
+        return self.report(
+            f"{variant} {seed}",
+            lambda out: train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True),
+            local_weight,
+        )
 
     def shared_space(self, seed: int) -> Report:
         """Of the plainest trained model."""
@@ -171,7 +175,9 @@ def main() -> None:
     arguments = parser.parse_args()
     data = DataFolder.open(arguments.data)
     config = arguments.config or short_schedule(arguments.corpus)
-    corpus = Corpus(arguments.corpus, data, config, arguments.out, tuple(arguments.settings), arguments.device)
+    corpus = Corpus(
+        arguments.corpus, data, config, arguments.out, tuple(arguments.settings), arguments.device
+    )
 
     rows: dict[str, list[Report]] = {}
     for variant in arguments.variants:

@@ -9,10 +9,10 @@ left. Inputs are random: only their shapes matter for time. Where the plain path
 all paths get as many videos as it can do with.
 
 `--compile` also times the fast path with both branches compiled (torch.compile), and with CUDA graphs on top
-(mode="reduce-overhead"), in each precision; the first step of each takes minutes. A way that torch cannot compile is named
-with its error, and the others go on. What is achieved stands beside what a large matrix product of the same precision
-and a large copy reach here and now; bytes are what every operation reads and writes, as if no cache kept anything and
-nothing were fused.
+(mode="reduce-overhead"), in each precision; the first step of each takes minutes. A way that torch cannot compile is
+named with its error, and the others go on. What is achieved stands beside what a large matrix product of the same
+precision and a large copy reach here and now; bytes are what every operation reads and writes, as if no cache kept
+anything and nothing were fused.
 """
 
 from __future__ import annotations
@@ -164,7 +164,10 @@ def main() -> None:
         help="of the fast path: 32-true, bf16-mixed, 16-mixed; 32-true and, with instructions for it, bf16-mixed",
     )
     parser.add_argument(
-        "--compile", nargs="*", choices=MODES, help="also compiled, and compiled with CUDA graphs, or one of these"
+        "--compile",
+        nargs="*",
+        choices=MODES,
+        help="also compiled, and compiled with CUDA graphs, or one of these",
     )
     parser.add_argument("--backend", default="inductor", help="of torch.compile; `eager` only traces")
     parser.add_argument("--json", type=Path, help="a file for the figures")

@@ -1,6 +1,6 @@
 """The whole answer, timed: encode the sentence, retrieve from many videos, ground in the best, compose the hits.
 
-    python benchmarks/whole_answer.py --data DATA --model MODEL --videos 2000 --device cuda --config src/dciml/demo/demo.yaml
+    python benchmarks/whole_answer.py --data DATA --model MODEL --videos 2000 --device cuda --config CONFIG
 
 The corpus is that of a data folder, repeated with a little noise on its rows until it has the videos asked for, and
 encoded by the model: real vectors, and a store from which grounding reads. It is kept in the folder and used again.

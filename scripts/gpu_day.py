@@ -24,6 +24,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -173,7 +174,9 @@ def whole_step(day: Day) -> Step:
     file, folder = day.work("whole.json"), day.work("whole")
     words: list[object] = ["--data", day.corpus("demo"), "--model", folder / "model", "--folder", folder]
     words += ["--config", ROOT / "src" / "dciml" / "demo" / "demo.yaml", "--device", day.device]
-    words += ["--videos", 30, "--queries", 5, "--threads", 1] if day.dry else ["--videos", 2000, "--threads", 8]
+    words += (
+        ["--videos", 30, "--queries", 5, "--threads", 1] if day.dry else ["--videos", 2000, "--threads", 8]
+    )
     words += ["--set", "training.epochs=1"] if day.dry else []
     stages = ((day.script("benchmarks/whole_answer.py", *words, "--json", file),),)
     return Step("whole", 180, stages, file, missing=day.why_missing("demo"))
@@ -205,7 +208,9 @@ def schedule_step(day: Day, corpus: str) -> Step:
 def encoders_step(day: Day) -> Step:
     """Frames a second of image encoders."""
     file = day.work("encoders.json")
-    words: list[object] = ["--models", "tiny", "--pictures", 8, "--threads", 1] if day.dry else ["--threads", 8]
+    words: list[object] = (
+        ["--models", "tiny", "--pictures", 8, "--threads", 1] if day.dry else ["--threads", 8]
+    )
     command = day.script("benchmarks/encoders.py", *words, "--device", day.device, "--json", file)
     return Step("encoders", 150, ((command,),), file)
 
@@ -233,8 +238,9 @@ def read_tests(file: Path) -> dict[str, Any]:
 def run_step(step: Step, number: int, day: Day, limit_seconds: float) -> dict[str, Any]:
     """Run it, and write its log and its result."""
     stem = f"{number:02d}-{step.name}"
-    result: dict[str, Any] = {"step": step.name, "number": number, "limit_seconds": round(limit_seconds, 1)}
-    result["commands"] = [" ".join(command) for stage in step.stages for command in stage]
+    result: dict[str, Any] = {"step": step.name, "number": number, "dry_run": day.dry}
+    result["limit_seconds"] = round(limit_seconds, 1)
+    result["commands"] = [shown(command) for stage in step.stages for command in stage]
     begin, status, tail = monotonic(), SKIPPED, ""
     why = step.missing or (None if step.stages else "nothing to do")
     if why is None and limit_seconds < LEAST_SECONDS:
@@ -260,9 +266,13 @@ def run_step(step: Step, number: int, day: Day, limit_seconds: float) -> dict[st
     return result
 
 
-def run_stages(
-    stages: Sequence[Sequence[Command]], log: Any, env: dict[str, str], deadline: float
-) -> str:
+def shown(command: Command) -> str:
+    """A command as it would be typed in the root of the repository."""
+    words = ["python" if word == sys.executable else word.replace(f"{ROOT}{os.sep}", "") for word in command]
+    return " ".join(words)
+
+
+def run_stages(stages: Sequence[Sequence[Command]], log: Any, env: dict[str, str], deadline: float) -> str:
     """Run the stages up to the deadline; how it ended. A stage that fails ends the step."""
     for stage in stages:
         started: list[subprocess.Popen[bytes]] = []
@@ -272,7 +282,12 @@ def run_stages(
                 log.flush()
                 started.append(
                     subprocess.Popen(
-                        command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT, start_new_session=True
+                        command,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=env,
+                        cwd=ROOT,
+                        start_new_session=True,
                     )
                 )
             while any(process.poll() is None for process in started):
@@ -304,10 +319,8 @@ def end(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     """To a process and all that it has started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def environment(day: Day) -> dict[str, str]:
@@ -368,7 +381,7 @@ def earlier_results(out: Path) -> Iterator[dict[str, Any]]:
 def run_day(day: Day, minutes: float, only: Sequence[str], again: bool) -> dict[str, dict[str, Any]]:
     """Run the steps that are asked for; the results by name, those of earlier calls included."""
     day.out.mkdir(parents=True, exist_ok=True)
-    results = {result["step"]: result for result in earlier_results(day.out)}
+    results = {r["step"]: r for r in earlier_results(day.out) if r.get("dry_run") == day.dry}
     last = monotonic() + 60 * minutes
     try:
         for number, step in enumerate(steps_of(day), start=1):
@@ -398,7 +411,9 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also steps that ended well before")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, at toy size")
     parser.add_argument("--short", action="store_true", help="the short schedules instead of configs/full")
-    parser.add_argument("--set", dest="settings", action="append", default=[], help="of the schedules, key=value")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], help="of the schedules, key=value"
+    )
     parser.add_argument("--list", action="store_true", help="name the steps and end")
     options = parser.parse_args()
     out, pack = options.out.resolve(), options.pack.resolve()
