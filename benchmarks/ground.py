@@ -16,11 +16,12 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from corpora import make_engine, make_sentences, make_store
-from machine import peak_bytes, peak_gflops
+from machine import peak_bytes, peak_gflops, write_figures
 from plain_ground import largest_difference, plain_ground
 from shapes import SHAPES
 from train_step import multiply_adds
@@ -42,6 +43,7 @@ def main() -> None:
         "--widths", type=float, help="width of all proposals, in unit time; untrained: 0.45 on average"
     )
     parser.add_argument("--reference", action="store_true", help="also ground without any shortcut")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shape = SHAPES[options.shape]
@@ -78,9 +80,11 @@ def main() -> None:
         f"{options.shape}, {options.threads} threads, {options.device}, {options.queries} sentences, "
         f"each in {options.videos} videos; a large matrix product reaches {peak:.0f} GFLOP/s here and now"
     )
+    figures: dict[str, Any] = {"shape": options.shape, "queries": options.queries, "videos": options.videos}
     for column, name in enumerate(("not seen before", "seen before")):
         low, middle, high = 1000 * np.percentile([row[column] for row in taken[1:]], [0, 50, 95])
         count = np.mean([row[column] for row in operations[1:]])
+        figures[name] = {"median_ms": middle, "p95_ms": high, "g_multiply_adds": float(count)}
         print(
             f"  videos {name:16} {middle:4.0f} ms at the median, {low:.0f} at best, {high:.0f} at the 95th percentile; "
             f"{count:.1f} G multiply-adds, at that rate {2000 * count / peak:.0f} ms"
@@ -88,12 +92,15 @@ def main() -> None:
     if plain:
         middle = 1000 * float(np.median([seconds for seconds, _ in plain[1:]]))
         ratio = middle / 1000 / float(np.median([row[0] for row in taken[1:]]))
+        figures["plain"] = {"median_ms": middle, "times": ratio}
         print(
             f"  without any shortcut     {middle:4.0f} ms at the median, {ratio:.1f} times as long; scores differ by "
             f"{max(difference for _, difference in plain):.0e} nats at most"
         )
     print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + " of one thread's time")
-    print(f"  peak {peak_bytes(torch.device(options.device)) / 2**30:.2f} GiB")
+    peak_gib = peak_bytes(torch.device(options.device)) / 2**30
+    print(f"  peak {peak_gib:.2f} GiB")
+    write_figures(options.json, figures | {"peak_gib": peak_gib})
 
 
 @torch.inference_mode()

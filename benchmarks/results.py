@@ -5,7 +5,9 @@
 
 Every row answers all test queries in the same corpus. Trained rows are the mean over seeds ± their standard deviation;
 a row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and "others
-alone" are the scales of the same trained model. A run that has its report already is not made again.
+alone" are the scales of the same trained model. A run that has its report already is not made again, and one that was
+stopped goes on; so several calls, one a seed, can share the work, and a last one with all seeds prints the table.
+`--config` names other settings than the short schedule of the corpus, those in configs/full say.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from machine import write_figures
 
 from dciml.config import RunConfig, load_config
 from dciml.datasets import DataFolder
 from dciml.errors import DataError
+from dciml.files import write_json
+from dciml.folders import CHECKPOINT_FILE
 from dciml.model_folder import load_model
 from dciml.recipes.baseline import CosineConfig, SharedSpaceConfig, build_cosine, train_shared_space
 from dciml.recipes.evaluate import EvaluateOptions, evaluate
@@ -64,6 +69,7 @@ COLUMNS = (
     ("proposals: first", "SVMR", "proposals by reconstruction", "R@1, IoU=0.5"),
     ("best of 5", "SVMR", "proposals by reconstruction", "R@5, IoU=0.5"),
 )
+MADE = "made.json"  # in the folder of a run: nothing stopped it before its end
 KNOW_LESS = ("retrieval only + blind spans", "blind spans", "chance")
 
 
@@ -76,6 +82,7 @@ class Corpus:
     config: Path
     out: Path
     overrides: tuple[str, ...]
+    device: str = "cpu"
 
     def settings(self, *overrides: str) -> RunConfig:
         """Of the corpus, on its data."""
@@ -88,9 +95,12 @@ class Corpus:
         if kept.exists():
             return read_report(kept)
         begin = time.monotonic()
-        if not (folder / "run.json").exists():
+        stopped = (folder / CHECKPOINT_FILE).exists() and not (folder / MADE).exists()
+        if stopped or not (folder / "run.json").exists():
             make(folder)
-        model, trained = load_model(folder, calibrated=False), time.monotonic() - begin
+            write_json(folder / MADE, {"seconds": round(time.monotonic() - begin, 1)})
+        model = load_model(folder, self.device, calibrated=False)
+        trained = time.monotonic() - begin
         if local_weight is not None:
             assert isinstance(model.engine, DualEngine)
             model.engine.dual.retrieval.local_weight.data.fill_(local_weight)
@@ -103,7 +113,11 @@ class Corpus:
     def run(self, variant: str, seed: int, local_weight: float | None = None) -> Report:
         """Of one training."""
         config = self.settings(*VARIANTS[variant], f"seed={seed}")
-        return self.report(f"{variant} {seed}", lambda out: train(config, out, quiet=True), local_weight)
+        return self.report(
+            f"{variant} {seed}",
+            lambda out: train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True),
+            local_weight,
+        )
 
     def shared_space(self, seed: int) -> Report:
         """Of the plainest trained model."""
@@ -155,31 +169,59 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", default=["dciml", "no pathway"], choices=list(VARIANTS))
+    parser.add_argument("--config", type=Path, help="settings; the short schedule of the corpus")
+    parser.add_argument("--device", default="cpu", help="where models are evaluated")
+    parser.add_argument("--trained-only", action="store_true", help="leave out the rows without training")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting, key=value")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
-    package = ROOT / "src" / "dciml" / "demo" / "demo.yaml"
-    config = package if arguments.corpus == "demo" else ROOT / "configs" / f"{arguments.corpus}.yaml"
     data = DataFolder.open(arguments.data)
-    corpus = Corpus(arguments.corpus, data, config, arguments.out, tuple(arguments.settings))
+    config = arguments.config or short_schedule(arguments.corpus)
+    corpus = Corpus(
+        arguments.corpus, data, config, arguments.out, tuple(arguments.settings), arguments.device
+    )
 
     rows: dict[str, list[Report]] = {}
     for variant in arguments.variants:
         rows[variant] = [corpus.run(variant, seed) for seed in arguments.seeds]
-        if "retrieval.local=none" not in VARIANTS[variant]:
+        if "retrieval.local=none" not in VARIANTS[variant] and corpus.settings().retrieval.local != "none":
             for name, weight in ALONE.items():
                 rows[f"{variant}, {name}"] = [corpus.run(variant, seed, weight) for seed in arguments.seeds]
     rows["shared space"] = [corpus.shared_space(seed) for seed in arguments.seeds]
-    for propagation in (0.0, 0.5):
+    for propagation in () if arguments.trained_only else (0.0, 0.5):
         untrained = corpus.cosine(propagation)
         if untrained is not None:
             rows["untrained cosine" + (", propagated" if propagation else "")] = [untrained]
-    print("| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 1) + "|")
-    for name, reports in rows.items():
-        print(line(name, reports))
     first = next(iter(rows.values()))[:1]
-    for name in KNOW_LESS:
-        print(line(name, first, model_row=name))
+    table = [
+        "| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+        *(line(name, reports) for name, reports in rows.items()),
+        *(line(name, first, model_row=name) for name in KNOW_LESS),
+    ]
+    print("\n".join(table))
+    settings = corpus.settings()
+    write_figures(
+        arguments.json,
+        {
+            "corpus": arguments.corpus,
+            "config": settings.name,
+            "epochs": settings.training.epochs,
+            "precision": settings.training.precision,
+            "text_encoder": settings.text.encoder.partition(":")[0],
+            "seeds": arguments.seeds,
+            "videos": {split: len(data.videos(split)) for split in data.splits},
+            "queries": {split: len(data.pairs(split)) for split in data.splits},
+            "cut": data.notes.get("cut"),
+            "table": table,
+        },
+    )
+
+
+def short_schedule(corpus: str) -> Path:
+    """The settings of a corpus that take minutes on a processor."""
+    package = ROOT / "src" / "dciml" / "demo" / "demo.yaml"
+    return package if corpus == "demo" else ROOT / "configs" / f"{corpus}.yaml"
 
 
 if __name__ == "__main__":

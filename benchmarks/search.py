@@ -167,6 +167,7 @@ def main() -> None:
     whole.add_argument("--videos", type=int, default=20_000)
     whole.add_argument("--queries", type=int, default=100)
     whole.add_argument("--threads", type=int, default=2)
+    whole.add_argument("--device", default="cpu")
     whole.add_argument("--folder", type=Path, default=Path("bench-search"))
     arguments = parser.parse_args()
     if arguments.command == "whole":

@@ -7,6 +7,12 @@ has instructions for it. `--reference` also runs the plain path (tests/oracle) i
 its own, and they take their steps in turn, so that the ratios are of one run and none works in memory that another
 left. Inputs are random: only their shapes matter for time. Where the plain path would need more memory than is free,
 all paths get as many videos as it can do with.
+
+`--compile` also times the fast path with both branches compiled (torch.compile), and with CUDA graphs on top
+(mode="reduce-overhead"), in each precision; the first step of each takes minutes. A way that torch cannot compile is
+named with its error, and the others go on. What is achieved stands beside what a large matrix product of the same
+precision and a large copy reach here and now; bytes are what every operation reads and writes, as if no cache kept
+anything and nothing were fused.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from machine import free_bytes, has_bf16, peak_bandwidth, peak_bytes, peak_gflops
+from machine import free_bytes, has_bf16, peak_bandwidth, peak_bytes, peak_gflops, write_figures
 from shapes import SHAPES, Shape, make_batch, make_config, make_model
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,23 +54,32 @@ PLAIN_SHARE = (
     0.65  # of the free memory, that the plain path may take; to count its operations takes half as much again
 )
 PLAIN = "plain"
+COMPILED, GRAPHS = "compiled", "graphs"  # after the precision, as in `bf16-mixed+graphs`
+MODES = {COMPILED: "default", GRAPHS: "reduce-overhead"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a path takes: bytes at most, multiply–adds of a step, and what else is to be said."""
+    """What a path takes: bytes held at most, multiply–adds and bytes moved in a step, and on a GPU the share of the
+    step for which kernels run.
+
+    A compiled path makes the same sums as the plain call of the same code, which is what is counted.
+    """
 
     peak: float
     operations: float
-    remark: str
+    moved: float
+    kernels: float | None
 
 
 class Way:
     """One path, the plain one or the fast one in some precision, in a process of its own."""
 
     def __init__(self, name: str, shape: Shape, options: argparse.Namespace) -> None:
-        self.name = "plain 32-true" if name == PLAIN else f"fast {name}"
-        given = {"shape": options.shape, "videos": shape.videos}
+        precision, _, form = name.partition("+")
+        self.precision = "32-true" if name == PLAIN else precision
+        self.name = "plain 32-true" if name == PLAIN else f"fast {precision} {form}".strip()
+        given = {"shape": options.shape, "videos": shape.videos, "backend": options.backend}
         given |= {"threads": options.threads, "device": options.device, "work-on": name}
         words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
         self._process = subprocess.Popen(
@@ -76,11 +91,21 @@ class Way:
         wall, cpu = self._ask("step")
         return wall, cpu
 
+    def begin(self) -> str | None:
+        """Take the first step, which warms up and compiles: why it fails, or None."""
+        (why,) = self._ask("begin")
+        return why if why is None else str(why)
+
     def end(self) -> Cost:
         """No more steps."""
         cost = Cost(*self._ask("end"))
         self._process.wait()
         return cost
+
+    def end_failed(self) -> None:
+        """End the process of a way that does not work."""
+        self._process.kill()
+        self._process.wait()
 
     def _ask(self, what: str) -> list[Any]:
         assert self._process.stdin is not None
@@ -95,21 +120,34 @@ class Way:
         return values
 
 
-def work_on(name: str, shape: Shape, device: torch.device) -> None:
+def work_on(name: str, shape: Shape, device: torch.device, backend: str) -> None:
     """The other side of `Way`."""
-    plain = name == PLAIN
-    bench, path = (
-        Bench(shape, "32-true" if plain else name, device),
-        plain_training_step if plain else training_step,
-    )
+    plain, (precision, _, form) = name == PLAIN, name.partition("+")
+    path = plain_training_step if plain else training_step
+    bench = Bench(shape, "32-true" if plain else precision, device)
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # where graphs break is no figure
+    if form:
+        cost = bench.operations(path), bench.moved(path)
+        bench.compile(MODES[form], backend)
     for line in sys.stdin:
-        if line.strip() == "end":
-            peak = peak_bytes(device)
-            print(json.dumps([peak, bench.operations(path), bench.kernel_share(path)]), flush=True)
+        if line.strip() == "begin":
+            try:
+                bench.run(path)
+                print(json.dumps([None]), flush=True)
+            except Exception as error:  # of the compiler, of whatever kind
+                if not form:
+                    raise
+                print(json.dumps([f"{type(error).__name__}: {error}".splitlines()[0][:200]]), flush=True)
+        elif line.strip() == "end":
+            peak, kernels = peak_bytes(device), bench.kernel_share(path)
+            if not form:
+                cost = bench.operations(path), bench.moved(path)
+            print(json.dumps([peak, *cost, kernels]), flush=True)
             return
-        wall, cpu = perf_counter(), process_time()
-        bench.run(path)
-        print(json.dumps([perf_counter() - wall, process_time() - cpu]), flush=True)
+        else:
+            wall, cpu = perf_counter(), process_time()
+            bench.run(path)
+            print(json.dumps([perf_counter() - wall, process_time() - cpu]), flush=True)
 
 
 def main() -> None:
@@ -125,6 +163,14 @@ def main() -> None:
         nargs="+",
         help="of the fast path: 32-true, bf16-mixed, 16-mixed; 32-true and, with instructions for it, bf16-mixed",
     )
+    parser.add_argument(
+        "--compile",
+        nargs="*",
+        choices=MODES,
+        help="also compiled, and compiled with CUDA graphs, or one of these",
+    )
+    parser.add_argument("--backend", default="inductor", help="of torch.compile; `eager` only traces")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--work-on", help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -134,39 +180,126 @@ def main() -> None:
     if options.videos:
         shape = of_videos(shape, options.videos)
     if options.work_on:
-        work_on(options.work_on, shape, device)
+        work_on(options.work_on, shape, device, options.backend)
         return
     if options.reference:
         shape = what_fits(options, shape)
     names = options.precision or ["32-true"] + ["bf16-mixed"] * has_bf16(device)
+    if options.compile is not None:
+        names += [f"{name}+{form}" for name in names for form in options.compile or MODES]
     names += [PLAIN] * options.reference
     print(f"{options.shape}: {shape}\n{options.threads} threads, {device}")
-    peak, bandwidth = peak_gflops(device), peak_bandwidth(device)
-    print(f"here and now: a large matrix product {peak:.0f} GFLOP/s, a large copy {bandwidth:.1f} GB/s\n")
-    ways = [Way(name, shape, options) for name in names]
+    peaks = Peaks.of(device)
+    print(
+        f"here and now: a large matrix product {peaks.gflops['32-true']:.0f} GFLOP/s, in bf16 "
+        f"{peaks.gflops['bf16-mixed']:.0f}, a large copy {peaks.bandwidth:.1f} GB/s\n"
+    )
+    ways, failed = ready([Way(name, shape, options) for name in names])
     taken = times(ways, options.rounds)
-    for way, (wall, cpu) in zip(ways, taken, strict=True):
-        cost = way.end()
-        print(
-            f"{way.name:15} {shape.queries / wall:6.2f} queries/s   {wall:6.2f} s a step   {cpu:6.2f} s of processor"
-            f"   {cost.operations / shape.queries / 1e9:5.2f} GMAC a query   "
-            f"{2 * cost.operations / wall / 1e9:4.0f} GFLOP/s   peak {cost.peak / 2**30:.2f} GiB{cost.remark}"
-        )
+    costs = [way.end() for way in ways]
+    figures = [
+        figures_of(way, shape, times, cost, peaks)
+        for way, times, cost in zip(ways, taken, costs, strict=True)
+    ]
+    for row in figures:
+        print_way(row)
+    for name, why in failed.items():
+        print(f"{name:24} failed: {why}")
     if options.reference:
-        for way, (wall, cpu) in zip(ways[:-1], taken, strict=False):
-            in_time, in_processor = taken[-1][0] / wall, taken[-1][1] / cpu
+        for row in figures[:-1]:
+            row["times_plain"] = figures[-1]["seconds"] / row["seconds"]
+            in_processor = figures[-1]["processor_seconds"] / row["processor_seconds"]
             print(
-                f"ratio of plain to {way.name}: {in_time:.1f} in time, {in_processor:.1f} in processor time"
+                f"ratio of plain to {row['path']}: {row['times_plain']:.1f} in time, "
+                f"{in_processor:.1f} in processor time"
             )
+    write_figures(
+        options.json,
+        {
+            "shape": options.shape,
+            "videos": shape.videos,
+            "queries": shape.queries,
+            "peak_gflops": peaks.gflops,
+            "peak_gb_per_second": peaks.bandwidth,
+            "paths": figures,
+            "failed": failed,
+        },
+    )
+    print_parts(shape, device, peaks)
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What the machine reaches at best: GFLOP/s of a matrix product in each precision, GB/s of a copy."""
+
+    gflops: dict[str, float]
+    bandwidth: float
+
+    @classmethod
+    def of(cls, device: torch.device) -> Peaks:
+        """Measure them."""
+        types = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        fast = types if device.type == "cuda" else {k: v for k, v in types.items() if k != "16-mixed"}
+        return cls({name: peak_gflops(device, dtype=t) for name, t in fast.items()}, peak_bandwidth(device))
+
+
+def ready(ways: list[Way]) -> tuple[list[Way], dict[str, str]]:
+    """The ways that work, after their first step, and why the others do not."""
+    good, failed = [], {}
+    for way in ways:
+        why = way.begin()
+        if why is None:
+            good.append(way)
+        else:
+            way.end_failed()
+            failed[way.name] = why
+    return good, failed
+
+
+def figures_of(
+    way: Way, shape: Shape, seconds: tuple[float, float], cost: Cost, peaks: Peaks
+) -> dict[str, Any]:
+    """A row: what is achieved, and its share of what the machine reaches."""
+    wall, processor = seconds
+    gflops, bandwidth = 2 * cost.operations / wall / 1e9, cost.moved / wall / 1e9
+    return {
+        "path": way.name,
+        "queries_per_second": shape.queries / wall,
+        "seconds": wall,
+        "processor_seconds": processor,
+        "gmac_per_query": cost.operations / shape.queries / 1e9,
+        "gflops": gflops,
+        "share_of_peak_gflops": gflops / peaks.gflops.get(way.precision, peaks.gflops["32-true"]),
+        "gb_per_second": bandwidth,
+        "share_of_peak_bandwidth": bandwidth / peaks.bandwidth,
+        "kernel_share": cost.kernels,
+        "peak_gib": cost.peak / 2**30,
+    }
+
+
+def print_way(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    kernels = "" if row["kernel_share"] is None else f"   kernels {row['kernel_share']:.0%}"
+    print(
+        f"{row['path']:24} {row['queries_per_second']:6.2f} queries/s   {row['seconds']:6.2f} s a step   "
+        f"{row['processor_seconds']:6.2f} s of processor   {row['gmac_per_query']:5.2f} GMAC a query   "
+        f"{row['gflops']:4.0f} GFLOP/s ({row['share_of_peak_gflops']:.0%} of the peak)   "
+        f"{row['gb_per_second']:4.0f} GB/s ({row['share_of_peak_bandwidth']:.0%})   "
+        f"peak {row['peak_gib']:.2f} GiB{kernels}"
+    )
+
+
+def print_parts(shape: Shape, device: torch.device, peaks: Peaks) -> None:
+    """The parts of the fast path in float32."""
     print(
         "\nparts of the fast path, forward only; the floor is the larger of "
         "operations / peak and bytes / bandwidth:"
     )
     for name, seconds, operations, moved in Bench(shape, "32-true", device).parts():
-        floor = max(2 * operations / (peak * 1e9), moved / (bandwidth * 1e9))
+        floor = max(2 * operations / (peaks.gflops["32-true"] * 1e9), moved / (peaks.bandwidth * 1e9))
         print(
             f"  {name:22} {operations / shape.queries / 1e9:6.3f} GMAC a query   {moved / 2**30:6.2f} GiB in and out   "
-            f"{1000 * seconds:7.0f} ms   floor {1000 * floor:6.0f} ms"
+            f"{1000 * seconds:7.1f} ms   floor {1000 * floor:6.1f} ms"
         )
 
 
@@ -198,13 +331,11 @@ def what_fits(options: argparse.Namespace, shape: Shape) -> Shape:
 
 
 def times(ways: list[Way], rounds: int) -> list[tuple[float, float]]:
-    """Median seconds by the clock and of the processor of a step, all in turn; after one uncounted step of each."""
+    """Median seconds by the clock and of the processor of a step, all in turn; the ways are warm."""
     taken: list[list[tuple[float, float]]] = [[] for _ in ways]
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for way, own in zip(ways, taken, strict=True):
-            seconds = way.step()
-            if number:
-                own.append(seconds)
+            own.append(way.step())
     return [(median(wall for wall, _ in own), median(cpu for _, cpu in own)) for own in taken]
 
 
@@ -232,16 +363,32 @@ class Bench:
         """Multiply–adds of the matrix products of a step."""
         return multiply_adds(lambda: self.run(path))
 
-    def kernel_share(self, path: TrainingStep) -> str:
+    def moved(self, path: TrainingStep) -> float:
+        """Bytes that the operations of a step read and write."""
+        with BytesMoved() as moved:
+            self.run(path)
+        return moved.total
+
+    def compile(self, mode: str, backend: str) -> None:
+        """Compile what the two branches are asked for in a step."""
+        how: dict[str, Any] = {"backend": backend} if backend != "inductor" else {"mode": mode}
+        for branch, methods in (
+            (self.model.retrieval, ("forward",)),
+            (self.model.grounding, ("forward", "select")),
+        ):
+            for name in methods:
+                setattr(branch, name, torch.compile(getattr(branch, name), **how))
+
+    def kernel_share(self, path: TrainingStep) -> float | None:
         """On a GPU: for how much of a step its kernels run."""
         if self.device.type != "cuda":
-            return ""
+            return None
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
             start = perf_counter()
             self.run(path)
             wall = perf_counter() - start
         on_device = [e for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        return f"   kernels {sum(e.self_device_time_total for e in on_device) / 1e4 / wall:.0f} %"
+        return sum(e.self_device_time_total for e in on_device) / 1e6 / wall
 
     def parts(self) -> Iterator[tuple[str, float, float, float]]:
         """Name, seconds, multiply–adds and bytes of each part's forward pass."""

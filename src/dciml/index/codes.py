@@ -3,6 +3,8 @@
 The vectors are centred, turned to their principal axes, cut to the first 4 · code_bytes of them, and rotated at
 random, so that every pair of axes carries like energy; each pair is one of 16 centroids. Inner products with
 the codes only choose which vectors are looked at exactly, see docs/decisions/0018-codes-for-large-indexes.md.
+
+FAISS is loaded when codes are made or scanned, not before: training, evaluation and small indexes do without it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +41,8 @@ class Coder:
     @classmethod
     def train(cls, sample: FloatArray, code_bytes: int, seed: int = 0) -> Coder:
         """Learn from a sample of vectors (n, D), n ≥ 16."""
+        import faiss
+
         mean = sample.mean(axis=0)
         centred = sample - mean
         _, vectors = np.linalg.eigh(centred.T @ centred)
@@ -102,6 +105,8 @@ class Coder:
 
     def empty_scan(self) -> Any:
         """FAISS's index for the scan, trained, without vectors."""
+        import faiss
+
         num_pairs, _, width = self.centroids.shape
         scan = faiss.IndexPQFastScan(num_pairs * width, num_pairs, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
         faiss.copy_array_to_vector(self.centroids.reshape(-1), scan.pq.centroids)
@@ -139,6 +144,8 @@ class CodeScan:
 
 def _memory_of(scan: Any) -> CodeArray:
     """A view of the codes of a FAISS index."""
+    import faiss
+
     memory: CodeArray = faiss.rev_swig_ptr(scan.codes.get(), scan.codes.size())
     return memory
 
