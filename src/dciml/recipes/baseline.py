@@ -22,10 +22,7 @@ from dciml.features import (
     TextEncoder,
     Vocabulary,
     create_text_encoder,
-    encoder_of,
     same_space,
-    text_spec_of,
-    widths_of,
 )
 from dciml.files import atomic_folder, refuse_taken, write_json
 from dciml.folders import CARD_FILE, RUN_FILE
@@ -122,6 +119,8 @@ def text_of(store: FeatureStore) -> str:
     Raises:
         DataError: it does not say, or no text encoder belongs to it.
     """
+    from dciml.features import encoder_of, text_spec_of  # which load the video libraries
+
     specs = store.manifest.encoder_specs
     if specs and len(specs) == 1 and specs[0].startswith("image:"):
         return text_spec_of(specs, encoder_of(store.manifest, "cpu"))
@@ -253,6 +252,8 @@ def _card(
 def _blocks(store: FeatureStore, config: CosineConfig) -> tuple[tuple[int, float], ...]:
     if JOINT not in config.text:
         return ()
+    from dciml.features import encoder_of, widths_of
+
     widths = widths_of(encoder_of(store.manifest, "cpu"))
     return tuple(zip(widths, config.block_weights or (1.0,) * len(widths), strict=True))
 
