@@ -2,9 +2,9 @@
 
     python benchmarks/encoders.py --device cuda
 
-Time depends on the size of a model, not on its weights, so nothing is downloaded. `model` is the model on pictures
-that are ready on the device; `encoder` is what `dciml extract` calls: scaling, normalising, copying, model. Beside them
-stands decoding of 640x360 H.264 on one thread, where PyAV is installed.
+Time depends on the size of a model, not on its weights, so nothing is downloaded. `model` is the model alone on
+pictures that are ready on the device; `encoder` is what `dciml extract` calls: scaling, normalising, copying, model.
+Beside them stands decoding of 640x360 H.264 on one thread, where PyAV is installed.
 """
 
 from __future__ import annotations

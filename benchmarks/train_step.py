@@ -185,47 +185,69 @@ def main() -> None:
     if options.reference:
         shape = what_fits(options, shape)
     names = options.precision or ["32-true"] + ["bf16-mixed"] * has_bf16(device)
-    if options.compile is not None:
-        names += [f"{name}+{form}" for name in names for form in options.compile or MODES]
-    names += [PLAIN] * options.reference
+    compiled = [] if options.compile is None else options.compile or list(MODES)
+    groups = [
+        names + [PLAIN] * options.reference,
+        *([f"{name}+{form}"] for name in names for form in compiled),
+    ]
     print(f"{options.shape}: {shape}\n{options.threads} threads, {device}")
     peaks = Peaks.of(device)
     print(
         f"here and now: a large matrix product {peaks.gflops['32-true']:.0f} GFLOP/s, in bf16 "
         f"{peaks.gflops['bf16-mixed']:.0f}, a large copy {peaks.bandwidth:.1f} GB/s\n"
     )
-    ways, failed = ready([Way(name, shape, options) for name in names])
-    taken = times(ways, options.rounds)
-    costs = [way.end() for way in ways]
-    figures = [
-        figures_of(way, shape, times, cost, peaks)
-        for way, times, cost in zip(ways, taken, costs, strict=True)
-    ]
+    figures: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for group in groups:
+        figures += measure(group, shape, options, peaks, failed)
+        compare_with_plain(figures)
+        write_figures(  # after each group: to compile may take longer than there is time
+            options.json,
+            {
+                "shape": options.shape,
+                "videos": shape.videos,
+                "queries": shape.queries,
+                "peak_gflops": peaks.gflops,
+                "peak_gb_per_second": peaks.bandwidth,
+                "paths": figures,
+                "failed": failed,
+            },
+        )
     for row in figures:
-        print_way(row)
-    for name, why in failed.items():
-        print(f"{name:24} failed: {why}")
-    if options.reference:
-        for row in figures[:-1]:
-            row["times_plain"] = figures[-1]["seconds"] / row["seconds"]
-            in_processor = figures[-1]["processor_seconds"] / row["processor_seconds"]
+        if "times_plain" in row:
             print(
                 f"ratio of plain to {row['path']}: {row['times_plain']:.1f} in time, "
-                f"{in_processor:.1f} in processor time"
+                f"{row['times_plain_in_processor']:.1f} in processor time"
             )
-    write_figures(
-        options.json,
-        {
-            "shape": options.shape,
-            "videos": shape.videos,
-            "queries": shape.queries,
-            "peak_gflops": peaks.gflops,
-            "peak_gb_per_second": peaks.bandwidth,
-            "paths": figures,
-            "failed": failed,
-        },
-    )
     print_parts(shape, device, peaks)
+
+
+def measure(
+    names: list[str], shape: Shape, options: argparse.Namespace, peaks: Peaks, failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """A row each way that works, printed too; those that do not are added to `failed`."""
+    ways, bad = ready([Way(name, shape, options) for name in names])
+    failed |= bad
+    for name, why in bad.items():
+        print(f"{name:24} failed: {why}", flush=True)
+    taken = times(ways, options.rounds)
+    costs = [way.end() for way in ways]
+    rows = [
+        figures_of(way, shape, seconds, cost, peaks)
+        for way, seconds, cost in zip(ways, taken, costs, strict=True)
+    ]
+    for row in rows:
+        print_way(row)
+    return rows
+
+
+def compare_with_plain(figures: list[dict[str, Any]]) -> None:
+    """Note how many times as long the plain path takes, where it was timed."""
+    plain = next((row for row in figures if row["path"].startswith(PLAIN)), None)
+    for row in figures:
+        if plain is not None and row is not plain:
+            row["times_plain"] = plain["seconds"] / row["seconds"]
+            row["times_plain_in_processor"] = plain["processor_seconds"] / row["processor_seconds"]
 
 
 @dataclass(frozen=True)
@@ -383,10 +405,14 @@ class Bench:
         """On a GPU: for how much of a step its kernels run."""
         if self.device.type != "cuda":
             return None
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            start = perf_counter()
-            self.run(path)
-            wall = perf_counter() - start
+        try:
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+                start = perf_counter()
+                self.run(path)
+                wall = perf_counter() - start
+        except RuntimeError as error:  # a machine that lets no one profile
+            print(f"no profile: {error}", file=sys.stderr)
+            return None
         on_device = [e for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA]
         return sum(e.self_device_time_total for e in on_device) / 1e6 / wall
 
