@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -129,8 +130,7 @@ def best_windows(
         least = similarity.float().quantile(floor, dim=1, keepdim=True)
         similarity = torch.where(similarity < least, least + BELOW_FLOOR * (similarity - least), similarity)
     num_clips = similarity.shape[1]
-    starts, ends = torch.triu_indices(num_clips, num_clips, device=similarity.device)
-    ends = ends + 1
+    starts, ends, iou = _all_windows(num_clips, similarity.device)
     centred = similarity.float() - similarity.float().mean(dim=1, keepdim=True)
     spread = centred.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
     sums = F.pad(centred.cumsum(dim=1), (1, 0))
@@ -138,8 +138,6 @@ def best_windows(
     inside = (length * (1 - length / num_clips)).sqrt().clamp(min=1e-6)
     contrast = (sums[:, ends] - sums[:, starts]) / (inside * spread)
     contrast = contrast.masked_fill(length == num_clips, 0.0)
-    overlap = (torch.minimum(ends[:, None], ends) - torch.maximum(starts[:, None], starts)).clamp(min=0)
-    iou = overlap / (length[:, None] + length - overlap)
     left, chosen = contrast.clone(), []
     for _ in range(min(count, num_clips)):
         best = left.argmax(dim=1)
@@ -148,6 +146,17 @@ def best_windows(
     index = torch.stack(chosen, dim=1)
     shares = torch.softmax(contrast.gather(1, index) / temperature, dim=1)
     return Windows((starts + ends)[index] / (2 * num_clips), length[index] / num_clips, shares)
+
+
+@lru_cache(maxsize=1)
+@torch.inference_mode(False)  # what is kept must also serve where gradients are wanted
+def _all_windows(num_clips: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """First clip, clip behind the last, and IoU with one another, of all runs of clips."""
+    starts, ends = torch.triu_indices(num_clips, num_clips, device=device)
+    ends = ends + 1
+    length = (ends - starts).float()
+    overlap = (torch.minimum(ends[:, None], ends) - torch.maximum(starts[:, None], starts)).clamp(min=0)
+    return starts, ends, overlap / (length[:, None] + length - overlap)
 
 
 def anchors_of(
