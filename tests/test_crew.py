@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dciml.errors import ConfigError, DataError
-from dciml.processes import GIBIBYTE, Crew, OnCall, Outcome
+from dciml.processes import GIBIBYTE, Crew, OnCall, Outcome, called_beside
 
 JOBS = """
 import os, signal, time
@@ -194,3 +194,28 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while any(is_running(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.02)
     assert not [pid for pid in pids if is_running(pid)]
+
+
+def _slowly_negative(number: int) -> int:
+    time.sleep(0.2)
+    return -number
+
+
+def _wrong(_: int) -> int:
+    raise DataError("it is wrong", mend="mend it")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_work_beside_gives_its_result_or_its_error(alone: bool) -> None:
+    with called_beside(_slowly_negative, 3, alone=alone) as result:
+        assert result() == -3
+    with called_beside(_wrong, 3, alone=alone) as result, pytest.raises(DataError) as error:
+        result()
+    assert str(error.value) == "it is wrong. To mend it: mend it."
+
+
+def test_work_beside_ends_where_nobody_asks_for_it_any_more() -> None:
+    begin = time.monotonic()
+    with pytest.raises(DataError), called_beside(time.sleep, 60.0):
+        _wrong(0)
+    assert time.monotonic() - begin < 30

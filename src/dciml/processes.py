@@ -56,6 +56,44 @@ def map_in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def called_beside(
+    function: Callable[[Item], Result], item: Item, *, alone: bool = False
+) -> Iterator[Callable[[], Result]]:
+    """Call a function in a process of its own while the block runs; yields what waits for its result.
+
+    Args:
+        function: pickles; so do the item and the result.
+        alone: call it in this process instead, when its result is asked for.
+    Raises:
+        Whatever `function` raised, when its result is asked for.
+
+    >>> with called_beside(abs, -1, alone=True) as result:
+    ...     result()
+    1
+    """
+    if alone:
+        yield lambda: function(item)
+        return
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_serve_quietly)
+    future = pool.submit(function, item)
+
+    def result() -> Result:
+        try:
+            return future.result()
+        except DataError as error:  # made anew: the copy that came through the pipe words its message twice
+            raise DataError(error.what, where=error.where, mend=error.mend) from None
+
+    try:
+        yield result
+    except BaseException:  # nobody asks for the result any more
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 Beat = Callable[[float, int], None]
 """By it a job tells how far it is, from 0 to 1, and how many units of work (pictures, say) that were."""
 
@@ -363,6 +401,11 @@ def end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         Thread(target=watch, args=(parent.sentinel,), daemon=True, name="parent").start()
+
+
+def _serve_quietly() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()
 
 
 def _serve(pipe: Connection, function: Callable[[Any, Beat], Any], memory_bytes: int | None) -> None:
