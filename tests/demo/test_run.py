@@ -57,7 +57,7 @@ def test_shipped_settings_are_valid() -> None:
 @pytest.mark.slow
 def test_the_whole_demo_runs_on_a_tiny_corpus(tmp_path: Path) -> None:
     settings = ("training.epochs=1", "retrieval.hidden=32", "grounding.hidden=32", "training.threads=1")
-    options = DemoOptions(size=CorpusSize(10, 4), workers=1, overrides=settings)
+    options = DemoOptions(size=CorpusSize(10, 4), workers=2, overrides=settings)
     said = io.StringIO()
     page = run_demo(tmp_path, options, Console(file=said, width=120))
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
