@@ -42,6 +42,11 @@ def is_free(folder: Path) -> bool:
     return all(_HALF_WRITTEN.fullmatch(entry.name) for entry in folder.iterdir())
 
 
+def kind_of(folder: Path) -> str | None:
+    """What a folder of this program is, in words; None: it is none."""
+    return next((kind for name, kind in MARKERS.items() if (folder / name).is_file()), None)
+
+
 def refuse_foreign(folder: Path, marker: str) -> None:
     """Refuse a folder that is neither free nor one's own, before anything is done to it.
 
@@ -56,8 +61,8 @@ def refuse_foreign(folder: Path, marker: str) -> None:
     if not folder.is_dir():
         what = "this is a file" if folder.exists() else "this is a link that leads nowhere"
         raise DataError(f"{what}, not a folder", where=folder, mend=mend)
-    found = [kind for name, kind in MARKERS.items() if (folder / name).is_file()]
-    holds = f"it is {found[0]}" if found else f"it holds other things, such as {min(folder.iterdir()).name!r}"
+    kind = kind_of(folder)
+    holds = f"it is {kind}" if kind else f"it holds other things, such as {min(folder.iterdir()).name!r}"
     raise DataError(f"this is not {MARKERS[marker]}: {holds}", where=folder, mend=mend)
 
 

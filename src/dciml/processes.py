@@ -50,10 +50,15 @@ def map_in_processes(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             yield from pool.map(function, items)
-        except DataError as error:  # made anew: the copy that came through the pipe words its message twice
-            raise DataError(error.what, where=error.where, mend=error.mend) from None
+        except DataError as error:
+            raise _anew(error) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _anew(error: DataError) -> DataError:
+    """The copy that came through a pipe words its message twice."""
+    return DataError(error.what, where=error.where, mend=error.mend)
 
 
 @contextmanager
@@ -81,8 +86,8 @@ def called_beside(
     def result() -> Result:
         try:
             return future.result()
-        except DataError as error:  # made anew: the copy that came through the pipe words its message twice
-            raise DataError(error.what, where=error.where, mend=error.mend) from None
+        except DataError as error:
+            raise _anew(error) from None
 
     try:
         yield result

@@ -81,12 +81,10 @@ def cut(
     """Cut the moments that a sentence describes out of their videos."""
     from dciml.model_folder import open_searcher
     from dciml.recipes.cut import cut_moments, refuse_file
-    from dciml.recipes.moments import refuse_nothing
 
     refuse_file(out)
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
-    answer = _answer(searcher, sentence, k, video, folder, tag)
-    refuse_nothing(answer, take_all=take_all)
+    answer = _answer(searcher, sentence, k, video, folder, tag, take_all=take_all)
     report = cut_moments(
         searcher,
         answer.hits,
@@ -143,13 +141,11 @@ def export(
     """Write the moments that a sentence describes in a form of another program."""
     from dciml.model_folder import open_searcher
     from dciml.recipes.export import export_moments, label_studio_setup, refuse_taken_out
-    from dciml.recipes.moments import refuse_nothing
 
     path = None if out == "-" else Path(out)
     refuse_taken_out(form.value, path)
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
-    answer = _answer(searcher, sentence, k, video, folder, tag)
-    refuse_nothing(answer, take_all=take_all)
+    answer = _answer(searcher, sentence, k, video, folder, tag, take_all=take_all)
     done = export_moments(searcher, sentence, answer, form.value, path, media_url)
     if done.text is not None:
         typer.echo(done.text, nl=False)
@@ -171,11 +167,16 @@ def _answer(
     video: list[str] | None,
     folder: Path | None,
     tag: str | None,
+    *,
+    take_all: bool,
 ) -> Answer:
     from dciml.index import VideoFilter
+    from dciml.recipes.moments import refuse_nothing
 
     wanted = VideoFilter(video_ids=video, folder=folder, tag=tag)
-    return searcher.answer(sentence, k, within=select_within(searcher, wanted))
+    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
+    refuse_nothing(answer, take_all=take_all)
+    return answer
 
 
 def print_clip(clip: Clip) -> None:

@@ -184,8 +184,8 @@ def prepare(
     recipe.refuse_without_videos(paths)
     if encoders in ((), (f"image:{recipe.MODEL_NAME}",)):
         make_sure_of_model(yes)
-        encoders = recipe.pictures_of(recipe.MODEL_NAME)
-    elif len(encoders) == 1:
+        encoders = (f"image:{recipe.MODEL_NAME}",)
+    if len(encoders) == 1:
         encoders = (*encoders, recipe.TEXT_BESIDE)
     typer.echo(f"{place} keeps features and index of {', '.join(str(path) for path in paths)}.")
     made = recipe.open_home(place, paths, encoders, device)

@@ -56,20 +56,23 @@ VIDEO_SUFFIXES = frozenset(
 """What counts as a video in a folder; a file that is named itself may have any name."""
 
 
-def find_videos(paths: Sequence[str | Path], ids: IdForm = "stem") -> dict[str, Path]:
+def find_videos(
+    paths: Sequence[str | Path], ids: IdForm = "stem", *, may_be_empty: bool = False
+) -> dict[str, Path]:
     """The video files that paths name, by id, in the order of the paths and of the names inside folders.
 
     Args:
         paths: files, folders (searched with all folders inside, hidden ones left out) and globs (`**` is any depth).
         ids: `stem`: the name of the file without its ending; `path`: the way from the folder that was named, with
             that folder's own name: `clips/kitchen/a.mp4`.
+        may_be_empty: a path without any video is no error.
     Raises:
         DataError: a path that leads nowhere, no video, or two files with the same id.
     """
     files: dict[Path, str] = {}
     for path in paths:
         found = list(_videos_at(str(path), ids))
-        if not found:
+        if not found and not may_be_empty:
             raise DataError(
                 "there is no video here", where=path, mend=f"name files, or folders with {_KNOWN}"
             )

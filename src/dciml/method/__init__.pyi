@@ -3,8 +3,8 @@ from .batch import Batch, BatchSizes, QueryBatch, collate_queries, collate_video
 from .grounding import GroundingBranch, Watched
 from .layers import as_teacher
 from .losses import GroundingLosses, RetrievalLosses, info_nce, soft_max_pool
-from .mutual import DualBranch, anchors_of, best_clip, proposal_feature
-from .outputs import BestClip, EncodedVideos, LocalOutput, RetrievalOutput, Selection, paired_similarity
+from .mutual import DualBranch, best_clip, proposal_feature
+from .outputs import BestClip, EncodedVideos, LocalOutput, RetrievalOutput, Selection
 from .retrieval import LocalScale, RetrievalBranch, score_matrix
 from .terms import HELD_OUT_TERMS, PATHWAY_TERMS, PUBLISHED_WEIGHTS, SIDES, TERMS, PlaceForm
 
@@ -32,7 +32,6 @@ __all__ = [
     "Selection",
     "SharedSpace",
     "Watched",
-    "anchors_of",
     "as_teacher",
     "best_clip",
     "collate_queries",
@@ -40,7 +39,6 @@ __all__ = [
     "hidden_positions",
     "info_nce",
     "pad_words",
-    "paired_similarity",
     "proposal_feature",
     "score_matrix",
     "soft_max_pool",

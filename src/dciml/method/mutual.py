@@ -197,9 +197,17 @@ class DualBranch(nn.Module):
         assert local is not None
         with as_teacher(self.retrieval):
             own = local.encode_clips(batch.videos)[batch.video_of_query]
-            similarity = paired_similarity(local.encode_queries(batch.queries), own)
-            anchors = anchors_of(similarity, self.grounding.num_proposals, self.grounding.anchor_floor)
+            anchors = self.anchors(local.encode_queries(batch.queries), own)
         return replace(batch, queries=replace(batch.queries, anchors=anchors))
+
+    def anchors(
+        self, query: Float[Tensor, "queries local"], own_clips: Float[Tensor, "queries clips local"]
+    ) -> Float[Tensor, "queries proposals 3"]:
+        """The anchors of each query in the clips beside it, both as the local scale encodes them."""
+        grounding = self.grounding
+        return anchors_of(
+            paired_similarity(query, own_clips), grounding.num_proposals, grounding.anchor_floor
+        )
 
     def select(self, batch: Batch) -> Selection:
         """Judge every proposal of each sentence, with its anchors."""

@@ -34,7 +34,7 @@ from dciml.features import (
     whole_id,
 )
 from dciml.files import read_json, write_json
-from dciml.folders import CARD_FILE, MARKERS, refuse_foreign
+from dciml.folders import CARD_FILE, kind_of, refuse_foreign
 from dciml.index import CATALOGUE_FILE, ClipIndex
 from dciml.model_folder import load_model
 from dciml.recipes.baseline import CosineConfig, build_cosine
@@ -49,11 +49,6 @@ TEXT_WEIGHT = 0.3
 """Of the cosine of words beside a cosine of pictures, which differs by about a third as much from video to video."""
 SETTLED_SECONDS = 2.0
 """A file that was written to more recently may still be on its way."""
-
-
-def pictures_of(model: str) -> tuple[str, ...]:
-    """The encoders of a home with an image–text model: its pictures, and the text beside the videos."""
-    return (f"image:{model}", TEXT_BESIDE)
 
 
 WITHOUT_MODEL = ("builtin", TEXT_BESIDE)
@@ -106,31 +101,18 @@ class Home:
         """
         found: dict[str, Path] = {}
         for folder in self.folders:
-            try:
-                here = find_videos([folder], "path")
-            except DataError:
-                if folder.is_file() or (folder.is_dir() and _has_videos(folder)):
-                    raise
-                continue  # none there now, or the disk is not: they may come back
-            found |= {video_id: path for video_id, path in here.items() if not path.is_relative_to(self.path)}
+            if folder.exists():  # else its disk may not be there, and come back
+                here = find_videos([folder], "path", may_be_empty=True)
+                found |= {name: path for name, path in here.items() if not path.is_relative_to(self.path)}
         return found
-
-
-def _has_videos(folder: Path) -> bool:
-    try:
-        return bool(find_videos([folder], "path"))
-    except DataError as error:
-        return "there is no video here" not in error.what
 
 
 def refuse_without_videos(paths: Sequence[Path]) -> None:
     """Raise DataError where there is no video yet, before anything is made or fetched."""
     for path in paths:
-        if path.is_dir() and any((path / name).is_file() for name in MARKERS):
-            kind = next(kind for name, kind in MARKERS.items() if (path / name).is_file())
-            raise DataError(
-                f"this is {kind}, not a folder of videos", where=path, mend="name the index, or the videos"
-            )
+        if kind := kind_of(path):
+            what = f"this is {kind}, not a folder of videos"
+            raise DataError(what, where=path, mend="name the index, or the videos")
     find_videos(paths, "path")
 
 
@@ -233,9 +215,10 @@ def _refuse_others_folders(home: Home, named: Sequence[Path]) -> None:
 
 
 def _make_store(home: Home, encoder: VideoEncoder) -> None:
-    if (home.store / MANIFEST_FILE).exists() and read_manifest(home.store).encoder != encoder.name:
+    before = read_manifest(home.store) if (home.store / MANIFEST_FILE).exists() else None
+    if before is not None and before.encoder != encoder.name:
         raise DataError(
-            f"the features here are of {read_manifest(home.store).encoder}, and the encoder is {encoder.name} by now",
+            f"the features here are of {before.encoder}, and the encoder is {encoder.name} by now",
             where=home.store,
             mend="remove the home, or name another place with --home",
         )

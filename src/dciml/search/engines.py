@@ -20,11 +20,9 @@ from dciml.method import (
     QueryBatch,
     Selection,
     Watched,
-    anchors_of,
     collate_queries,
     collate_videos,
     hidden_positions,
-    paired_similarity,
 )
 from dciml.search.contrast import contrast_windows
 from dciml.threads import num_shares, share_out
@@ -276,9 +274,7 @@ class DualEngine:
             own = queries.at(own_places)
             if asked_local is not None:
                 assert watched.local_clips is not None
-                similarity = paired_similarity(asked_local[own_places], watched.local_clips[owner])
-                grounding = self.dual.grounding
-                anchors = anchors_of(similarity, grounding.num_proposals, grounding.anchor_floor)
+                anchors = self.dual.anchors(asked_local[own_places], watched.local_clips[owner])
                 own = replace(own, anchors=anchors)
             return _best_first(self.dual.grounding.choose(watched, own, owner))
 
