@@ -52,8 +52,9 @@ class Video:
 class SearchHit:
     """A returned moment. Higher `score` is better; scores compare inside one answer only.
 
-    `confidence` is the probability that the video is the one described, 0 … 1, alike for all moments of a video; None
-    without a calibration. Nothing is known of the probability that the span is right: pairs do not tell.
+    `confidence` is the probability that the video is the one described, 0 … 1, alike for all moments of a video;
+    `moment_confidence` the probability that the described is in this span of it, never more than that. Both are None
+    without a calibration. How well the borders fit is not known: pairs do not tell.
     """
 
     rank: int
@@ -62,3 +63,4 @@ class SearchHit:
     end_seconds: float
     score: float
     confidence: float | None = None
+    moment_confidence: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_hits_are_those_of_search_and_of_the_ranking_that_is_evaluated(corpus: A
     answers = searcher.answer_batch(SENTENCES, 12)
     for answer, hits, scored in zip(answers, searcher.search_batch(SENTENCES, 12), ranked, strict=True):
         assert list(answer.hits) == hits
-        assert [replace(hit, confidence=None) for hit in hits] == scored
+        assert [replace(hit, confidence=None, moment_confidence=None) for hit in hits] == scored
     uncalibrated = corpus.searcher(nms_iou=0.5).search_batch(SENTENCES, 12)
     assert uncalibrated == ranked
 
@@ -59,6 +60,45 @@ def test_confidence_is_the_calibrations(corpus: Any, within: list[str] | None) -
     assert {hit.video_id for hit in answer.hits} == set(expected)
     for hit in answer.hits:
         assert hit.confidence == pytest.approx(expected[hit.video_id])
+
+
+def test_a_moment_has_its_own_confidence(corpus: Any) -> None:
+    searcher = calibrated(corpus)
+    answer = searcher.answer("a dog", 50)
+    clips = {video.video_id: video.clip_scores for video in searcher.match_videos(["a dog"], 100)[0]}
+    stated = set()
+    for hit in answer.hits:
+        times = searcher.row_times(hit.video_id)
+        spans = times.clip_spans(corpus.index.num_clips)
+        speaks, inside = 0.0, 0.0
+        for (begin, end), score in zip(spans.tolist(), clips[hit.video_id].tolist(), strict=True):
+            shared = max(0.0, min(end, hit.end_seconds) - max(begin, hit.start_seconds)) / (end - begin)
+            speaks += math.exp(CALIBRATION.scale * score)
+            inside += math.exp(CALIBRATION.scale * score) * shared
+        assert hit.confidence is not None
+        assert hit.moment_confidence == pytest.approx(hit.confidence * inside / speaks, rel=1e-4)
+        assert hit.moment_confidence <= hit.confidence
+        stated.add(round(hit.moment_confidence / hit.confidence, 6))
+    assert len(stated) > 1
+    assert all(hit.moment_confidence is None for hit in corpus.searcher().answer("a dog").hits)
+
+
+def test_parts_of_a_video_share_its_confidence() -> None:
+    clips = np.array([[0.1, 0.9, 0.4, 0.2]], dtype=np.float32)
+    hits = [
+        SearchHit(rank, "a", start, start + 15.0, 1.0)
+        for rank, start in enumerate((0.0, 15.0, 30.0, 45.0), 1)
+    ]
+    looked = with_chances(
+        Looked(["a"], clips), CALIBRATION, np.ones(6, np.float32), np.array([0.9], np.float32), 1
+    )
+    answer = compose(looked, hits, WindowedIds(["a"]), lambda own: RowTimes(4, 15.0, 60.0), 10, 0.0)
+    own = [hit.moment_confidence or 0.0 for hit in answer.hits]
+    assert sum(own) == pytest.approx(answer.hits[0].confidence)
+    assert max(own) == own[1]
+    everything = [SearchHit(1, "a", 0.0, 60.0, 1.0)]
+    whole = compose(looked, everything, WindowedIds(["a"]), lambda own: RowTimes(4, 15.0, 60.0), 1, 0.0)
+    assert whole.hits[0].moment_confidence == pytest.approx(whole.hits[0].confidence)
 
 
 def test_one_grounding_batch_serves_an_answer(corpus: Any) -> None:
@@ -135,6 +175,9 @@ def test_long_video_counts_once_and_has_one_timeline() -> None:
     assert answer.confidence == once.present[0]
     assert [hit.video_id for hit in answer.hits] == ["talk", "a"]
     assert [hit.confidence for hit in answer.hits] == once.videos[0].tolist()
+    speaks = np.exp(CALIBRATION.scale * clips)  # the moment, 32 to 58, in the windows 0 to 60 and 30 to 90
+    there = (speaks[0, 1] * 26 / 30 + speaks[2, 0] * 26 / 30) / (speaks[0] + speaks[2]).sum()
+    assert answer.hits[0].moment_confidence == pytest.approx(once.videos[0, 0] * there, rel=1e-5)
     assert answer.relevance["talk"].shape == (3,)
     assert answer.relevance["talk"].argmax() == 1
     assert answer.relevance["a"].shape == (2,)

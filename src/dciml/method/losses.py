@@ -331,9 +331,7 @@ class RetrievalLosses:
     def of_place(
         self, output: RetrievalOutput, best: Proposals, clip_centers: Float[Tensor, "videos clips"]
     ) -> dict[str, Float[Tensor, " queries"]]:
-        """METHOD §5.2: the clip scale is told where.
-
-        As a mask or centred, by the best proposal of grounding; as a distribution, by the local scale.
+        """METHOD §5.2: grounding tells the clip scale where, by its best proposal, as a mask or centred.
 
         Args:
             best: (queries, 1).
@@ -342,13 +340,15 @@ class RetrievalLosses:
         similarity, centers = output.paired_similarity(), clip_centers[output.video_of_query]
         if self.place_form == "mask":
             loss = explicit_to_retrieval(similarity, best, self.temperature, centers)
-        elif self.place_form == "centred":
-            loss = centred_on_clips(similarity, best, self.temperature, centers)
         else:
-            assert output.local is not None
-            own = output.local.clips[output.video_of_query]
-            teacher = paired_similarity(output.local.query, own)
-            loss = distribution_on_clips(similarity, teacher, self.distribution_temperature)
+            loss = centred_on_clips(similarity, best, self.temperature, centers)
+        return {"explicit_to_retrieval": loss}
+
+    def of_place_by_local(self, output: RetrievalOutput) -> dict[str, Float[Tensor, " queries"]]:
+        """METHOD §5.2: the local scale tells the clip scale where, by its distribution over the paired video."""
+        assert output.local is not None
+        teacher = paired_similarity(output.local.query, output.local.clips[output.video_of_query])
+        loss = distribution_on_clips(output.paired_similarity(), teacher, self.distribution_temperature)
         return {"explicit_to_retrieval": loss}
 
     def of_modulation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from dciml.features import FeatureStore, WindowedStore, WindowRule, parse_window
 from dciml.index import ClipIndex, IndexOptions
 from dciml.metrics import MAX_ANSWERS, FloatArray, PerQuery, score_blocks, strict, true_ranks
 from dciml.recipes.report import Submission
-from dciml.search import Engine, Searcher
+from dciml.search import Calibration, Engine, Searcher
 from dciml.types import Query, SearchHit
 
 NUM_FIRST_VIDEOS = 100
@@ -138,6 +138,19 @@ def ask(
         for batch in track(batches, "evaluating", disable=not progress, transient=True):
             _ask_moments(searcher, task, batch, answers, submission)
     return answers
+
+
+def first_moments(
+    engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig
+) -> Iterator[tuple[float, SearchHit, Query]]:
+    """The first moment of each query with moments in its own video, and how much of the video's confidence it has."""
+    with tempfile.TemporaryDirectory(prefix="dciml-evaluate-") as folder:
+        index = index_corpus(engine, task, task.fused_clips(engine), Path(folder) / "index")
+        searcher = Searcher(engine, index, task.windowed_store, answer, calibration)
+        for query in task.moment_queries:
+            for hit in searcher.answer(query.sentence, 1, [query.video_id]).hits:
+                if hit.confidence and hit.moment_confidence is not None:
+                    yield hit.moment_confidence / hit.confidence, hit, query
 
 
 def index_corpus(engine: Engine, task: Task, clips: Clips, folder: Path) -> ClipIndex:

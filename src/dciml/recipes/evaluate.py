@@ -39,10 +39,11 @@ from dciml.metrics import (
     score_blocks,
     strict,
 )
-from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask
+from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask, first_moments
 from dciml.recipes.report import MEDIAN_RANK, Report, Submission, Table, in_percent
 from dciml.recipes.trained_on import known_already
 from dciml.search import BaselineEngine, Calibration, DualEngine, Engine
+from dciml.spans import temporal_iou
 from dciml.types import Query, SearchHit
 from dciml.version import __version__
 
@@ -117,6 +118,11 @@ def nothing_found(
         "'nothing found', those where it was out. Recall: of the sentences whose video was out, those so answered. "
         "Wrongly: of the others, those so answered. ECE: distance of stated confidence and truth."
     )
+    if task.moment_queries:
+        rows["model"] |= _moments_row(engine, task, calibration, answer)
+        about += (
+            " ECE of moments: the same for the share of a moment in its video's confidence, the video given."
+        )
     table = Table(NOTHING_FOUND, about, len(task.queries), rows)
     return NothingFound(table, *_bins(stated["model"]))
 
@@ -199,6 +205,24 @@ def _row(task: Task, stated: Stated, threshold: float, bootstrap: Bootstrap) -> 
     }
     fixed = {name: Interval(error, error, error) for name, error in errors.items()}
     return in_percent({name: ratio for name, ratio in ratios.items() if ratio is not None} | fixed)
+
+
+def _moments_row(
+    engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig
+) -> dict[str, Interval]:
+    """What the first moment in each query's own video states of itself, against whether it fits a true one."""
+    stated, fits = [], []
+    for confidence, hit, query in first_moments(engine, task, calibration, answer):
+        span = np.array([[hit.start_seconds, hit.end_seconds]])
+        stated.append(confidence)
+        fits.append(float(temporal_iou(span, np.array(query.moments)).max()))
+    errors = {
+        f"ECE of moments, IoU={least}": expected_calibration_error(
+            reliability_bins(np.array(stated), np.array(fits) >= least)
+        )
+        for least in (0.3, 0.5)
+    }
+    return in_percent({name: Interval(error, error, error) for name, error in errors.items()})
 
 
 def _bins(stated: Stated) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:

@@ -149,11 +149,24 @@ def csv_table(found: Sequence[Found], sentence: str) -> str:
     """A table with a line a moment; times in seconds."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rank", "video", "sentence", "start", "end", "score", "confidence", "file"])
+    table.writerow(
+        ["rank", "video", "sentence", "start", "end", "score", "confidence", "moment_confidence", "file"]
+    )
     for one in found:
         hit = one.hit
         times = [round(hit.start_seconds, 3), round(hit.end_seconds, 3)]
-        table.writerow([hit.rank, hit.video_id, sentence, *times, hit.score, hit.confidence, one.file])
+        table.writerow(
+            [
+                hit.rank,
+                hit.video_id,
+                sentence,
+                *times,
+                hit.score,
+                hit.confidence,
+                hit.moment_confidence,
+                one.file,
+            ]
+        )
     return text.getvalue()
 
 
@@ -208,7 +221,7 @@ def _shots(found: Sequence[Found], sentence: str) -> list[Shot]:
     shots = []
     for one in found:
         if one.info is not None:
-            sure = "" if one.hit.confidence is None else f", {one.hit.confidence:.0%} sure"
+            sure = "" if one.hit.moment_confidence is None else f", {one.hit.moment_confidence:.0%} sure"
             note = f"{plain_line(sentence)} (rank {one.hit.rank}, score {one.hit.score:.3f}{sure})"
             shots.append(Shot(one.info, one.hit.start_seconds, one.hit.end_seconds, note))
     return shots
@@ -333,8 +346,8 @@ def fiftyone_labels(found: Sequence[Found], sentence: str) -> dict[str, Any]:
         detection: dict[str, Any] = {
             "label": sentence, "timestamps": [hit.start_seconds, hit.end_seconds]
         }  # fmt: skip
-        if hit.confidence is not None:
-            detection["confidence"] = hit.confidence
+        if hit.moment_confidence is not None:
+            detection["confidence"] = hit.moment_confidence
         detection["attributes"] = {"video_id": hit.video_id, "rank": hit.rank, "score": hit.score}
         labels.setdefault(name, []).append(detection)
     return {"classes": None, "labels": labels}

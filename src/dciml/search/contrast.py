@@ -71,6 +71,35 @@ def relevance_over_time(
     return parts
 
 
+def share_inside(
+    clip_spans: Sequence[FloatArray],
+    rows: Sequence[NDArray[np.float32]],
+    start_seconds: float,
+    end_seconds: float,
+    scale: float,
+) -> float:
+    """How much of what speaks for the sentence in a video lies in a span: a share, 0 … 1.
+
+    A clip speaks with exp(scale · score), and a clip that a border cuts by the share of it that is inside. With the
+    scale of a calibration, and one clip of the video described, that is the probability that it is in the span.
+
+    Args:
+        clip_spans: of a video, or of each window of a long one, when its clips are: (S, 2) seconds each.
+        rows: the scores of these clips, (S,) each.
+
+    >>> spans = [np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0]])]
+    >>> round(share_inside(spans, [np.log(np.array([1.0, 2.0, 1.0], dtype=np.float32))], 2.0, 5.0, 1.0), 3)
+    0.625
+    """
+    spans = np.concatenate(clip_spans)
+    scores = np.concatenate(rows).astype(np.float64)
+    speaks = np.exp(scale * (scores - scores.max()))
+    length = np.maximum(spans[:, 1] - spans[:, 0], 1e-9)
+    inside = np.minimum(spans[:, 1], end_seconds) - np.maximum(spans[:, 0], start_seconds)
+    covered = np.clip(inside / length, 0.0, 1.0)
+    return float((speaks * covered).sum() / speaks.sum())
+
+
 BELOW_FLOOR = np.float32(0.1)
 """The share of its distance to the floor that a similarity below it keeps."""
 BLOCK_ROWS = 256  # the scores of all windows of a block stay in the processor's cache

@@ -23,12 +23,14 @@ from dciml.features import (
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.calibration import Calibration
-from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time
+from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time, share_inside
 from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds
 from dciml.search.notes import notes_on
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.types import SearchHit
+
+FloatArray = NDArray[np.float64]
 
 
 class VideoStores:
@@ -97,13 +99,15 @@ class Answer:
 class Looked:
     """What was looked at for one query: K videos (or windows) by id, with the scores of their clips (K, S).
 
-    `chances` are the probabilities of the whole videos by id, and `present` that of any; None without a calibration.
+    `chances` are the probabilities of the whole videos by id, and `present` that of any; None without a calibration,
+    whose scale is `scale`.
     """
 
     video_ids: Sequence[str]
     clip_scores: NDArray[np.float32]
     chances: Mapping[str, float] | None = None
     present: float | None = None
+    scale: float | None = None
 
 
 def compose(
@@ -129,10 +133,11 @@ def compose(
         hits = [hit for hit in hits if hit.video_id not in blank]
     if looked.chances is not None:
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
-    kept = tuple(windowed.whole_hits(hits, max_hits))
+    kept = windowed.whole_hits(hits, max_hits)
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
-    shown = _relevance(looked, [hit.video_id for hit in kept], windowed, row_times)
-    return Answer(kept, found, looked.present, shown)
+    clips = _clips_of(looked, [hit.video_id for hit in kept], windowed, row_times)
+    kept = [_with_moment_confidence(hit, clips[hit.video_id], looked.scale) for hit in kept]
+    return Answer(tuple(kept), found, looked.present, {name: own.relevance for name, own in clips.items()})
 
 
 def with_chances(
@@ -154,33 +159,50 @@ def with_chances(
     best = scores[list(first.values())]
     known = calibration.probabilities(query_vector[None], best[None], num_searched)
     chances = dict(zip(first, known.videos[0].tolist(), strict=True))
-    return replace(looked, chances=chances, present=float(known.present[0]))
+    return replace(looked, chances=chances, present=float(known.present[0]), scale=calibration.scale)
 
 
-def _relevance(
+@dataclass(frozen=True)
+class _Clips:
+    """The clips of a whole video, of each of its windows that was looked at: when they are, and their scores."""
+
+    spans: list[FloatArray]
+    scores: list[NDArray[np.float32]]
+    relevance: Relevance
+
+
+def _clips_of(
     looked: Looked, shown: Sequence[str], windowed: WindowedIds, row_times: Callable[[str], RowTimes]
-) -> dict[str, Relevance]:
-    rows: dict[str, list[tuple[str, Relevance]]] = {}
-    for any_id, row in zip(looked.video_ids, clip_relevance(looked.clip_scores), strict=True):
-        rows.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append((any_id, row))
-    found = {}
+) -> dict[str, _Clips]:
+    """Of the videos that are shown, by id."""
+    places: dict[str, list[int]] = {}
+    for place, any_id in enumerate(looked.video_ids):
+        places.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append(place)
+    relevance, found = clip_relevance(looked.clip_scores), {}
     for video_id in dict.fromkeys(shown):
-        spans = []
-        for any_id, row in rows[video_id]:
+        spans, own = [], places[video_id]
+        for any_id in (looked.video_ids[place] for place in own):
             window = parse_window(any_id) if any_id != video_id else None
             begin = 0.0 if window is None else window.start_seconds
-            spans.append(begin + row_times(any_id).clip_spans(len(row)))
+            spans.append(begin + row_times(any_id).clip_spans(looked.clip_scores.shape[1]))
         whole = windowed.duration_seconds(video_id)
         seconds = row_times(video_id).duration_seconds if whole is None else whole
-        found[video_id] = relevance_over_time(spans, [row for _, row in rows[video_id]], seconds)
+        over_time = relevance_over_time(spans, [relevance[place] for place in own], seconds)
+        found[video_id] = _Clips(spans, [looked.clip_scores[place] for place in own], over_time)
     return found
+
+
+def _with_moment_confidence(hit: SearchHit, clips: _Clips, scale: float | None) -> SearchHit:
+    if scale is None or hit.confidence is None:
+        return hit
+    share = share_inside(clips.spans, clips.scores, hit.start_seconds, hit.end_seconds, scale)
+    return replace(hit, moment_confidence=hit.confidence * share)
 
 
 BATCH_QUERIES = 32
 BATCH_PAIRS = 320
 ALL_MOMENTS = 2**31
 MOST_TIMES = 2**16  # a clock takes about 200 bytes
-FloatArray = NDArray[np.float64]
 
 
 class Searcher:

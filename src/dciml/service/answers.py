@@ -154,6 +154,7 @@ def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
         duration_seconds=now.duration_seconds(hit.video_id),
         score=hit.score,
         confidence=hit.confidence,
+        moment_confidence=hit.moment_confidence,
         media_url=media_url(hit.video_id) if has_media else None,
         thumbnail_url=thumbnail_url(hit.video_id, middle) if has_media else None,
     )

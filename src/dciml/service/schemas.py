@@ -20,6 +20,7 @@ EXAMPLE_HIT: JsonDict = {
     "duration_seconds": 61.0,
     "score": 7.31,
     "confidence": 0.84,
+    "moment_confidence": 0.71,
     "media_url": "/media/kitchen%2Fmonday",
     "thumbnail_url": "/thumbnails/kitchen%2Fmonday?t=15.75",
 }
@@ -83,7 +84,12 @@ class Moment(BaseModel):
     end_seconds: float
     duration_seconds: float = Field(description="Of the whole video.")
     score: float = Field(description="Higher is better; compares inside one answer only.")
-    confidence: float | None = Field(description="0 to 1, calibrated; null without a calibration.")
+    confidence: float | None = Field(
+        description="0 to 1, calibrated: that the video is the described one; null without a calibration."
+    )
+    moment_confidence: float | None = Field(
+        description="0 to 1: that what is described is in this span of it; never above `confidence`."
+    )
 
 
 class Hit(Moment):

@@ -271,8 +271,11 @@ def retrieval_terms(
 
     taught = output if places is None else output.at(places)
     lessons: dict[str, Tensor] = {}
-    if selection is not None and step.wants("explicit_to_retrieval"):
-        lessons |= losses.of_place(taught, selection.best(), batch.videos.clip_centers)
+    if step.wants("explicit_to_retrieval"):
+        if losses.place_form == "distribution":
+            lessons |= losses.of_place_by_local(output)  # its teacher knows every sentence of the batch
+        elif selection is not None:
+            lessons |= losses.of_place(taught, selection.best(), batch.videos.clip_centers)
     if condition is not None:
         lessons |= losses.of_modulation(taught, model.to_retrieval(taught, condition))
     return terms | _means(step, lessons)
