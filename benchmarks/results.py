@@ -83,6 +83,7 @@ class Corpus:
     out: Path
     overrides: tuple[str, ...]
     device: str = "cpu"
+    shared_space_epochs: int | None = None
 
     def settings(self, *overrides: str) -> RunConfig:
         """Of the corpus, on its data."""
@@ -121,7 +122,7 @@ class Corpus:
 
     def shared_space(self, seed: int) -> Report:
         """Of the plainest trained model."""
-        config, epochs = self.settings(), SHARED_SPACE_EPOCHS[self.name]
+        config, epochs = self.settings(), self.shared_space_epochs or SHARED_SPACE_EPOCHS[self.name]
         plain = SharedSpaceConfig(
             text=config.text.encoder, max_words=config.text.max_words, epochs=epochs, seed=seed
         )

@@ -81,6 +81,11 @@ class RetrievalConfig(Settings):
     )
     local_width: int = Field(256, ge=1, le=16_384, description="of the linear local scale")
     local_dropout: float = Field(0.1, ge=0, lt=1)
+    local_whitening: bool = Field(
+        False,
+        description="words and clips of the local scale are whitened by the training data first: for features in which "
+        "what tells videos apart varies much less than the rest; with few pairs it memorises sooner",
+    )
     local_propagation: float = Field(
         0.0,
         ge=0,

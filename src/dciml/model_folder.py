@@ -281,6 +281,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
             shared=r.local == "shared",
             propagation=r.local_propagation,
             reach_unit=r.local_reach_unit,
+            whitened=r.local_whitening,
         )
     retrieval = RetrievalBranch(
         text_width=card.text_width,

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from dciml.config import RunConfig, load_config
-from dciml.datasets.folder import DataFolder
+from dciml.datasets.folder import DataFolder, split_off_validation
 from dciml.errors import ConfigError
 from dciml.features.store import FeatureStore
 from dciml.folders import WEIGHTS_FILE
+from dciml.method.batch import collate_videos
 from dciml.model_folder import Model, ModelCard, build_dual, load_model, open_searcher
 from dciml.recipes import train as recipe
 from dciml.recipes.index import build_index
 from dciml.recipes.train import train
+from dciml.search.engines import DualEngine
 from dciml.search.searcher import Searcher
 from dciml.training.checkpoint import load_tensors
 from dciml.training.validation import LOCAL_WEIGHTS
@@ -96,6 +98,30 @@ def test_a_run_with_a_local_scale_is_loaded_and_answers_by_all_three_scales(
     assert model.engine.fused_clips(store, ["test24"]).shape == (1, config.retrieval.num_clips, width)
     searcher = searcher_over(model, store, tmp_path / "index")
     assert searcher.search("red dog runs", k=3)
+
+
+def test_whitening_is_of_the_training_data_and_kept_with_the_weights(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny_config(
+        retrieval={"local": "linear", "local_width": 12, "local_whitening": True}, training={"epochs": 1}
+    )
+    out = train(config, tmp_path / "run", quiet=True)
+    weights, _ = load_tensors(out / WEIGHTS_FILE)
+    data = DataFolder.open(Path(config.data.folder))
+    training, _ = split_off_validation(data.pairs("train"), config.data.validation_fraction, config.seed)
+    videos = list(dict.fromkeys(pair.video_id for pair in training))
+    clips = collate_videos(data.store, videos, num_clips=config.retrieval.num_clips, max_frames=4).clips
+    mean = weights["retrieval.local.whiten_clips.mean"]
+    torch.testing.assert_close(mean, clips.flatten(0, 1).mean(dim=0), atol=1e-5, rtol=1e-4)
+    matrix = weights["retrieval.local.whiten_words.matrix"]
+    assert not torch.equal(matrix, torch.eye(len(matrix)))
+    loaded = load_model(out).engine
+    assert isinstance(loaded, DualEngine)
+    local = loaded.dual.retrieval.local
+    assert local is not None
+    assert local.whiten_words is not None
+    assert torch.equal(local.whiten_words.matrix, matrix)
 
 
 def build_dual_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -311,6 +311,42 @@ def propagate(
     return F.normalize(mixed, dim=-1)
 
 
+class Whitening(nn.Module):
+    """(x − mean) · matrix: what usually varies little counts as much as what varies much (ZCA; METHOD §3.5).
+
+    Mean and matrix are of the training rows, see `fit`, and no loss reaches them; before that x stays as it is.
+
+    Args:
+        width: of the rows.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Beside the weights, so that they are kept and saved with them.
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.matrix = nn.Parameter(torch.eye(width), requires_grad=False)
+
+    @torch.no_grad()
+    def fit(self, rows: Float[Tensor, "rows width"], shrink: float = 0.1) -> None:
+        """Whiten like these rows, which come out with a mean squared length of about 1.
+
+        Args:
+            shrink: added to each direction's variance, as a share of the mean variance, so that directions of pure
+                noise do not grow without bound.
+        """
+        wide = rows.double()
+        mean = wide.mean(dim=0)
+        variances, directions = torch.linalg.eigh((wide - mean).t() @ (wide - mean) / len(wide))
+        variances = variances.clamp(min=0)
+        scale = (variances + (shrink * variances.mean()).clamp(min=1e-12)).rsqrt() / len(mean) ** 0.5
+        self.mean.copy_(mean)
+        self.matrix.copy_((directions * scale) @ directions.t())
+
+    def through(self, layer: nn.Linear, rows: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
+        """A layer of whitened rows, of rows less the mean: the matrix meets the few weights and not the many rows."""
+        return F.linear(rows, layer.weight @ self.matrix, layer.bias)
+
+
 def word_nll(
     states: Float[Tensor, "rows hidden"],
     word_ids: Int[Tensor, " rows"],

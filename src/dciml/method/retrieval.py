@@ -14,6 +14,7 @@ from dciml.method.layers import (
     Dropout,
     GaussianAttentionBlock,
     GaussianMixtureBlock,
+    Whitening,
     propagate,
 )
 from dciml.method.outputs import EncodedQueries, EncodedVideos, LocalOutput, RetrievalOutput
@@ -46,6 +47,7 @@ class LocalScale(nn.Module):
             `video_width`.
         propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
         reach_unit: how far they may be, in unit time.
+        whitened: words and clips are whitened; `Whitening.fit` says how, from the training data.
     """
 
     def __init__(
@@ -58,8 +60,11 @@ class LocalScale(nn.Module):
         shared: bool = False,
         propagation: float = 0.0,
         reach_unit: float = 0.2,
+        whitened: bool = False,
     ) -> None:
         super().__init__()
+        self.whiten_words = Whitening(text_width) if whitened else None
+        self.whiten_clips = Whitening(video_width) if whitened else None
         self.width, self.shared, self.propagation, self.reach_unit = width, shared, propagation, reach_unit
         self.word_score = nn.Linear(text_width, 1, bias=False)
         self.text = nn.Linear(text_width, width)
@@ -73,9 +78,13 @@ class LocalScale(nn.Module):
 
     def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries local"]:
         """One vector a sentence, not normalised."""
-        scores = self.word_score(queries.words)[..., 0].float().masked_fill(~queries.word_mask, float("-inf"))
-        pooled = torch.einsum("ql,qlw->qw", scores.softmax(dim=-1).to(queries.words.dtype), queries.words)
-        learned: Tensor = self.text(self.dropout(pooled))
+        words, whiten = queries.words, self.whiten_words
+        if whiten is not None:
+            words = words - whiten.mean
+        scores = _through(self.word_score, whiten, words)[..., 0].float()
+        share = scores.masked_fill(~queries.word_mask, float("-inf")).softmax(dim=-1).to(words.dtype)
+        pooled = torch.einsum("ql,qlw->qw", share, words)
+        learned = _through(self.text, whiten, self.dropout(pooled))
         if not self.shared:
             return learned
         assert queries.sentences is not None
@@ -83,9 +92,19 @@ class LocalScale(nn.Module):
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
         """Clip vectors, not normalised."""
-        clips = propagate(videos.clips, self.propagation, self.reach_unit)
-        learned: Tensor = self.video(self.dropout(clips))
+        clips, whiten = self.propagated(videos), self.whiten_clips
+        centred = clips if whiten is None else clips - whiten.mean
+        learned = _through(self.video, whiten, self.dropout(centred))
         return clips + learned if self.shared else learned
+
+    def propagated(self, videos: VideoBatch) -> Float[Tensor, "videos clips width"]:
+        """The clips as this scale looks at them, see `propagate`."""
+        return propagate(videos.clips, self.propagation, self.reach_unit)
+
+
+def _through(layer: nn.Linear, whiten: Whitening | None, rows: Tensor) -> Tensor:
+    out: Tensor = layer(rows) if whiten is None else whiten.through(layer, rows)
+    return out
 
 
 class RetrievalBranch(nn.Module):

@@ -73,6 +73,7 @@ from dciml.training import (
     choose_local_weight,
     choose_windows,
     epoch_groups,
+    fit_whitening,
     load_checkpoint,
     load_tensors,
     lr_factor,
@@ -314,6 +315,8 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     model = build_dual(config, card).to(fabric.device)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
     training, validation = pair_data(is_held_out=False), pair_data(is_held_out=True)
+    if model.retrieval.local is not None:
+        fit_whitening(model.retrieval.local, training)
     moments = _moments_of(folder, config, held_out) if config.data.validation_moments else None
     return Run(fabric, config, out, card, model, optimizers, training, validation, moments)
 

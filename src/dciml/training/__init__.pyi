@@ -13,6 +13,7 @@ from .loader import Chosen, Draw, Group, PairData, epoch_groups, prefetched
 from .progress import Reporter, Stopped, StopRequest
 from .steps import Step, any_process, easiness, hard_pool_size, loss_weights, lr_factor, training_step
 from .validation import Moments, Objective, choose_local_weight, choose_windows, validate
+from .whitening import fit_whitening
 
 __all__ = [
     "Chosen",
@@ -32,6 +33,7 @@ __all__ = [
     "choose_windows",
     "easiness",
     "epoch_groups",
+    "fit_whitening",
     "hard_pool_size",
     "load_checkpoint",
     "load_tensors",
