@@ -3,12 +3,17 @@
 Sequences of different length are packed without their padding where layers work row by row, and padded for attention
 alone; those that read the same rows share them (`Sequences`, `View`). Cross-entropy works in pieces that a cache holds,
 dropout on random bytes.
+
+How many rows are left is a value, and a processor that feeds a GPU would have to wait for it. Inside `fixed_shapes` no
+size depends on a value: padding stays, and counts for nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,9 +44,29 @@ LEVELS = 256
 """Of a random byte, by which dropout decides."""
 
 
+_fixed = ContextVar("fixed_shapes", default=False)
+
+
+@contextmanager
+def fixed_shapes(on: bool = True) -> Iterator[None]:
+    """Inside, the size of everything follows from the sizes of what goes in, and no value is read on the host."""
+    before = _fixed.set(on)
+    try:
+        yield
+    finally:
+        _fixed.reset(before)
+
+
+def shapes_are_fixed() -> bool:
+    """Are we inside `fixed_shapes`?"""
+    return _fixed.get()
+
+
 @dataclass(frozen=True)
 class Packing:
-    """Where the real rows of a padded (batch, length) stand; `index` is None when all of them are real.
+    """Where the real rows of a padded (batch, length) stand; `index` is None when nothing is left out.
+
+    `kept` is there where padding is kept too (`fixed_shapes`): True at the real positions.
 
     >>> packing = Packing.of(torch.tensor([[True, False], [True, True]]))
     >>> packing.pack(torch.tensor([[[1.0], [0.0]], [[2.0], [3.0]]])).tolist()
@@ -51,10 +76,13 @@ class Packing:
     batch: int
     length: int
     index: Int[Tensor, " rows"] | None
+    kept: Bool[Tensor, "batch length"] | None = None
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
         """The rows where `mask` is True."""
+        if shapes_are_fixed():
+            return cls(mask.shape[0], mask.shape[1], None, mask)
         index = mask.flatten().nonzero()[:, 0]
         return cls(mask.shape[0], mask.shape[1], None if len(index) == mask.numel() else index)
 
@@ -69,7 +97,7 @@ class Packing:
         return rows if self.index is None else rows.index_select(0, self.index)
 
     def pad(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "batch length width"]:
-        """The inverse of `pack`; padding is 0."""
+        """The inverse of `pack`; padding is 0 where it was left out."""
         if self.index is not None:
             room = rows.new_zeros(self.batch * self.length, rows.shape[1])
             rows = room.index_copy_(0, self.index, rows)
@@ -77,6 +105,8 @@ class Packing:
 
     def at(self, chosen: Int[Tensor, " chosen"]) -> Packing:
         """Some of the sequences, in the order of `chosen`; one may be there several times."""
+        if self.kept is not None:
+            return replace(self, batch=len(chosen), kept=self.kept[chosen])
         if self.index is None:
             return Packing.full(len(chosen), self.length)
         return Packing.of(self.mask(self.index.device)[chosen])
@@ -92,6 +122,8 @@ class Packing:
 
     def mask(self, device: torch.device) -> Bool[Tensor, "batch length"]:
         """True where a row is real."""
+        if self.kept is not None:
+            return self.kept
         mask = torch.full((self.batch * self.length,), self.index is None, device=device)
         if self.index is not None:
             mask[self.index] = True
@@ -104,6 +136,17 @@ class Packing:
     def position_of_row(self, device: torch.device) -> Int[Tensor, " rows"]:
         """Where each real row stands in its sequence."""
         return self._index(device) % self.length
+
+    def last_rows(self, device: torch.device) -> Int[Tensor, " batch"]:
+        """Where the last real row of each sequence stands among the packed rows."""
+        counts = self.mask(device).sum(dim=1)
+        if self.index is not None:
+            return counts.cumsum(dim=0) - 1
+        return torch.arange(self.batch, device=device) * self.length + counts - 1
+
+    def only_real(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """The same with 0 for padding."""
+        return values if self.kept is None else values.masked_fill(~self.kept.flatten(), 0.0)
 
     def _index(self, device: torch.device) -> Int[Tensor, " rows"]:
         return torch.arange(self.batch * self.length, device=device) if self.index is None else self.index
@@ -197,8 +240,8 @@ class Sequences:
 
     def last(self) -> Sequences:
         """The last row of each, as sequences of one row."""
-        counts = self.packing.mask(self.rows.device).sum(dim=1)
-        return Sequences(self.real_rows()[counts.cumsum(dim=0) - 1], Packing.full(len(counts), 1))
+        rows = self.real_rows()[self.packing.last_rows(self.rows.device)]
+        return Sequences(rows, Packing.full(self.packing.batch, 1))
 
 
 def _support(
@@ -206,7 +249,7 @@ def _support(
 ) -> tuple[Int[Tensor, "sequences kept"], Float[Tensor, "sequences kept"], Packing]:
     """The neighbouring positions that weigh more than `NEGLIGIBLE`, from the left; at least the heaviest one."""
     length, device = log_weights.shape[1], log_weights.device
-    if whole:
+    if whole or shapes_are_fixed():
         positions = torch.arange(length, device=device).expand(log_weights.shape)
         return positions, log_weights, Packing.full(*log_weights.shape)
     seen = _seen(log_weights)
@@ -222,9 +265,11 @@ def alike(
     log_weights: Float[Tensor, "queries proposals length"], at_once: int
 ) -> list[tuple[Int[Tensor, " group"], Int[Tensor, " group"]]]:
     """All pairs of query and proposal, in groups of limited size, alike in how much is kept."""
-    kept = _seen(log_weights.flatten(0, 1)).sum(dim=1)
-    order = kept.argsort(stable=True)
-    count = log_weights.shape[1]
+    queries, count, _ = log_weights.shape
+    if shapes_are_fixed():  # all of it is
+        order = torch.arange(queries * count, device=log_weights.device)
+    else:
+        order = _seen(log_weights.flatten(0, 1)).sum(dim=1).argsort(stable=True)
     return [(group // count, group % count) for group in torch.split(order, at_once)]
 
 

@@ -261,7 +261,7 @@ class GroundingBranch(nn.Module):
         """The NLL of each sentence in each view, by the view's name; all are computed together."""
         every = View.together(list(views.values()))
         memory = self.encode_under(every.frames, every.video, every.log_weights)
-        query = torch.arange(len(queries.query_ids), device=every.video.device)
+        query = torch.arange(len(queries.word_ids), device=every.video.device)
         nll = self.sentence_nll(queries, memory.read_by(every.way_of_query), query.repeat(len(views)))
         return dict(zip(views, nll.chunk(len(views)), strict=True))
 
