@@ -100,11 +100,16 @@ class QueryBatch:
         return _each_tensor(wide, lambda x: _repeat_last(x, more))
 
     def distinct(self) -> tuple[QueryBatch, Int[Tensor, " queries"] | None]:
-        """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place."""
+        """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place.
+
+        Where shapes are fixed all stay in place, too.
+        """
+        if shapes_are_fixed():
+            return self, None
         first: dict[str, int] = {}
         for place, query_id in enumerate(self.query_ids):
             first.setdefault(query_id, place)
-        if len(first) == len(self.query_ids) or shapes_are_fixed():
+        if len(first) == len(self.query_ids):
             return self, None
         device = self.word_ids.device
         number = {query_id: rank for rank, query_id in enumerate(first)}

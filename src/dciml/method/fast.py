@@ -11,9 +11,9 @@ size depends on a value: padding stays, and counts for nothing.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,22 +44,27 @@ LEVELS = 256
 """Of a random byte, by which dropout decides."""
 
 
-_fixed = ContextVar("fixed_shapes", default=False)
+
+class _Shapes(threading.local):  # torch.compile reads an attribute, but not a ContextVar
+    fixed = False
+
+
+_shapes = _Shapes()
 
 
 @contextmanager
 def fixed_shapes(on: bool = True) -> Iterator[None]:
     """Inside, the size of everything follows from the sizes of what goes in, and no value is read on the host."""
-    before = _fixed.set(on)
+    before, _shapes.fixed = _shapes.fixed, on
     try:
         yield
     finally:
-        _fixed.reset(before)
+        _shapes.fixed = before
 
 
 def shapes_are_fixed() -> bool:
     """Are we inside `fixed_shapes`?"""
-    return _fixed.get()
+    return _shapes.fixed
 
 
 @dataclass(frozen=True)
