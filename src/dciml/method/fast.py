@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,8 +33,9 @@ the two shares is the share that was left out.
 PADDING = -1e9
 """Added to the scores of padding; finite, so that a row without any valid key gives an even softmax and not NaN."""
 
-LOGITS_AT_ONCE = 1 << 22
-"""How many logits are worked on at a time where gradients are asked for: 16 MB."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""How many logits are worked on at a time where gradients are asked for: 16 MB on a CPU; more where each call costs
+more."""
 
 CLASSES_AT_ONCE = 1000
 ROWS_AT_ONCE = {"cpu": 1000, "cuda": 16_000}
@@ -375,7 +376,7 @@ def _aims(rows: Tensor, classes: Tensor, weight: Tensor, bias: Tensor, label_smo
 
 def _logsumexp_in_tiles(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     exact = torch.promote_types(rows.dtype, torch.float32)
-    over_rows = list(_pieces(len(rows), ROWS_AT_ONCE.get(rows.device.type, ROWS_AT_ONCE["cuda"])))
+    over_rows = list(_pieces(len(rows), at_once(ROWS_AT_ONCE, rows.device)))
     over_classes = list(_pieces(len(weight), CLASSES_AT_ONCE))
     room = rows.new_empty(min(len(rows), over_rows[0].stop) * over_classes[0].stop) if over_rows else rows
     sums = rows.new_empty(len(rows), len(over_classes), dtype=exact)
@@ -398,7 +399,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(rows.dtype, torch.float32)
         shares = rows.new_empty(len(rows), len(weight))  # of each class in its row's sum
         total = rows.new_empty(len(rows), dtype=exact)
-        for piece in _pieces(len(rows), max(1, LOGITS_AT_ONCE // len(weight))):
+        for piece in _pieces(len(rows), max(1, at_once(LOGITS_AT_ONCE, rows.device) // len(weight))):
             z = torch.addmm(bias, rows[piece], weight.t(), out=shares[piece])
             terms = z.to(exact)  # in place where z is exact
             top = terms.amax(dim=1, keepdim=True)
@@ -425,6 +426,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_weight = (shares.t() @ own).sub_(even * own.sum(dim=0))
         to_bias = (each.t() @ shares)[0].sub_(even * each.sum())
         return to_rows, None, to_weight, to_bias, None
+
+
+def at_once(how_many: Mapping[str, int], device: torch.device) -> int:
+    """What such a table says for a device; other devices than a CPU are like a GPU."""
+    return how_many["cpu" if device.type == "cpu" else "cuda"]
 
 
 def _pieces(length: int, most: int) -> Iterator[slice]:

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.fast import Packing, Sequences, View, alike
+from dciml.method.fast import Packing, Sequences, View, alike, at_once
 from dciml.method.layers import Dropout, Stack, as_teacher, word_nll
 from dciml.method.outputs import GroundingOutput, Proposals, Reconstructions, Selection
 
-SEQUENCES_AT_ONCE = 256
-"""How many (query, proposal) pairs are judged together: enough to fill a GPU's kernels, few enough for a cache."""
+SEQUENCES_AT_ONCE = {"cpu": 256, "cuda": 2048}
+"""How many (query, proposal) pairs are judged together: few enough for a cache; on a GPU enough for a usual batch."""
 
 
 def sinusoids(positions: Float[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
@@ -310,7 +310,7 @@ class GroundingBranch(nn.Module):
     ) -> Float[Tensor, "queries proposals"]:
         """The NLL of each sentence under each of its proposals; those that see as much are judged together."""
         distinct, reads = queries.distinct()
-        groups = alike(log_weights, SEQUENCES_AT_ONCE)
+        groups = alike(log_weights, at_once(SEQUENCES_AT_ONCE, log_weights.device))
         found = []
         for query, proposal in groups:
             memory = self.encode_under(sampled, video_of_query[query], log_weights[query, proposal])
