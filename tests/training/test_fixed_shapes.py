@@ -95,7 +95,9 @@ def test_packing_that_keeps_padding_reads_the_same_rows() -> None:
     assert Packing.of(mask).only_real(torch.ones(6)).tolist() == 6 * [1.0]
 
 
-def losses_of(config: RunConfig, out: Path, patch: pytest.MonkeyPatch) -> tuple[list[dict[str, float]], list[Any]]:
+def losses_of(
+    config: RunConfig, out: Path, patch: pytest.MonkeyPatch
+) -> tuple[list[dict[str, float]], list[Any]]:
     """Of a run, with the sizes of its batches."""
     found, sizes, real = [], [], recipe.training_step
 
@@ -161,7 +163,9 @@ def test_an_epoch_has_few_sizes(batch_of: Callable[..., Batch]) -> None:
 
     batches = list(lengths(np.random.default_rng(0), batch_of))
     sizes = BatchSizes(num_clips=8, max_frames=128, max_words=30)
-    before, after = ({size(batch) for batch in some} for some in (batches, [b.in_buckets(sizes) for b in batches]))
+    before, after = (
+        {size(batch) for batch in some} for some in (batches, [b.in_buckets(sizes) for b in batches])
+    )
     assert len(before) > 50
     assert len(after) <= 3 * 1 * 2  # frames 64, 96, 128; words 8; sentences 16, 32
 

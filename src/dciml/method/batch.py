@@ -53,7 +53,9 @@ class VideoBatch:
     def padded(self, num_frames: int) -> VideoBatch:
         """With so many frames, or as many as there are."""
         room = max(0, num_frames - self.frames.shape[1])
-        return replace(self, frames=F.pad(self.frames, (0, 0, 0, room)), frame_mask=F.pad(self.frame_mask, (0, room)))
+        return replace(
+            self, frames=F.pad(self.frames, (0, 0, 0, room)), frame_mask=F.pad(self.frame_mask, (0, room))
+        )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ LEVELS = 256
 """Of a random byte, by which dropout decides."""
 
 
-
 class _Shapes(threading.local):  # torch.compile reads an attribute, but not a ContextVar
     fixed = False
 

@@ -174,7 +174,9 @@ def _beside_the_work(device: torch.device) -> tuple[Callable[[Batch], Begun], Ca
         work = torch.cuda.current_stream(device)
         work.wait_event(copied)
         for tensor in there.tensors():
-            tensor.record_stream(work)  # so that its memory is not given to the next copy before the work is done
+            tensor.record_stream(
+                work
+            )  # so that its memory is not given to the next copy before the work is done
         return there
 
     return begin, end

@@ -314,9 +314,7 @@ def _means(step: Step, losses: dict[str, Tensor], num_sentences: int) -> dict[st
     return {name: mean_over_all(step.fabric, loss[:num_sentences]) for name, loss in losses.items()}
 
 
-def apply_losses(
-    step: Step, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def apply_losses(step: Step, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weigh, differentiate, update. Returns the values of the terms that count; refuses one without a gradient."""
     used = {name: term for name, term in terms.items() if step.weights[name] > 0}
     if not used:  # all weights of this side are 0: it stays as it is
