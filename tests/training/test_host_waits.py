@@ -29,7 +29,7 @@ from dciml.training.steps import Step, training_step
 
 Unchecked = Callable[[], AbstractContextManager[None]]
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml")) + [Path(dciml.__file__).parent / "demo" / "demo.yaml"]
+CONFIGS = [*sorted((ROOT / "configs").rglob("*.yaml")), Path(dciml.__file__).parent / "demo" / "demo.yaml"]
 SMALL: dict[str, dict[str, Any]] = {
     "text": {"max_words": 9},
     "retrieval": {"hidden": 16, "heads": 2, "num_clips": 8, "max_frames": 16, "num_blocks": 1},

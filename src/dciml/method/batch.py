@@ -22,7 +22,6 @@ from dciml.features import (
     l2_normalize,
     mean_pool,
 )
-from dciml.method.fast import shapes_are_fixed
 
 FRAMES_BUCKET, WORDS_BUCKET, SENTENCES_BUCKET = 32, 8, 16
 """The sizes that `Batch.in_buckets` gives are multiples of these."""
@@ -102,12 +101,7 @@ class QueryBatch:
         return _each_tensor(wide, lambda x: _repeat_last(x, more))
 
     def distinct(self) -> tuple[QueryBatch, Int[Tensor, " queries"] | None]:
-        """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place.
-
-        Where shapes are fixed all stay in place, too.
-        """
-        if shapes_are_fixed():
-            return self, None
+        """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place."""
         first: dict[str, int] = {}
         for place, query_id in enumerate(self.query_ids):
             first.setdefault(query_id, place)
@@ -139,7 +133,8 @@ class Batch:
 
     def pinned(self) -> Batch:
         """The same in memory from which a GPU copies by itself."""
-        videos, queries = (_each_tensor(part, Tensor.pin_memory) for part in (self.videos, self.queries))
+        videos = _each_tensor(self.videos, lambda x: x.pin_memory())
+        queries = _each_tensor(self.queries, lambda x: x.pin_memory())
         return Batch(videos, queries, self.video_of_query.pin_memory())
 
     def tensors(self) -> Iterator[Tensor]:
@@ -147,11 +142,10 @@ class Batch:
         values = (*vars(self.videos).values(), *vars(self.queries).values(), self.video_of_query)
         return (value for value in values if isinstance(value, Tensor))
 
-    def at(self, places: Int[Tensor, " chosen"]) -> Batch:
-        """The sentences at these places, which the host knows, with their own videos alone; or with all videos where
-        shapes are fixed."""
+    def at(self, places: Int[Tensor, " chosen"], *, all_videos: bool = False) -> Batch:
+        """The sentences at these places, which the host knows, with their own videos alone or with all of them."""
         there = places.to(self.video_of_query.device, non_blocking=True)
-        if shapes_are_fixed():
+        if all_videos:
             return Batch(self.videos, self.queries.at(places), self.video_of_query[there])
         videos, owner = torch.unique(self.video_of_query[there], return_inverse=True)
         return Batch(self.videos.at(videos), self.queries.at(places), owner)
@@ -188,7 +182,7 @@ def _repeat_last(values: Tensor, times: int) -> Tensor:
 
 def _each_tensor(part: Half, change: Callable[[Tensor], Tensor], **others: Any) -> Half:
     """A half with each of its tensors changed, and with other values of what is no tensor."""
-    values = {name: change(value) for name, value in vars(part).items() if isinstance(value, Tensor)}
+    values: dict[str, Any] = {k: change(v) for k, v in vars(part).items() if isinstance(v, Tensor)}
     return replace(part, **values, **others)
 
 

@@ -162,7 +162,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 def _beside_the_work(device: torch.device) -> tuple[Callable[[Batch], Begun], Callable[[Begun], Batch]]:
     """How to begin a batch's copy in a stream of its own, and how to make the present stream wait for its end."""
-    copies = torch.cuda.Stream(device)
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def begin(batch: Batch) -> Begun:
         with torch.cuda.stream(copies):

@@ -237,7 +237,10 @@ def choose_proposals(step: Step, batch: Batch) -> Grounded:
     places = None
     if wanted is not None and wanted < there:
         drawn = torch.randperm(there, generator=step.generator)[:wanted].sort().values
-        batch, places = batch.at(drawn), drawn.to(batch.video_of_query.device, non_blocking=True)
+        batch, places = (
+            batch.at(drawn, all_videos=step.fixed_shapes),
+            drawn.to(batch.video_of_query.device, non_blocking=True),
+        )
     with step.fabric.autocast():
         batch = step.model.anchored(batch)
         return Grounded(batch, places, step.model.grounding.select(batch))
