@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dciml.method import Batch, best_clip
-from dciml.model_folder import build_step
+from dciml.model_folder import batch_sizes, build_step, has_fixed_shapes
 from dciml.recipes.train import make_optimizers
 from dciml.training import Step, training_step
 
@@ -82,6 +82,7 @@ class Way:
         given = {"shape": options.shape, "videos": shape.videos, "backend": options.backend}
         given |= {"threads": options.threads, "device": options.device, "work-on": name}
         words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+        words += ["--fixed-shapes"] * options.fixed_shapes
         self._process = subprocess.Popen(
             [sys.executable, __file__, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -120,11 +121,13 @@ class Way:
         return values
 
 
-def work_on(name: str, shape: Shape, device: torch.device, backend: str) -> None:
+def work_on(
+    name: str, shape: Shape, device: torch.device, backend: str, fixed_shapes: bool | None = None
+) -> None:
     """The other side of `Way`."""
     plain, (precision, _, form) = name == PLAIN, name.partition("+")
     path = plain_training_step if plain else training_step
-    bench = Bench(shape, "32-true" if plain else precision, device)
+    bench = Bench(shape, "32-true" if plain else precision, device, fixed_shapes)
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # where graphs break is no figure
     if form:
         cost = bench.operations(path), bench.moved(path)
@@ -170,6 +173,9 @@ def main() -> None:
         help="also compiled, and compiled with CUDA graphs, or one of these",
     )
     parser.add_argument("--backend", default="inductor", help="of torch.compile; `eager` only traces")
+    parser.add_argument(
+        "--fixed-shapes", action="store_true", help="keep padding, as training on a GPU does, on a CPU too"
+    )
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--work-on", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -180,7 +186,7 @@ def main() -> None:
     if options.videos:
         shape = of_videos(shape, options.videos)
     if options.work_on:
-        work_on(options.work_on, shape, device, options.backend)
+        work_on(options.work_on, shape, device, options.backend, options.fixed_shapes or None)
         return
     if options.reference:
         shape = what_fits(options, shape)
@@ -364,13 +370,17 @@ def times(ways: list[Way], rounds: int) -> list[tuple[float, float]]:
 class Bench:
     """A model, a batch and two optimisers."""
 
-    def __init__(self, shape: Shape, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, shape: Shape, precision: str, device: torch.device, fixed_shapes: bool | None = None
+    ) -> None:
         self.device = device
         accelerator = "cpu" if device.type == "cpu" else "cuda"
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-        config = make_config(shape)
+        config = make_config(shape, fixed_shapes=fixed_shapes)
         self.model = make_model(shape, config).to(device)
         self.batch = make_batch(shape).to(device)
+        fixed = has_fixed_shapes(config, device)  # as training does; the plain path reads no copies
+        self.in_buckets = self.batch.in_buckets(batch_sizes(config)) if fixed else self.batch
         self.step = build_step(config, fabric, self.model, 0, torch.Generator().manual_seed(0))
         self.optimizers = {
             name: fabric.setup_optimizers(optimizer)
@@ -378,7 +388,7 @@ class Bench:
         }
 
     def run(self, path: TrainingStep) -> None:
-        path(self.step, self.batch, self.optimizers)
+        path(self.step, self.in_buckets if path is training_step else self.batch, self.optimizers)
         self._wait()
 
     def operations(self, path: TrainingStep) -> float:

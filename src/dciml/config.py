@@ -209,6 +209,11 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of a side; null: no limit")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    fixed_shapes: bool | None = Field(
+        None,
+        description="batches are padded to a few sizes, and no size in a step depends on a value, so that a processor "
+        "need not wait for its GPU; losses are the same to rounding, dropout draws otherwise; null: on a GPU only",
+    )
     devices: int = Field(1, ge=1, le=64, description="processes on this machine; torchrun overrides")
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of torch; null: as torch chooses"

@@ -350,6 +350,12 @@ def build_losses(config: RunConfig) -> tuple[RetrievalLosses, GroundingLosses]:
     return retrieval, grounding
 
 
+def has_fixed_shapes(config: RunConfig, device: torch.device) -> bool:
+    """Does a training step on this device work with fixed shapes?"""
+    wanted = config.training.fixed_shapes
+    return device.type == "cuda" if wanted is None else wanted
+
+
 def build_step(
     config: RunConfig, fabric: Fabric, model: DualBranch, epoch: int, generator: torch.Generator
 ) -> Step:
@@ -375,6 +381,7 @@ def build_step(
         clip_norm=config.training.clip_norm,
         epoch=epoch,
         generator=generator,
+        fixed_shapes=has_fixed_shapes(config, fabric.device),
     )
 
 

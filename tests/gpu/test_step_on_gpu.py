@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from plain_step import plain_terms
 from small_step import SIDES, compare_terms, fast_terms, gradients, in_double, make_step
 
-from dciml.method.batch import Batch
+from dciml.method.batch import Batch, BatchSizes
+from dciml.method.fast import fixed_shapes
+from dciml.training.loader import on_device
 from dciml.training.steps import training_step
 
 BatchOf = Callable[..., Batch]
 SENTENCES = (3, 7, 4, 2, 9, 8)
+SIZES = BatchSizes(num_clips=8, max_frames=16, max_words=9)
 
 
 @pytest.mark.parametrize("side", list(SIDES))
@@ -52,21 +56,41 @@ def test_half_precision_is_close(device: str, batch_of: BatchOf, side: str) -> N
     assert torch.cosine_similarity(expected, direction, dim=0) > 0.99
 
 
-def test_host_does_not_wait_between_forward_and_the_end_of_backward(
-    cuda: str, batch_of: BatchOf, record_property: Callable[[str, object], None]
-) -> None:
-    """Counts the synchronisations of a step, but for those of the optimisers and of what follows them.
+@pytest.mark.parametrize("side", list(SIDES))
+def test_fixed_shapes_give_the_same_losses(device: str, batch_of: BatchOf, side: str) -> None:
+    packs, keeps = (make_step(2, torch.float32, device=device) for _ in range(2))  # both draw the same
+    batch, there = batch_of(SENTENCES), torch.device(device)
+    expected = fast_terms(packs, batch.to(there), side)
+    with fixed_shapes():
+        found = fast_terms(keeps, batch.in_buckets(SIZES).to(there), side)
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-5), name
 
-    Some are known (see the reason of the xfail): the number is kept as a property of the test, to go down.
-    """
-    step, batch = make_step(2, torch.float32, device=cuda), batch_of(SENTENCES).to(torch.device(cuda))
+
+def test_batches_are_copied_ahead_as_they_are(device: str, batch_of: BatchOf) -> None:
+    batches = [batch_of(SENTENCES, seed=seed) for seed in range(6)]
+    pinned = (batch.pinned() if device == "cuda" else batch for batch in batches)
+    for found, expected in zip(on_device(pinned, torch.device(device)), batches, strict=True):
+        for left, right in zip(found.tensors(), expected.tensors(), strict=True):
+            assert left.device.type == device
+            assert torch.equal(left.cpu(), right)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_host_waits_once_in_a_step(
+    cuda: str, batch_of: BatchOf, record_property: Callable[[str, object], None], anchored: bool
+) -> None:
+    """For the losses, at the end. tests/training/test_host_waits.py looks for the same without a GPU."""
+    step = replace(
+        make_step(2, torch.float32, dropout=0.1, device=cuda, anchored=anchored),
+        fixed_shapes=True,
+        grounding_queries=20,
+    )
+    batch = batch_of(SENTENCES).in_buckets(SIZES).to(torch.device(cuda))
     optimizers: dict[str, torch.optim.Optimizer] = {
         side: torch.optim.AdamW([p for _, p in step.model.side(side)], lr=1e-3, fused=True) for side in SIDES
     }
     training_step(step, batch, optimizers)  # what is done once only
-    for optimizer in optimizers.values():
-        optimizer.register_step_pre_hook(lambda *_: torch.cuda.set_sync_debug_mode("default"))
-        optimizer.register_step_post_hook(lambda *_: torch.cuda.set_sync_debug_mode("warn"))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -74,10 +98,6 @@ def test_host_does_not_wait_between_forward_and_the_end_of_backward(
             training_step(step, batch, optimizers)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    count = sum("synchronizing" in str(warning.message) for warning in seen)
-    record_property("synchronisations of a step", count)
-    if count:
-        pytest.xfail(
-            f"{count} synchronisations in a step: packing asks the device how many rows are real, and the "
-            "losses are read before the backward pass"
-        )
+    waits = [f"{w.filename}:{w.lineno}" for w in seen if "synchronizing" in str(w.message)]
+    record_property("synchronisations of a step", len(waits))
+    assert len(waits) == 1, waits

@@ -157,7 +157,7 @@ CLASSES = torch.tensor([6, 0, 3, 3, 1])
 def test_linear_cross_entropy_and_its_gradients_equal_autograd_in_one_piece_and_in_many(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dciml.method.fast.LOGITS_AT_ONCE", at_once)  # 14 logits: two rows of seven
+    monkeypatch.setattr("dciml.method.fast.LOGITS_AT_ONCE", {"cpu": at_once})  # 14 logits: two rows of seven
     monkeypatch.setattr("dciml.method.fast.CLASSES_AT_ONCE", 3)
     torch.manual_seed(0)
     rows, weight, bias = inputs = [

@@ -21,7 +21,7 @@ from dciml.features.encoded_text import EncodedCorpus
 from dciml.features.encoders.words import WordEncoder
 from dciml.features.vocabulary import Vocabulary
 from dciml.model_folder import batch_sizes, draw_of
-from dciml.training.loader import PairData, epoch_groups, prefetched
+from dciml.training.loader import PairData, epoch_groups, on_device, one_ahead, prefetched
 from dciml.types import TrainingPair
 
 MakeConfig = Callable[..., RunConfig]
@@ -186,6 +186,51 @@ def test_word_ids_stand_beside_the_rows_of_the_same_words(
             seen.add(word)
     assert queries.word_mask.sum(1).tolist() == [min(count, max_words) for count in (3, 8, 1, 5)]
     assert len(seen) >= (4 if max_words == 2 else 6)
+
+
+def test_next_batch_begins_before_the_present_one_is_used() -> None:
+    seen: list[str] = []
+
+    def begin(number: int) -> tuple[int, str]:
+        seen.append(f"begin {number}")
+        return number, "begun"
+
+    def end(begun: tuple[int, str]) -> int:
+        seen.append(f"end {begun[0]}")
+        return begun[0]
+
+    for number in one_ahead(iter(range(3)), begin, end):
+        seen.append(f"use {number}")
+    assert seen == [
+        "begin 0", "begin 1", "end 0", "use 0", "begin 2", "end 1", "use 1", "end 2", "use 2",
+    ]  # fmt: skip
+    assert list(one_ahead(iter(()), begin, end)) == []
+
+
+@pytest.mark.parametrize("good", [0, 1, 2, 5])
+def test_error_of_the_loader_comes_after_the_batches_before_it(good: int) -> None:
+    def broken() -> Iterator[int]:
+        yield from range(good)
+        raise LookupError("no more rows")
+
+    seen: list[int] = []
+    with pytest.raises(LookupError, match="no more rows"):
+        seen.extend(one_ahead(prefetched(broken()), lambda x: x, lambda x: x))
+    assert seen == list(range(good))
+
+
+def test_batches_on_the_device_are_those_of_the_loader(data: PairData) -> None:
+    groups = epoch_groups(data, 0, 0, 1)
+    expected = [data.collate(group, 0) for group in groups]
+    batches = (data.collate(group, 0) for group in groups)
+    found = list(on_device(prefetched(batches), torch.device("cpu")))
+    assert len(found) == len(expected) == 3
+    for left, right in zip(found, expected, strict=True):
+        assert left.queries.query_ids == right.queries.query_ids
+        assert left.videos.video_ids == right.videos.video_ids
+        pairs = list(zip(left.tensors(), right.tensors(), strict=True))
+        assert len(pairs) == 10
+        assert all(torch.equal(*pair) for pair in pairs)
 
 
 def test_prefetched_gives_everything_in_order() -> None:

@@ -1,5 +1,6 @@
 from .baselines import CosineSpace, SharedSpace, pad_words
 from .batch import Batch, BatchSizes, QueryBatch, collate_queries, collate_videos, hidden_positions
+from .fast import fixed_shapes
 from .grounding import GroundingBranch, Watched
 from .layers import as_teacher
 from .losses import GroundingLosses, RetrievalLosses, info_nce, soft_max_pool
@@ -36,6 +37,7 @@ __all__ = [
     "best_clip",
     "collate_queries",
     "collate_videos",
+    "fixed_shapes",
     "hidden_positions",
     "info_nce",
     "pad_words",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from dciml.features import (
     EncodedSentence,
@@ -21,6 +22,9 @@ from dciml.features import (
     l2_normalize,
     mean_pool,
 )
+
+FRAMES_BUCKET, WORDS_BUCKET, SENTENCES_BUCKET = 32, 8, 16
+"""The sizes that `Batch.in_buckets` gives are multiples of these."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,25 @@ class VideoBatch:
 
     def to(self, device: torch.device) -> VideoBatch:
         """The same on another device."""
-        return _moved(self, device)
+        return _each_tensor(self, lambda x: x.to(device, non_blocking=True))
 
     def at(self, places: Int[Tensor, " chosen"]) -> VideoBatch:
-        """The videos at these places."""
-        parts = (self.clips, self.clip_centers, self.frames, self.frame_mask)
-        chosen = (part[places] for part in parts)
-        return VideoBatch(tuple(self.video_ids[i] for i in places.tolist()), *chosen)
+        """The videos at these places, which the host knows."""
+        there, ids = places.to(self.frames.device, non_blocking=True), places.tolist()
+        return _each_tensor(self, lambda x: x[there], video_ids=tuple(self.video_ids[i] for i in ids))
+
+    def padded(self, num_frames: int) -> VideoBatch:
+        """With so many frames, or as many as there are."""
+        room = max(0, num_frames - self.frames.shape[1])
+        return replace(
+            self, frames=F.pad(self.frames, (0, 0, 0, room)), frame_mask=F.pad(self.frame_mask, (0, room))
+        )
 
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """Q sentences; a sentence may come several times, with the same id.
+    """Q sentences; a sentence may come several times, with the same id. `query_ids` has as many as the losses read:
+    behind them may stand copies of the last one, which only make the batch as large as others are.
 
     `words` may be contextual and goes to the retrieval branch only; `static_words` holds each word by itself and is
     all that the grounding branch sees, with `word_ids` of the same words in the same order. `hidden_words` is True
@@ -69,13 +80,25 @@ class QueryBatch:
 
     def to(self, device: torch.device) -> QueryBatch:
         """The same on another device."""
-        return _moved(self, device)
+        return _each_tensor(self, lambda x: x.to(device, non_blocking=True))
 
     def at(self, places: Int[Tensor, " chosen"]) -> QueryBatch:
-        """The sentences at these places; one may come again."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        chosen = {name: value[places] for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, query_ids=tuple(self.query_ids[i] for i in places.tolist()), **chosen)
+        """The sentences at these places, which the host knows; one may come again."""
+        there, ids = places.to(self.word_ids.device, non_blocking=True), places.tolist()
+        return _each_tensor(self, lambda x: x[there], query_ids=tuple(self.query_ids[i] for i in ids))
+
+    def padded(self, num_sentences: int, num_words: int) -> QueryBatch:
+        """With so many sentences and words in each, or as many as there are."""
+        more, room = max(0, num_sentences - len(self.word_ids)), max(0, num_words - self.word_ids.shape[1])
+        wide = replace(
+            self,
+            words=F.pad(self.words, (0, 0, 0, room)),
+            static_words=F.pad(self.static_words, (0, 0, 0, room)),
+            word_mask=F.pad(self.word_mask, (0, room)),
+            word_ids=F.pad(self.word_ids, (0, room)),
+            hidden_words=F.pad(self.hidden_words, (0, room)),
+        )
+        return _each_tensor(wide, lambda x: _repeat_last(x, more))
 
     def distinct(self) -> tuple[QueryBatch, Int[Tensor, " queries"] | None]:
         """Each sentence once, and where each query finds its own; None: no id comes twice, and all stay in place."""
@@ -98,14 +121,43 @@ class Batch:
     queries: QueryBatch
     video_of_query: Int[Tensor, " queries"]
 
+    @property
+    def num_sentences(self) -> int:
+        """How many the losses read."""
+        return len(self.queries.query_ids)
+
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(self.videos.to(device), self.queries.to(device), self.video_of_query.to(device))
+        owner = self.video_of_query.to(device, non_blocking=True)
+        return Batch(self.videos.to(device), self.queries.to(device), owner)
 
-    def at(self, places: Int[Tensor, " chosen"]) -> Batch:
-        """The sentences at these places with their own videos alone."""
-        videos, owner = torch.unique(self.video_of_query[places], return_inverse=True)
+    def pinned(self) -> Batch:
+        """The same in memory from which a GPU copies by itself."""
+        videos = _each_tensor(self.videos, lambda x: x.pin_memory())
+        queries = _each_tensor(self.queries, lambda x: x.pin_memory())
+        return Batch(videos, queries, self.video_of_query.pin_memory())
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them."""
+        values = (*vars(self.videos).values(), *vars(self.queries).values(), self.video_of_query)
+        return (value for value in values if isinstance(value, Tensor))
+
+    def at(self, places: Int[Tensor, " chosen"], *, all_videos: bool = False) -> Batch:
+        """The sentences at these places, which the host knows, with their own videos alone or with all of them."""
+        there = places.to(self.video_of_query.device, non_blocking=True)
+        if all_videos:
+            return Batch(self.videos, self.queries.at(places), self.video_of_query[there])
+        videos, owner = torch.unique(self.video_of_query[there], return_inverse=True)
         return Batch(self.videos.at(videos), self.queries.at(places), owner)
+
+    def in_buckets(self, sizes: BatchSizes) -> Batch:
+        """The same with padding to a few sizes: frames, words and sentences are rounded up to a multiple (frames and
+        words not beyond what the model reads)."""
+        frames = min(_rounded_up(self.videos.frames.shape[1], FRAMES_BUCKET), sizes.max_frames)
+        words = min(_rounded_up(self.queries.word_ids.shape[1], WORDS_BUCKET), sizes.max_words)
+        sentences = _rounded_up(len(self.queries.word_ids), SENTENCES_BUCKET)
+        owner = _repeat_last(self.video_of_query, sentences - len(self.video_of_query))
+        return Batch(self.videos.padded(frames), self.queries.padded(sentences, words), owner)
 
 
 @dataclass(frozen=True)
@@ -120,10 +172,18 @@ class BatchSizes:
 Half = TypeVar("Half", VideoBatch, QueryBatch)
 
 
-def _moved(part: Half, device: torch.device) -> Half:
-    values: dict[str, Any] = {f.name: getattr(part, f.name) for f in fields(part)}
-    moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)}
-    return replace(part, **(values | moved))
+def _rounded_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _repeat_last(values: Tensor, times: int) -> Tensor:
+    return torch.cat([values, values[-1:].expand(times, *values.shape[1:])]) if times else values
+
+
+def _each_tensor(part: Half, change: Callable[[Tensor], Tensor], **others: Any) -> Half:
+    """A half with each of its tensors changed, and with other values of what is no tensor."""
+    values: dict[str, Any] = {k: change(v) for k, v in vars(part).items() if isinstance(v, Tensor)}
+    return replace(part, **values, **others)
 
 
 def collate_videos(

@@ -3,12 +3,17 @@
 Sequences of different length are packed without their padding where layers work row by row, and padded for attention
 alone; those that read the same rows share them (`Sequences`, `View`). Cross-entropy works in pieces that a cache holds,
 dropout on random bytes.
+
+How many rows are left is a value, and a processor that feeds a GPU would have to wait for it. Inside `fixed_shapes` no
+size depends on a value: padding stays, and counts for nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +33,9 @@ the two shares is the share that was left out.
 PADDING = -1e9
 """Added to the scores of padding; finite, so that a row without any valid key gives an even softmax and not NaN."""
 
-LOGITS_AT_ONCE = 1 << 22
-"""How many logits are worked on at a time where gradients are asked for: 16 MB."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""How many logits are worked on at a time where gradients are asked for: 16 MB on a CPU; more where each call costs
+more."""
 
 CLASSES_AT_ONCE = 1000
 ROWS_AT_ONCE = {"cpu": 1000, "cuda": 16_000}
@@ -39,9 +45,33 @@ LEVELS = 256
 """Of a random byte, by which dropout decides."""
 
 
+class _Shapes(threading.local):  # torch.compile reads an attribute, but not a ContextVar
+    fixed = False
+
+
+_shapes = _Shapes()
+
+
+@contextmanager
+def fixed_shapes(on: bool = True) -> Iterator[None]:
+    """Inside, the size of everything follows from the sizes of what goes in, and no value is read on the host."""
+    before, _shapes.fixed = _shapes.fixed, on
+    try:
+        yield
+    finally:
+        _shapes.fixed = before
+
+
+def shapes_are_fixed() -> bool:
+    """Are we inside `fixed_shapes`?"""
+    return _shapes.fixed
+
+
 @dataclass(frozen=True)
 class Packing:
-    """Where the real rows of a padded (batch, length) stand; `index` is None when all of them are real.
+    """Where the real rows of a padded (batch, length) stand; `index` is None when nothing is left out.
+
+    `kept` is there where padding is kept too (`fixed_shapes`): True at the real positions.
 
     >>> packing = Packing.of(torch.tensor([[True, False], [True, True]]))
     >>> packing.pack(torch.tensor([[[1.0], [0.0]], [[2.0], [3.0]]])).tolist()
@@ -51,10 +81,13 @@ class Packing:
     batch: int
     length: int
     index: Int[Tensor, " rows"] | None
+    kept: Bool[Tensor, "batch length"] | None = None
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
         """The rows where `mask` is True."""
+        if shapes_are_fixed():
+            return cls(mask.shape[0], mask.shape[1], None, mask)
         index = mask.flatten().nonzero()[:, 0]
         return cls(mask.shape[0], mask.shape[1], None if len(index) == mask.numel() else index)
 
@@ -69,7 +102,7 @@ class Packing:
         return rows if self.index is None else rows.index_select(0, self.index)
 
     def pad(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "batch length width"]:
-        """The inverse of `pack`; padding is 0."""
+        """The inverse of `pack`; padding is 0 where it was left out."""
         if self.index is not None:
             room = rows.new_zeros(self.batch * self.length, rows.shape[1])
             rows = room.index_copy_(0, self.index, rows)
@@ -77,6 +110,8 @@ class Packing:
 
     def at(self, chosen: Int[Tensor, " chosen"]) -> Packing:
         """Some of the sequences, in the order of `chosen`; one may be there several times."""
+        if self.kept is not None:
+            return replace(self, batch=len(chosen), kept=self.kept[chosen])
         if self.index is None:
             return Packing.full(len(chosen), self.length)
         return Packing.of(self.mask(self.index.device)[chosen])
@@ -92,6 +127,8 @@ class Packing:
 
     def mask(self, device: torch.device) -> Bool[Tensor, "batch length"]:
         """True where a row is real."""
+        if self.kept is not None:
+            return self.kept
         mask = torch.full((self.batch * self.length,), self.index is None, device=device)
         if self.index is not None:
             mask[self.index] = True
@@ -104,6 +141,17 @@ class Packing:
     def position_of_row(self, device: torch.device) -> Int[Tensor, " rows"]:
         """Where each real row stands in its sequence."""
         return self._index(device) % self.length
+
+    def last_rows(self, device: torch.device) -> Int[Tensor, " batch"]:
+        """Where the last real row of each sequence stands among the packed rows."""
+        counts = self.mask(device).sum(dim=1)
+        if self.index is not None:
+            return counts.cumsum(dim=0) - 1
+        return torch.arange(self.batch, device=device) * self.length + counts - 1
+
+    def only_real(self, values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """The same with 0 for padding."""
+        return values if self.kept is None else values.masked_fill(~self.kept.flatten(), 0.0)
 
     def _index(self, device: torch.device) -> Int[Tensor, " rows"]:
         return torch.arange(self.batch * self.length, device=device) if self.index is None else self.index
@@ -197,8 +245,8 @@ class Sequences:
 
     def last(self) -> Sequences:
         """The last row of each, as sequences of one row."""
-        counts = self.packing.mask(self.rows.device).sum(dim=1)
-        return Sequences(self.real_rows()[counts.cumsum(dim=0) - 1], Packing.full(len(counts), 1))
+        rows = self.real_rows()[self.packing.last_rows(self.rows.device)]
+        return Sequences(rows, Packing.full(self.packing.batch, 1))
 
 
 def _support(
@@ -206,7 +254,7 @@ def _support(
 ) -> tuple[Int[Tensor, "sequences kept"], Float[Tensor, "sequences kept"], Packing]:
     """The neighbouring positions that weigh more than `NEGLIGIBLE`, from the left; at least the heaviest one."""
     length, device = log_weights.shape[1], log_weights.device
-    if whole:
+    if whole or shapes_are_fixed():
         positions = torch.arange(length, device=device).expand(log_weights.shape)
         return positions, log_weights, Packing.full(*log_weights.shape)
     seen = _seen(log_weights)
@@ -222,9 +270,11 @@ def alike(
     log_weights: Float[Tensor, "queries proposals length"], at_once: int
 ) -> list[tuple[Int[Tensor, " group"], Int[Tensor, " group"]]]:
     """All pairs of query and proposal, in groups of limited size, alike in how much is kept."""
-    kept = _seen(log_weights.flatten(0, 1)).sum(dim=1)
-    order = kept.argsort(stable=True)
-    count = log_weights.shape[1]
+    queries, count, _ = log_weights.shape
+    if shapes_are_fixed():  # all of it is
+        order = torch.arange(queries * count, device=log_weights.device)
+    else:
+        order = _seen(log_weights.flatten(0, 1)).sum(dim=1).argsort(stable=True)
     return [(group // count, group % count) for group in torch.split(order, at_once)]
 
 
@@ -325,7 +375,7 @@ def _aims(rows: Tensor, classes: Tensor, weight: Tensor, bias: Tensor, label_smo
 
 def _logsumexp_in_tiles(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     exact = torch.promote_types(rows.dtype, torch.float32)
-    over_rows = list(_pieces(len(rows), ROWS_AT_ONCE.get(rows.device.type, ROWS_AT_ONCE["cuda"])))
+    over_rows = list(_pieces(len(rows), at_once(ROWS_AT_ONCE, rows.device)))
     over_classes = list(_pieces(len(weight), CLASSES_AT_ONCE))
     room = rows.new_empty(min(len(rows), over_rows[0].stop) * over_classes[0].stop) if over_rows else rows
     sums = rows.new_empty(len(rows), len(over_classes), dtype=exact)
@@ -348,7 +398,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(rows.dtype, torch.float32)
         shares = rows.new_empty(len(rows), len(weight))  # of each class in its row's sum
         total = rows.new_empty(len(rows), dtype=exact)
-        for piece in _pieces(len(rows), max(1, LOGITS_AT_ONCE // len(weight))):
+        for piece in _pieces(len(rows), max(1, at_once(LOGITS_AT_ONCE, rows.device) // len(weight))):
             z = torch.addmm(bias, rows[piece], weight.t(), out=shares[piece])
             terms = z.to(exact)  # in place where z is exact
             top = terms.amax(dim=1, keepdim=True)
@@ -375,6 +425,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_weight = (shares.t() @ own).sub_(even * own.sum(dim=0))
         to_bias = (each.t() @ shares)[0].sub_(even * each.sum())
         return to_rows, None, to_weight, to_bias, None
+
+
+def at_once(how_many: Mapping[str, int], device: torch.device) -> int:
+    """What such a table says for a device; other devices than a CPU are like a GPU."""
+    return how_many["cpu" if device.type == "cpu" else "cuda"]
 
 
 def _pieces(length: int, most: int) -> Iterator[slice]:

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from dciml.method.batch import Batch, QueryBatch, VideoBatch
-from dciml.method.fast import Packing, Sequences, View, alike
+from dciml.method.fast import Packing, Sequences, View, alike, at_once, shapes_are_fixed
 from dciml.method.layers import Dropout, Stack, as_teacher, word_nll
 from dciml.method.outputs import GroundingOutput, Proposals, Reconstructions, Selection
 
-SEQUENCES_AT_ONCE = 256
-"""How many (query, proposal) pairs are judged together: enough to fill a GPU's kernels, few enough for a cache."""
+SEQUENCES_AT_ONCE = {"cpu": 256, "cuda": 2048}
+"""How many (query, proposal) pairs are judged together: few enough for a cache; on a GPU enough for a usual batch."""
 
 
 def sinusoids(positions: Float[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
@@ -43,6 +43,11 @@ def log_gaussian(
 
 def _at(rows: Float[Tensor, "videos rows width"], index: Int[Tensor, "videos positions"]) -> Tensor:
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def _distinct(queries: QueryBatch) -> tuple[QueryBatch, Tensor | None]:
+    """Each sentence once, unless shapes are fixed: how many there are is a value."""
+    return (queries, None) if shapes_are_fixed() else queries.distinct()
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ class GroundingBranch(nn.Module):
         return Proposals(centers, widths.clamp(min=self.min_width), log_prior)
 
     def _encoded_words(self, queries: QueryBatch) -> Sequences:
-        distinct, reads = queries.distinct()
+        distinct, reads = _distinct(queries)
         projected = self._with_start(self.dropout(self.word_project(distinct.static_words)))
         mask = F.pad(distinct.word_mask, (1, 0), value=True)
         encoded: Sequences = self.word_stack(Sequences.of(projected, mask))
@@ -261,7 +266,7 @@ class GroundingBranch(nn.Module):
         """The NLL of each sentence in each view, by the view's name; all are computed together."""
         every = View.together(list(views.values()))
         memory = self.encode_under(every.frames, every.video, every.log_weights)
-        query = torch.arange(len(queries.query_ids), device=every.video.device)
+        query = torch.arange(len(queries.word_ids), device=every.video.device)
         nll = self.sentence_nll(queries, memory.read_by(every.way_of_query), query.repeat(len(views)))
         return dict(zip(views, nll.chunk(len(views)), strict=True))
 
@@ -309,8 +314,8 @@ class GroundingBranch(nn.Module):
         log_weights: Float[Tensor, "queries proposals positions"],
     ) -> Float[Tensor, "queries proposals"]:
         """The NLL of each sentence under each of its proposals; those that see as much are judged together."""
-        distinct, reads = queries.distinct()
-        groups = alike(log_weights, SEQUENCES_AT_ONCE)
+        distinct, reads = _distinct(queries)
+        groups = alike(log_weights, at_once(SEQUENCES_AT_ONCE, log_weights.device))
         found = []
         for query, proposal in groups:
             memory = self.encode_under(sampled, video_of_query[query], log_weights[query, proposal])

@@ -307,7 +307,7 @@ def propagate(
     degree = alike.sum(dim=2).clamp(min=1e-12).rsqrt()
     alike = degree[:, :, None] * alike * degree[:, None, :]
     identity = torch.eye(x.shape[1], device=x.device)
-    mixed = torch.linalg.solve(identity - share * alike, (1 - share) * x)
+    mixed, _ = torch.linalg.solve_ex(identity - share * alike, (1 - share) * x)  # never singular: no check
     return F.normalize(mixed, dim=-1)
 
 
@@ -356,7 +356,7 @@ def word_nll(
 ) -> Float[Tensor, " sentences"]:
     """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
 
-    Only real words are here; padding never meets the vocabulary.
+    Padding counts for nothing; where it was left out it never meets the vocabulary.
 
     Args:
         states, word_ids: the packed words of the sentences.
@@ -365,5 +365,5 @@ def word_nll(
     per_word = fast.linear_cross_entropy(states, word_ids, *head, label_smoothing)
     sentence = packing.sequence_of_row(per_word.device)
     zeros = per_word.new_zeros(packing.batch)
-    counts = zeros.index_add(0, sentence, torch.ones_like(per_word))
-    return zeros.index_add(0, sentence, per_word) / counts.clamp(min=1)
+    counts = zeros.index_add(0, sentence, packing.only_real(torch.ones_like(per_word)))
+    return zeros.index_add(0, sentence, packing.only_real(per_word)) / counts.clamp(min=1)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +52,11 @@ def clip_products(
     return torch.einsum("qd,vcd->qvc", query, clips).amax(dim=-1)
 
 
+def own_videos(video_of_query: Int[Tensor, " queries"], num_videos: int) -> Bool[Tensor, "queries videos"]:
+    """True where a video is a query's own. As `one_hot`, which on a GPU makes the processor wait for its check."""
+    return video_of_query[:, None] == torch.arange(num_videos, device=video_of_query.device)
+
+
 def info_nce(
     similarity: Float[Tensor, "queries videos"], video_of_query: Int[Tensor, " queries"]
 ) -> Float[Tensor, ""]:
@@ -63,11 +68,11 @@ def info_nce(
     similarity = similarity.float()
     queries = torch.arange(len(similarity), device=similarity.device)
     text_to_video = torch.logsumexp(similarity, dim=1) - similarity[queries, video_of_query]
-    own = F.one_hot(video_of_query, similarity.shape[1]).bool()
-    has_query = own.any(dim=0)
-    positive = similarity.masked_fill(~own, float("-inf"))[:, has_query]
-    video_to_text = torch.logsumexp(similarity[:, has_query], dim=0) - torch.logsumexp(positive, dim=0)
-    return text_to_video.mean() + video_to_text.mean()
+    own = own_videos(video_of_query, similarity.shape[1])
+    has_query = own.any(dim=0)  # a video without a sentence counts all as its own: its loss is 0
+    positive = similarity.masked_fill(~own & has_query, float("-inf"))
+    video_to_text = torch.logsumexp(similarity, dim=0) - torch.logsumexp(positive, dim=0)
+    return text_to_video.mean() + video_to_text.sum() / has_query.sum()
 
 
 def triplet(
@@ -90,27 +95,21 @@ def triplet(
         return similarity.sum() * 0.0
     queries = torch.arange(len(similarity), device=similarity.device)
     positive = similarity[queries, video_of_query]
-    own = F.one_hot(video_of_query, similarity.shape[1]).bool()
+    own = own_videos(video_of_query, similarity.shape[1])
     pool = similarity.shape[1] - 1 if hard_pool_size is None else min(hard_pool_size, similarity.shape[1] - 1)
     video = _drawn(similarity.detach().masked_fill(own, float("-inf")), pool, generator)
     text_to_video = (margin + similarity[queries, video] - positive).clamp(min=0)
-    total = text_to_video.mean()
 
     foreign = video_of_query[:, None] != video_of_query[None, :]
-    usable = foreign.any(dim=1)
-    if bool(usable.any()):
-        by_pair = similarity[
-            :, video_of_query
-        ].t()  # (pair, query): similarity of the pair's video and a query
-        masked = by_pair.detach().masked_fill(~foreign, float("-inf"))[usable]
-        if hard_pool_size is None:
-            noise = torch.rand(masked.shape, generator=generator).to(masked.device)
-            negative = noise.masked_fill(~foreign[usable], -1.0).argmax(dim=1)
-        else:
-            negative = masked.argmax(dim=1)
-        rows = queries[usable]
-        total = total + (margin + by_pair[rows, negative] - positive[usable]).clamp(min=0).mean()
-    return total
+    by_pair = similarity[:, video_of_query].t()  # (pair, query): similarity of the pair's video and a query
+    if hard_pool_size is None:
+        order = torch.rand(by_pair.shape, generator=generator).to(by_pair.device, non_blocking=True)
+    else:
+        order = by_pair.detach()
+    negative = order.masked_fill(~foreign, float("-inf")).argmax(dim=1)
+    video_to_text = (margin + by_pair[queries, negative] - positive).clamp(min=0)
+    has_foreign = foreign.any(dim=1)  # all have one, or none
+    return text_to_video.mean() + video_to_text.masked_fill(~has_foreign, 0.0).mean()
 
 
 def _drawn(
@@ -118,7 +117,7 @@ def _drawn(
 ) -> Int[Tensor, " rows"]:
     """One of the `pool` largest entries of each row, evenly."""
     ranked = masked.topk(pool, dim=1).indices
-    place = torch.randint(pool, (len(masked),), generator=generator).to(masked.device)
+    place = torch.randint(pool, (len(masked),), generator=generator).to(masked.device, non_blocking=True)
     return ranked.gather(1, place[:, None])[:, 0]
 
 

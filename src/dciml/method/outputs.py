@@ -63,6 +63,15 @@ class RetrievalOutput:
             self.query[places], self.clips, self.frames, self.video_of_query[places], local
         )
 
+    def first(self, count: int) -> RetrievalOutput:
+        """The first so many queries, with all videos."""
+        if count == len(self.query):
+            return self
+        local = None if self.local is None else LocalOutput(self.local.query[:count], self.local.clips)
+        return RetrievalOutput(
+            self.query[:count], self.clips, self.frames, self.video_of_query[:count], local
+        )
+
     def paired_similarity(self) -> Float[Tensor, "queries clips"]:
         """cos(q, C_j) of each query and the clips of its own video."""
         return paired_similarity(self.query, self.clips[self.video_of_query])

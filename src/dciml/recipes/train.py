@@ -46,7 +46,7 @@ from dciml.folders import (
     refuse_foreign,
 )
 from dciml.locks import Lock, take
-from dciml.method import SIDES, DualBranch
+from dciml.method import SIDES, Batch, DualBranch
 from dciml.model_folder import (
     MODEL_FORMAT,
     ModelCard,
@@ -56,12 +56,14 @@ from dciml.model_folder import (
     build_step,
     describe_run,
     draw_of,
+    has_fixed_shapes,
     make_text_encoder,
 )
 from dciml.recipes.calibrate import calibrate_run
 from dciml.recipes.trained_on import TrainedOn, keeps_last, training_cautions
 from dciml.training import (
     Chosen,
+    Group,
     Moments,
     Optimizers,
     PairData,
@@ -77,6 +79,7 @@ from dciml.training import (
     load_checkpoint,
     load_tensors,
     lr_factor,
+    on_device,
     prefetched,
     refuse_too_large,
     remove_half_written,
@@ -401,10 +404,10 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
     chosen = _windows_of_epoch(run, epoch)
     groups = epoch_groups(run.training, epoch, fabric.global_rank, fabric.world_size, chosen)
     reporter.start_epoch(epoch, len(groups), run.progress.step_in_epoch)
-    batches = (run.training.collate(g, epoch) for g in groups[run.progress.step_in_epoch :])
+    batches = (_make_batch(run, g, epoch) for g in groups[run.progress.step_in_epoch :])
     run.model.train()
     saved_at = monotonic()
-    for batch in prefetched(batches):
+    for batch in on_device(prefetched(batches), fabric.device):
         step = run.progress.step
         # The random state is a function of the step, so a resumed run draws the same dropout.
         torch.manual_seed(config.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank)
@@ -412,13 +415,21 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
         set_lr(run.optimizers, rate)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         context = build_step(config, fabric, run.model, epoch, generator)
-        values = training_step(context, batch.to(fabric.device), run.optimizers)
+        values = training_step(context, batch, run.optimizers)
         run.progress = replace(run.progress, step=step + 1, step_in_epoch=run.progress.step_in_epoch + 1)
-        reporter.step(step, values, len(batch.video_of_query) * fabric.world_size)
+        reporter.step(step, values, batch.num_sentences * fabric.world_size)
         run.stop_if_asked()
         if monotonic() - saved_at > config.training.checkpoint_every_seconds:
             run.save()
             saved_at = monotonic()
+
+
+def _make_batch(run: Run, groups: Sequence[Group], epoch: int) -> Batch:
+    """In the loader's thread: collated, padded to few sizes and in pinned memory where the device asks for it."""
+    batch, device = run.training.collate(groups, epoch), run.fabric.device
+    if has_fixed_shapes(run.config, device):
+        batch = batch.in_buckets(run.training.sizes)
+    return batch.pinned() if device.type == "cuda" else batch
 
 
 def _windows_of_epoch(run: Run, epoch: int) -> Chosen:
@@ -476,7 +487,7 @@ def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
 def fixed_settings(run: Run) -> dict[str, Any]:
     """What decides the result of a run, by dotted key: settings, data, processes. A run resumes only with the same."""
     tree = run.config.model_dump(mode="json", exclude={"name", "answer"})
-    for key in ("threads", "accelerator", "devices", "checkpoint_every_seconds"):
+    for key in ("threads", "accelerator", "devices", "fixed_shapes", "checkpoint_every_seconds"):
         del tree["training"][key]
     del tree["data"]["folder"]  # it may move; what it holds may not change
     return {

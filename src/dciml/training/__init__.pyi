@@ -9,7 +9,7 @@ from .checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from .loader import Chosen, Draw, Group, PairData, epoch_groups, prefetched
+from .loader import Chosen, Draw, Group, PairData, epoch_groups, on_device, prefetched
 from .progress import Reporter, Stopped, StopRequest
 from .steps import Step, any_process, easiness, hard_pool_size, loss_weights, lr_factor, training_step
 from .validation import Moments, Objective, choose_local_weight, choose_windows, validate
@@ -39,6 +39,7 @@ __all__ = [
     "load_tensors",
     "loss_weights",
     "lr_factor",
+    "on_device",
     "prefetched",
     "refuse_misfit",
     "refuse_too_large",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +18,9 @@ from dciml.method import Batch, BatchSizes, collate_queries, collate_videos, hid
 from dciml.types import TrainingPair
 
 Item = TypeVar("Item")
+Started = TypeVar("Started")
+Begun = tuple[Batch, Batch, torch.cuda.Event]
+"""A batch on the host and on the device, and the end of its copy."""
 Group = tuple[str, list[int]]
 """The id of a video, or of a window of a long one, and the indices of the pairs that go with it."""
 Chosen = Mapping[int, str]
@@ -144,6 +148,62 @@ def _dealt(drawn: Sequence[Sequence[Group]], size: int, rng: np.random.Generator
         for number, group in enumerate(groups):
             batches[emptiest_first[number % len(batches)]].append(group)
     return batches
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on the device; on a GPU the next one is copied there while the present one is used.
+
+    A GPU copies beside its work only from pinned memory (`Batch.pinned`).
+    """
+    if device.type == "cuda":
+        return one_ahead(batches, *_beside_the_work(device))
+    return (batch.to(device) for batch in batches)
+
+
+def _beside_the_work(device: torch.device) -> tuple[Callable[[Batch], Begun], Callable[[Begun], Batch]]:
+    """How to begin a batch's copy in a stream of its own, and how to make the present stream wait for its end."""
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def begin(batch: Batch) -> Begun:
+        with torch.cuda.stream(copies):
+            there = batch.to(device)
+            return batch, there, copies.record_event()
+
+    def end(begun: Begun) -> Batch:
+        _, there, copied = begun
+        work = torch.cuda.current_stream(device)
+        work.wait_event(copied)
+        for tensor in there.tensors():
+            tensor.record_stream(
+                work
+            )  # so that its memory is not given to the next copy before the work is done
+        return there
+
+    return begin, end
+
+
+def one_ahead(
+    items: Iterator[Item], begin: Callable[[Item], Started], end: Callable[[Started], Item]
+) -> Iterator[Item]:
+    """`end(begin(item))` of each, where the next one has begun before the present one is handed out.
+
+    An error of `items` or `begin` comes in the place of its item, after all those before it.
+    """
+    waiting: deque[Started] = deque()
+    error: Exception | None = None
+    while True:
+        try:
+            while error is None and len(waiting) < 2:
+                waiting.append(begin(next(items)))
+        except StopIteration as last:
+            error = last
+        except Exception as failed:
+            error = failed
+        if not waiting:
+            if error is None or isinstance(error, StopIteration):
+                return
+            raise error
+        yield end(waiting.popleft())
 
 
 def prefetched(items: Iterator[Item], depth: int = 3) -> Iterator[Item]:

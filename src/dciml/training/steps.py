@@ -28,6 +28,7 @@ from dciml.method import (
     Selection,
     as_teacher,
     best_clip,
+    fixed_shapes,
     proposal_feature,
 )
 
@@ -144,6 +145,7 @@ class Step:
         grounding_queries: sentences of a batch that grounding and the pathways look at, drawn; None: all.
         num_windows: how many windows retrieval gives grounding as labels; None: its best clip instead.
         clip_norm: largest norm of a side's gradient; None: any.
+        fixed_shapes: sizes do not depend on values, so that the host need not wait for the device (`fixed_shapes`).
         generator: draws negatives, and the sentences that grounding looks at; the same in every process.
     """
 
@@ -159,6 +161,7 @@ class Step:
     clip_norm: float | None
     epoch: int
     generator: torch.Generator
+    fixed_shapes: bool = False
 
     def wants(self, *pathways: str) -> bool:
         """Does a term of one of these pathways count?"""
@@ -181,54 +184,63 @@ class Grounded:
 
 
 def training_step(step: Step, batch: Batch, optimizers: Optimizers) -> dict[str, float]:
-    """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name."""
-    grounded = choose_proposals(step, batch)
-    if "joint" in optimizers:
-        return joint_step(step, batch, grounded, optimizers["joint"])
-    values = retrieval_step(step, batch, grounded, optimizers["retrieval"])
-    return values | grounding_step(step, grounded, optimizers["grounding"])
+    """One batch: alternating (retrieval, then grounding) or joint, as the optimisers say. Returns losses by name.
+
+    Raises:
+        TrainingError: a loss carries no gradient, or is not finite; the weights are then of no use.
+    """
+    with fixed_shapes(step.fixed_shapes):
+        grounded = choose_proposals(step, batch)
+        if "joint" in optimizers:
+            terms = joint_step(step, batch, grounded, optimizers["joint"])
+        else:
+            terms = retrieval_step(step, batch, grounded, optimizers["retrieval"])
+            terms |= grounding_step(step, grounded, optimizers["grounding"])
+    return read_losses(step, batch, terms)
 
 
 def retrieval_step(
     step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """Update retrieval; grounding is a fixed teacher that says where each query happens."""
     with step.fabric.autocast():
         with as_teacher(step.model.grounding):
             condition = grounding_teaches(step, grounded)
         terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
-    return apply_losses(step, batch, terms, optimizer)
+    return apply_losses(step, terms, optimizer)
 
 
-def grounding_step(step: Step, grounded: Grounded, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def grounding_step(step: Step, grounded: Grounded, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Update grounding; retrieval is a fixed teacher that says which clip of the video is most like each query."""
     with step.fabric.autocast():
         with as_teacher(step.model.retrieval):
             clip = retrieval_teaches(step, grounded)
         terms = grounding_terms(step, grounded.batch, grounded.selection, clip)
-    return apply_losses(step, grounded.batch, terms, optimizer)
+    return apply_losses(step, terms, optimizer)
 
 
 def joint_step(
     step: Step, batch: Batch, grounded: Grounded, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """Update both at once; the modulating features carry gradients into the branch that they come from."""
     with step.fabric.autocast():
         condition = grounding_teaches(step, grounded)
         terms = retrieval_terms(step, batch, grounded.selection, condition, grounded.places)
         clip = retrieval_teaches(step, grounded)
         terms |= grounding_terms(step, grounded.batch, grounded.selection, clip)
-    return apply_losses(step, batch, terms, optimizer)
+    return apply_losses(step, terms, optimizer)
 
 
 def choose_proposals(step: Step, batch: Batch) -> Grounded:
     """The best proposal of each sentence that grounding looks at; it serves both steps of a batch."""
-    wanted, there = step.grounding_queries, len(batch.queries.query_ids)
+    wanted, there = step.grounding_queries, batch.num_sentences
     places = None
     if wanted is not None and wanted < there:
         drawn = torch.randperm(there, generator=step.generator)[:wanted].sort().values
-        places = drawn.to(batch.video_of_query.device)
-        batch = batch.at(places)
+        batch, places = (
+            batch.at(drawn, all_videos=step.fixed_shapes),
+            drawn.to(batch.video_of_query.device, non_blocking=True),
+        )
     with step.fabric.autocast():
         batch = step.model.anchored(batch)
         return Grounded(batch, places, step.model.grounding.select(batch))
@@ -266,7 +278,7 @@ def retrieval_terms(
     """
     model, losses = step.model, step.retrieval_losses
     output = model.retrieval(batch)
-    everyone = gather_output(step.fabric, output)
+    everyone = gather_output(step.fabric, output.first(batch.num_sentences))
     terms = losses.of_ranking(everyone, hard_pool_size=step.hard_pool_size, generator=step.generator)
 
     taught = output if places is None else output.at(places)
@@ -278,7 +290,7 @@ def retrieval_terms(
             lessons |= losses.of_place(taught, selection.best(), batch.videos.clip_centers)
     if condition is not None:
         lessons |= losses.of_modulation(taught, model.to_retrieval(taught, condition))
-    return terms | _means(step, lessons)
+    return terms | _means(step, lessons, batch.num_sentences)
 
 
 def grounding_terms(
@@ -300,35 +312,41 @@ def grounding_terms(
         terms |= losses.of_place(output, clip)
     if modulate is not None:
         terms |= losses.of_modulation(output, batch.video_of_query)
-    return _means(step, terms)
+    return _means(step, terms, batch.num_sentences)
 
 
-def _means(step: Step, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Over the sentences of all processes."""
-    return {name: mean_over_all(step.fabric, loss) for name, loss in losses.items()}
+def _means(step: Step, losses: dict[str, Tensor], num_sentences: int) -> dict[str, Tensor]:
+    """Over the sentences of all processes; behind the first so many are only copies."""
+    return {name: mean_over_all(step.fabric, loss[:num_sentences]) for name, loss in losses.items()}
 
 
-def apply_losses(
-    step: Step, batch: Batch, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
-    """Weigh, check, differentiate, update. Refuses a term without a gradient or with a value that is not finite."""
+def apply_losses(step: Step, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weigh, differentiate, update. Returns the values of the terms that count; refuses one without a gradient."""
     used = {name: term for name, term in terms.items() if step.weights[name] > 0}
     if not used:  # all weights of this side are 0: it stays as it is
         return {}
-    values = dict(zip(used, torch.stack([t.detach().float() for t in used.values()]).tolist(), strict=True))
     for name, term in used.items():
         if not term.requires_grad:
             raise TrainingError(f"the loss {name} carries no gradient")
-        if not math.isfinite(values[name]):
-            raise TrainingError(
-                f"the loss {name} is {values[name]} in epoch {step.epoch}; videos of the batch: "
-                f"{', '.join(batch.videos.video_ids)}; queries: {', '.join(batch.queries.query_ids)}. "
-                "Check these inputs, or lower the learning rate"
-            )
     optimizer.zero_grad(set_to_none=True)
     step.fabric.backward(sum((step.weights[name] * term for name, term in used.items()), torch.zeros(())))
     sum_gradients(step.fabric, [p for group in optimizer.param_groups for p in group["params"]])
     if step.clip_norm is not None:
         step.fabric.clip_gradients(step.model, optimizer, max_norm=step.clip_norm, error_if_nonfinite=False)
     optimizer.step()
+    return {name: term.detach().float() for name, term in used.items()}
+
+
+def read_losses(step: Step, batch: Batch, terms: dict[str, Tensor]) -> dict[str, float]:
+    """All losses of a step by name: the one time that the host waits for the device. Refuses what is not finite."""
+    if not terms:
+        return {}
+    values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss {name} is {value} in epoch {step.epoch}; videos of the batch: "
+                f"{', '.join(batch.videos.video_ids)}; queries: {', '.join(batch.queries.query_ids)}. "
+                "Check these inputs, or lower the learning rate"
+            )
     return values
