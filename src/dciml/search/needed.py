@@ -49,6 +49,8 @@ def first_moments(
     most = min(num_grounded, evidence.video_scores.shape[1])
     spans, scores = spans_of_videos(evidence, config)
     found = moments_of(evidence.video_scores, spans, scores, config, num_moments)
+    if not most:
+        return found
     done = np.zeros(len(scores), dtype=np.int64)
     # Most videos that have a moment by their windows alone have one when grounded: a guess that saves a second call.
     wanted = np.minimum(np.where(np.isfinite(found.scores), found.video_places, 0).max(axis=1) + 1, most)
@@ -129,4 +131,5 @@ def _num_needed(
         return np.full_like(done, most)
     least = -np.partition(-flat, num_moments - 1, axis=1)[:, num_moments - 1 : num_moments]
     may_have = pending & (known[..., 0] >= least)
-    return done + may_have.sum(axis=1)
+    needed: Places = done + may_have.sum(axis=1)
+    return needed
