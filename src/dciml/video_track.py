@@ -43,6 +43,8 @@ MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
 UNEVEN_SEEKING = {"mpeg"}
 """Formats where several pictures share a time: after a seek they may get that of a neighbour."""
+SAME_SECONDS = 1e-6
+"""A time so little before that of a picture shows that picture already."""
 MOST_A_SECOND = 500
 """Pictures; more are no film but a wrong time scale."""
 SKIPPING_CODECS = {"h264", "hevc", "vp8", "vp9", "mjpeg", "prores"}
@@ -261,9 +263,8 @@ class VideoTrack:
                 yield packet
 
     def _holds_sample(self, start: int, end: int, rates: Sequence[float]) -> bool:
-        """Whether a time of `rates` lies in [start, end), or so near that rounding could tell otherwise."""
-        margin = 1e-3
-        first, last = self._seconds(start) - margin, self._seconds(end) + margin
+        """Whether a time of `rates` lies in [start, end), or so near the start that rounding could tell otherwise."""
+        first, last = self._seconds(start) - 1e-5, self._seconds(end) - SAME_SECONDS / 2
         return any(ceil(first * rate) / rate < last for rate in rates)
 
     def length_seconds(self, frame: Any) -> float:
