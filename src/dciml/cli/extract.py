@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dciml.cli.options import new_folder
+from dciml.cli.options import new_folder, wait_asleep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,6 +92,7 @@ def extract(
     precision: PrecisionOption = None,
 ) -> None:
     """Turn video files into a feature store; a second call does only what is missing or changed."""
+    wait_asleep()
     from rich.console import Console
 
     from dciml.errors import ConfigError, DataError

@@ -15,6 +15,7 @@ from dciml.cli.options import (
     MovedFeaturesOption,
     MovedModelOption,
     MovedStoreOption,
+    wait_asleep,
 )
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def serve(
 ) -> None:
     """Search a folder of videos, or an index, in the browser and over HTTP."""
     check_installed()
+    wait_asleep()
     # Read when NumPy is loaded, which is below: searches run beside each other, and one is too small to share out.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dciml.service import Limits, ServiceSettings, run_server
