@@ -229,7 +229,7 @@ def test_a_few_damaged_packets_are_passed_over(tmp_path: Path) -> None:
         file.write_bytes(copy)
     levels = [level(picture) for _, picture in iterate_frames(few, float(FPS))]
     assert levels == pytest.approx([*range(5), 4, 4, *range(7, COUNT)], abs=0.1)
-    with pytest.raises(DataError, match=r"many\.mkv.*20 of its 4\d packets are damaged"):
+    with pytest.raises(DataError, match=r"many\.mkv.*\d+ of its \d+ packets are damaged"):
         list(iterate_frames(many, 4.0))
 
 

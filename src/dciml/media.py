@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from dciml.files import atomic_path
 from dciml.video_pictures import RGBFrame
 from dciml.video_streams import unreadable
-from dciml.video_track import MISSING_TAIL_SECONDS, VideoTrack, opened, timeline_of
+from dciml.video_track import MISSING_TAIL_SECONDS, SAME_SECONDS, VideoTrack, opened, timeline_of
 
 __all__ = [
     "RGBFrame",
@@ -145,7 +145,7 @@ class _Taker:
         """The samples that fall on a frame that stays on screen until a time."""
         picture: RGBFrame | None = None
         until_seconds = min(until_seconds, self._end_seconds)
-        while self._index / self._rate < until_seconds - 1e-6:
+        while self._index / self._rate < until_seconds - SAME_SECONDS:
             picture = self._scale(frame, self._track.orientation) if picture is None else picture
             yield self._index / self._rate, picture
             self._index += 1

@@ -24,6 +24,7 @@ from dciml.video_clock import (
     Clock,
     Timeline,
 )
+from dciml.video_keys import without_tails
 from dciml.video_pictures import Orientation, Scaler, orientation, shown_size
 from dciml.video_streams import (
     check_count,
@@ -42,10 +43,14 @@ MISSING_TAIL_SECONDS = 1.0
 """A file whose pictures end this much before its stated length is taken to be cut off."""
 UNEVEN_SEEKING = {"mpeg"}
 """Formats where several pictures share a time: after a seek they may get that of a neighbour."""
+SAME_SECONDS = 1e-6
+"""A time so little before that of a picture shows that picture already."""
 MOST_A_SECOND = 500
 """Pictures; more are no film but a wrong time scale."""
-SKIPPING_CODECS = {"h264", "hevc"}
-"""Their decoders can leave out a picture that no other one refers to."""
+SKIPPING_CODECS = {"h264", "hevc", "vp8", "vp9", "mjpeg", "prores"}
+"""Of these, pictures that are not looked at are left out as far as no other one refers to them."""
+UNREFERRED_CODECS = {"h264", "hevc"}
+"""Their decoders can leave out a single picture that no other one refers to."""
 DECODING_SECONDS, DECODING_SECONDS_PER_SECOND = 60.0, 30.0
 """Decoding may take so much processor time, and so much more for each second of video; then the file is given up."""
 PACKETS_A_CALL = 1000
@@ -192,10 +197,11 @@ class VideoTrack:
         step = 1 / (self.rate or UNTIMED_RATE)
         seconds, spent = -step, 0.0
         begun, context = False, self.decoder
+        can_skip = context.name in UNREFERRED_CODECS
         try:
             for packet, wanted in self._packets(rates, first_packet):
                 num_packets += 1
-                context.skip_frame = "DEFAULT" if wanted or not begun else "NONREF"
+                context.skip_frame = "DEFAULT" if wanted or not (begun and can_skip) else "NONREF"
                 since = thread_time()
                 try:
                     decoded = context.decode(packet)
@@ -230,14 +236,18 @@ class VideoTrack:
         return Clock(self.path, self.container.format, self.stream, self._sounds)
 
     def _packets(self, rates: Sequence[float], first_packet: int) -> Iterator[tuple[Any, bool]]:
-        """Packets in the order of decoding, and whether the picture of each is on screen at a time of `rates`."""
+        """Packets in the order of decoding, and whether the picture of each is on screen at a time of `rates`.
+
+        What no such picture depends on may be missing.
+        """
         packets = self._timed_packets(first_packet)
         if not rates or self.decoder.name not in SKIPPING_CODECS:
             return ((packet, True) for packet in packets)
-        return (
+        wanted = (
             (packet, after is None or self._holds_sample(packet.pts, after, rates))
             for packet, after in _with_next_time(packets)
         )
+        return without_tails(wanted, self.decoder)
 
     def _timed_packets(self, first_packet: int) -> Iterator[Any]:
         """The packets of the pictures, their times as the clock goes on."""
@@ -253,9 +263,8 @@ class VideoTrack:
                 yield packet
 
     def _holds_sample(self, start: int, end: int, rates: Sequence[float]) -> bool:
-        """Whether a time of `rates` lies in [start, end), or so near that rounding could tell otherwise."""
-        margin = 1e-3
-        first, last = self._seconds(start) - margin, self._seconds(end) + margin
+        """Whether a time of `rates` lies in [start, end), or so near the start that rounding could tell otherwise."""
+        first, last = self._seconds(start) - 1e-5, self._seconds(end) - SAME_SECONDS / 2
         return any(ceil(first * rate) / rate < last for rate in rates)
 
     def length_seconds(self, frame: Any) -> float:

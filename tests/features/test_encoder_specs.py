@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dciml.errors import ConfigError, DataError
-from dciml.features.encoders.specs import create_encoder, encoder_of, lasting_specs
+from dciml.features.encoders.specs import create_encoder, encoder_of, lasting_specs, with_precision
 from dciml.features.encoders.visual import BuiltinVisualEncoder
 from dciml.features.sources.source import open_features, write_store
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
@@ -75,3 +75,23 @@ def test_what_cannot_be_made_again_is_explained(tmp_path: Path) -> None:
         encoder_of(moved, "cpu", ["builtin"])
     with pytest.raises(ConfigError, match="each encoder can be named once"):
         create_encoder(["builtin", "builtin"], RATE, "cpu")
+
+
+def test_a_precision_is_part_of_the_spec_and_of_the_store(tiny_model: Models, tmp_path: Path) -> None:
+    specs = (f"image:{tiny_model('clip')}",)
+    (coarse,) = with_precision(specs, "bf16")
+    assert with_precision([coarse], "bf16") == (coarse,)
+    assert with_precision(specs, None) == specs
+    encoder = create_encoder([coarse], RATE, "cpu")
+    manifest = StoreManifest(encoder.name, encoder.width, RATE, (coarse,))
+    assert encoder_of(manifest, "cpu").name == encoder.name
+    FeatureStoreWriter(tmp_path / "s", manifest).close()
+    exact = create_encoder(specs, RATE, "cpu")
+    with pytest.raises(DataError, match="bf16"):
+        FeatureStoreWriter(tmp_path / "s", StoreManifest(exact.name, exact.width, RATE, specs))
+    with pytest.raises(ConfigError, match="its precision is bf16, not int8"):
+        with_precision([coarse], "int8")
+    with pytest.raises(ConfigError, match="no encoder here is one"):
+        with_precision(["builtin", "text:words:8"], "int8")
+    with pytest.raises(ConfigError, match="precision must be bf16 or int8, not 'int4'"):
+        create_encoder([f"{specs[0]}:precision=int4"], RATE, "cpu")

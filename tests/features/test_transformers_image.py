@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dciml.errors import DataError, ModelError
+from dciml.errors import ConfigError, DataError, ModelError
+from dciml.features.base import Precision
 from dciml.features.encoders.joined import encode_video
+from dciml.features.encoders.text import same_space
 from dciml.features.encoders.transformers_folder import IMAGE_TEXT_KINDS
 from dciml.features.encoders.transformers_text import TransformersTextEncoder
 from dciml.features.encoders.transformers_vision import ImageRows, ImageTextEncoder
@@ -137,3 +139,23 @@ def test_missing_package_is_named(tiny_model: Models, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(DataError, match=r"pip install 'dciml\[transformers\]'"):
         ImageTextEncoder(folder)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.999), ("int8", 0.98)])
+def test_coarser_arithmetic_gives_nearly_the_same_rows(
+    tiny_model: Models, kind: str, precision: Precision, least: float
+) -> None:
+    exact = ImageTextEncoder(tiny_model(kind))
+    coarse = ImageTextEncoder(tiny_model(kind), precision=precision)
+    assert coarse.name == f"{exact.name}-{precision}"
+    rows, expected = coarse.encode_pictures(PICTURES), exact.encode_pictures(PICTURES)
+    assert (rows * expected).sum(axis=1).min() > least
+    assert np.abs(rows - expected).max() > 1e-6
+    assert same_space(coarse.name, TransformersTextEncoder(tiny_model(kind)).name)
+
+
+def test_int8_is_for_processors(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="int8 is for processors, not for cuda"):
+        ImageTextEncoder(tiny_model("clip"), device="cuda", precision="int8")

@@ -110,7 +110,7 @@ def test_one_grounding_batch_serves_an_answer(corpus: Any) -> None:
         return ground(store, sentences, video_ids)
 
     corpus.engine.ground = counted
-    calibrated(corpus, ground_videos=4).answer("a dog")
+    calibrated(corpus, ground_videos=4).answer("a dog", 50)
     assert batches == [4]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dciml.cli.options import new_folder
+from dciml.cli.options import new_folder, wait_asleep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +61,15 @@ NewOutOption = Annotated[
     Path, typer.Option("--out", callback=new_folder, help="The store to write; must not exist yet.")
 ]
 
+PrecisionOption = Annotated[
+    Literal["bf16", "int8"] | None,
+    typer.Option(
+        "--precision",
+        help="Arithmetic of models: bf16 is up to three times as fast on processors that compute it, int8 (on "
+        "processors alone) faster still and coarser. Left out: float32, and half precision on a GPU.",
+    ),
+]
+
 USAGE_ERROR = 2
 
 
@@ -80,15 +89,17 @@ def extract(
     shard: ShardOption = None,
     ids: IdsOption = "stem",
     ray: RayOption = False,
+    precision: PrecisionOption = None,
 ) -> None:
     """Turn video files into a feature store; a second call does only what is missing or changed."""
+    wait_asleep()
     from rich.console import Console
 
     from dciml.errors import ConfigError, DataError
     from dciml.recipes import extract as recipe
 
     options = recipe.ExtractOptions(
-        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray
+        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray, precision
     )
     try:
         plan = recipe.plan_extraction(paths, out, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,3 +53,12 @@ def with_windows(model: Model, window_seconds: float | None) -> Model:
     from dciml.features import WindowRule
 
     return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))
+
+
+def wait_asleep() -> None:
+    """Let threads that share an operation sleep while they wait for each other, here and in processes to come.
+
+    By default they wait at work, and where other programs need the processors too, each waits for one that does not
+    run: extraction was then found to take more than ten times as long. To be called before torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,9 +15,11 @@ from dciml.cli.options import (
     MovedFeaturesOption,
     MovedModelOption,
     MovedStoreOption,
+    wait_asleep,
 )
 
 if TYPE_CHECKING:
+    from dciml.features import Precision
     from dciml.recipes.home import Home
 
 TOKEN_VARIABLE = "DCIML_TOKEN"
@@ -92,6 +94,14 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Where features and index of a folder are kept; FOLDER.dciml if left out."),
 ]
+PrecisionOption = Annotated[
+    Literal["bf16", "int8"] | None,
+    typer.Option(
+        "--precision",
+        help="Of a folder that is read for the first time: arithmetic of the model, bf16 or int8, which are faster "
+        "on most processors of today and coarser; float32 if left out.",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Fetch the model without asking.")]
 ReadOnlyOption = Annotated[
     bool, typer.Option("--read-only", help="Add and remove nothing; several servers may share an index so.")
@@ -124,15 +134,17 @@ def serve(
     store: MovedStoreOption = None,
     home: HomeOption = None,
     yes: YesOption = False,
+    precision: PrecisionOption = None,
 ) -> None:
     """Search a folder of videos, or an index, in the browser and over HTTP."""
     check_installed()
+    wait_asleep()
     # Read when NumPy is loaded, which is below: searches run beside each other, and one is too small to share out.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dciml.service import Limits, ServiceSettings, run_server
 
     limits = Limits() if search_threads is None else Limits(search_threads=search_threads)
-    own = None if is_index(paths) else prepare(paths, home, tuple(encoder or ()), device, yes=yes)
+    own = None if is_index(paths) else prepare(paths, home, tuple(encoder or ()), device, precision, yes=yes)
     settings = ServiceSettings(
         index=paths[0] if own is None else own.index,
         model=model,
@@ -167,31 +179,52 @@ def is_index(paths: list[Path]) -> bool:
 
 
 def prepare(
-    paths: list[Path], place: Path | None, encoders: tuple[str, ...], device: str, *, yes: bool
+    paths: list[Path],
+    place: Path | None,
+    encoders: tuple[str, ...],
+    device: str,
+    precision: Precision | None,
+    *,
+    yes: bool,
 ) -> Home:
     """The home of folders of videos, made where there is none.
 
     Raises:
         DataError, ConfigError: as `open_home`; the model is neither here nor to be fetched.
     """
+    from dciml.features import with_precision
     from dciml.recipes import home as recipe
 
     if len(paths) == 1 and recipe.is_home(paths[0]):
-        return recipe.open_home(paths[0], (), encoders, device)
+        return with_its_precision(recipe.open_home(paths[0], (), encoders, device), precision)
     place = place or recipe.place_of_home(paths)
     if recipe.is_home(place):
-        return recipe.open_home(place, paths, encoders, device)
+        return with_its_precision(recipe.open_home(place, paths, encoders, device), precision)
     recipe.refuse_without_videos(paths)
     if encoders in ((), (f"image:{recipe.MODEL_NAME}",)):
         make_sure_of_model(yes)
         encoders = (f"image:{recipe.MODEL_NAME}",)
     if len(encoders) == 1:
         encoders = (*encoders, recipe.TEXT_BESIDE)
+    encoders = with_precision(encoders, precision)
     typer.echo(f"{place} keeps features and index of {', '.join(str(path) for path in paths)}.")
     made = recipe.open_home(place, paths, encoders, device)
     for note in made.notes:
         typer.echo(note)
     return made
+
+
+def with_its_precision(home: Home, precision: Precision | None) -> Home:
+    """A home that was made before. Raises ConfigError: its model computes in another precision than is asked for."""
+    from dciml.errors import ConfigError
+    from dciml.features import with_precision
+
+    if with_precision(home.encoders, precision) != home.encoders:
+        raise ConfigError(
+            f"the rows of {home.path} were made in float32, and cannot be mixed with those of {precision}. "
+            "To mend it: leave out --precision, or name another place with --home."
+        )
+    return home
 
 
 def make_sure_of_model(yes: bool) -> None:

@@ -1,8 +1,16 @@
-from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, RowBuilder, TextEncoder
+from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, Precision, RowBuilder, TextEncoder
 from .encoded_text import EncodedCorpus, encode_cached
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
-from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs, text_spec_of, widths_of
+from .encoders.specs import (
+    BUILTIN,
+    create_encoder,
+    encoder_of,
+    lasting_specs,
+    text_spec_of,
+    widths_of,
+    with_precision,
+)
 from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
@@ -62,6 +70,7 @@ __all__ = [
     "FrameEncoder",
     "IdForm",
     "JoinedEncoder",
+    "Precision",
     "QueryFeatureEncoder",
     "RayRunner",
     "RowBuilder",
@@ -117,6 +126,7 @@ __all__ = [
     "widths_of",
     "windows_of",
     "with_names_of",
+    "with_precision",
     "write_query_features",
     "write_store",
     "write_word_vectors",

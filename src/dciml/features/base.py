@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # media loads the video libraries
     from dciml.media import RGBFrame, VideoInfo
 
 FloatRows = NDArray[np.float32]
+Precision = Literal["bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("bf16", "int8")
+"""In which models may be told to compute: brain floats, or 8-bit whole numbers for weights and what they meet."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dciml.features import (
     Failure,
     FeatureStoreWriter,
     IdForm,
+    Precision,
     Shard,
     StoreManifest,
     VideoEncoder,
@@ -25,6 +26,7 @@ from dciml.features import (
     find_videos,
     lasting_specs,
     read_manifest,
+    with_precision,
 )
 from dciml.files import write_json_lines
 from dciml.folders import refuse_foreign
@@ -39,7 +41,7 @@ class ExtractOptions:
     `encoders` are specs as `create_video_encoder` reads them; several stand side by side in each row. Where there are
     none, or no `rows_per_second`, what the store says counts, and for a new one the built-in encoder and its rate.
     `workers` are processes. `shard` takes one part of the videos, into a store of its own. `ray` shares the work out by
-    Ray Data.
+    Ray Data. `precision` is that of models, see `with_precision`.
     """
 
     encoders: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class ExtractOptions:
     shard: Shard | None = None
     ids: IdForm = "stem"
     ray: bool = False
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
     Raises:
         DataError: `out` holds something else, a path leads nowhere, no video, two files with one id, or a model that
             cannot be loaded.
-        ConfigError: no such encoder, or encoders that cannot be joined.
+        ConfigError: no such encoder, encoders that cannot be joined, or a precision that they cannot have.
     """
     store_path = out if options.shard is None else options.shard.store_path(out)
     refuse_foreign(store_path, MANIFEST_FILE)
@@ -76,7 +79,7 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
     if (store_path / MANIFEST_FILE).exists():
         before = read_manifest(store_path)
         specs, rate = specs or before.encoder_specs, rate or before.rows_per_second
-    specs = specs or BUILTIN
+    specs = with_precision(specs or BUILTIN, options.precision)
     encoder = create_encoder(specs, rate, options.device)
     chosen = found if options.shard is None else options.shard.of(found)
     return ExtractPlan(chosen, encoder, lasting_specs(specs), store_path)

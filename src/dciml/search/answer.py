@@ -99,16 +99,36 @@ def rank_spans(
 
 def rank_moments(evidence: Evidence, config: AnswerConfig, num_moments: int) -> RankedMoments:
     """The best moments of each query over all its videos; ties in the order of the videos, then of their spans."""
-    spans, scores = _spans_of_videos(evidence, config)  # (Q, K, P, 2), (Q, K, P)
-    total = config.video_weight * evidence.video_scores[..., None] + _span_term(scores, config)
-    num_spans = scores.shape[2]
+    return moments_of(evidence.video_scores, *spans_of_videos(evidence, config), config, num_moments)
+
+
+def moments_of(
+    video_scores: NDArray[np.float32],
+    spans: FloatArray,
+    scores: FloatArray,
+    config: AnswerConfig,
+    num_moments: int,
+) -> RankedMoments:
+    """The best moments of each query.
+
+    Args:
+        video_scores: (Q, K). spans, scores: as `spans_of_videos` gives them.
+    """
+    total, num_spans = total_scores(video_scores, scores, config), scores.shape[2]
     flat = total.reshape(len(total), -1)
     order = np.argsort(-flat, axis=1, kind="stable")[:, :num_moments]
     chosen = np.take_along_axis(spans.reshape(len(total), -1, 2), order[..., None], axis=1)
     return RankedMoments(order // num_spans, chosen, np.take_along_axis(flat, order, axis=1))
 
 
-def _spans_of_videos(evidence: Evidence, config: AnswerConfig) -> tuple[FloatArray, FloatArray]:
+def total_scores(video_scores: NDArray[np.float32], scores: FloatArray, config: AnswerConfig) -> FloatArray:
+    """What moments are ranked by, from the scores of videos (Q, K) and of their spans, best first: (Q, K, P)."""
+    total: FloatArray = config.video_weight * video_scores[..., None] + _span_term(scores, config)
+    return total
+
+
+def spans_of_videos(evidence: Evidence, config: AnswerConfig) -> tuple[FloatArray, FloatArray]:
+    """The spans of each video and their scores, best first: (Q, K, P, 2) and (Q, K, P), −inf where none is."""
     num_queries, num_videos, num_clips = evidence.clip_scores.shape
     grounding = evidence.grounding
     num_grounded = 0 if grounding is None else len(grounding.scores) // max(1, num_queries)

@@ -26,6 +26,7 @@ from dciml.search.calibration import Calibration
 from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time, share_inside
 from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds
+from dciml.search.needed import first_moments, num_looked
 from dciml.search.notes import notes_on
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.types import SearchHit
@@ -269,8 +270,8 @@ class Searcher:
         """The same for many sentences at once, with the same answers; k = None: `AnswerConfig.max_hits`."""
         num_hits, answers = self._num_hits(k), []
         num_searched = len(self.windowed if within is None else {whole_id(any_id) for any_id in within})
-        for vectors, matches, evidence in self._gather(sentences, within):
-            hits = self._hits(matches, rank_moments(evidence, self.config, self._num_ranked(num_hits)))
+        for batch, vectors, matches in self._matches(sentences, within):
+            hits = self._hits(matches, self._first_moments(batch, matches, self._num_ranked(num_hits)))
             for row, own in enumerate(hits):
                 looked = self._looked(matches, row)
                 if self.calibration is not None:
@@ -347,30 +348,54 @@ class Searcher:
         Of the settings only `num_videos`, `ground_videos` and `candidates` matter here; to try others, keep the
         evidence and call `rank_moments` again.
         """
-        for _, matches, evidence in self._gather(sentences, within):
-            yield matches, evidence
+        for batch, _, matches in self._matches(sentences, within):
+            grounded = min(self._num_grounded, matches.places.shape[1])
+            pairs = np.indices((len(batch), grounded)).reshape(2, -1)
+            grounding = self._ground_at(batch, matches, *pairs) if pairs.size else None
+            num_rows = self._times_at(matches.places)[0]
+            yield matches, Evidence(matches.scores, matches.clip_scores, grounding, num_rows)
 
-    def _gather(
+    def _matches(
         self, sentences: Sequence[str], within: Sequence[str] | None
-    ) -> Iterator[tuple[NDArray[np.float32], VideoMatches, Evidence]]:
-        """The evidence with the query vectors (Q, D) of its batch; the best videos are grounded together."""
+    ) -> Iterator[tuple[Sequence[str], NDArray[np.float32], VideoMatches]]:
+        """Batches of sentences, with their query vectors (Q, D) and the best videos."""
         self._check(sentences)
         chosen = None if within is None else self.windowed.expand(within)
         for start in range(0, len(sentences), BATCH_QUERIES):
             batch = sentences[start : start + BATCH_QUERIES]
             vectors = self.engine.embed_queries(batch)
-            matches = self.index.match(vectors, self.config.num_videos, chosen)
-            grounded = min(self.config.ground_videos, matches.places.shape[1])
-            if self.config.candidates == "windows":
-                grounded = 0
-            ids = self.index.video_ids
-            pairs = [(sentence, ids[place]) for sentence, places in zip(batch, matches.places, strict=True)
-                     for place in places[:grounded]]  # fmt: skip
-            grounding = (
-                self._ground([pair[0] for pair in pairs], [pair[1] for pair in pairs]) if pairs else None
-            )
-            num_rows = self._times_at(matches.places)[0]
-            yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding, num_rows)
+            yield batch, vectors, self.index.match(vectors, self.config.num_videos, chosen)
+
+    def _first_moments(self, batch: Sequence[str], matches: VideoMatches, num_moments: int) -> RankedMoments:
+        """As `rank_moments` over `evidence` has them, with no more work than they need."""
+        seen = matches.places[:, : num_looked(self.config, num_moments)]
+        evidence = Evidence(
+            matches.scores[:, : seen.shape[1]],
+            matches.clip_scores[:, : seen.shape[1]],
+            None,
+            self._times_at(seen)[0],
+        )
+
+        def ground(queries: NDArray[np.int64], places: NDArray[np.int64]) -> Grounding:
+            return self._ground_at(batch, matches, queries, places)
+
+        return first_moments(evidence, self.config, num_moments, self._num_grounded, ground)
+
+    @property
+    def _num_grounded(self) -> int:
+        return 0 if self.config.candidates == "windows" else self.config.ground_videos
+
+    def _ground_at(
+        self,
+        batch: Sequence[str],
+        matches: VideoMatches,
+        queries: NDArray[np.int64],
+        places: NDArray[np.int64],
+    ) -> Grounding:
+        """Ground the videos at some places among those of each query."""
+        ids = self.index.video_ids
+        videos = [ids[place] for place in matches.places[queries, places].tolist()]
+        return self._ground([batch[query] for query in queries.tolist()], videos)
 
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None

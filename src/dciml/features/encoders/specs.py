@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dciml.errors import ConfigError, DataError
-from dciml.features.base import FrameEncoder
+from dciml.features.base import PRECISIONS, FrameEncoder, Precision
 from dciml.features.encoders.joined import JoinedEncoder, VideoEncoder
 from dciml.features.encoders.text import JOINT
 from dciml.features.encoders.visual import ROWS_PER_SECOND, BuiltinVisualEncoder
 from dciml.features.store_format import StoreManifest
 
 USAGE = "builtin, image:MODEL[:frames=N], video:MODEL[:window=SECONDS,stride=SECONDS] or text:TEXT-ENCODER"
+PRECISION = "precision"
 _KINDS = ("builtin", "image", "video", "text")
 _OPTIONS = {"image": ("frames",), "video": ("window", "stride")}
 
@@ -27,7 +28,8 @@ def create_video_encoder(
     Args:
         spec: `builtin`; `image:MODEL[:frames=N]`, an image–text model, N pictures a row; `video:MODEL[:window=SECONDS,
             stride=SECONDS]`, a model of clips; `text:TEXT-ENCODER`, the captions beside the video. MODEL is a folder
-            or a hub name in the local cache, TEXT-ENCODER what `create_text_encoder` reads.
+            or a hub name in the local cache, TEXT-ENCODER what `create_text_encoder` reads. Models also take
+            `precision=bf16` or `precision=int8` among their options, see `LazyModel`.
         rows_per_second: None for the usual rate, 2.
         device: where models run.
         alone: the rows are all that a store has of a video. A video without captions is then an error; beside
@@ -50,15 +52,16 @@ def create_video_encoder(
 
         return CaptionEncoder(argument, rate, device, required=alone)
     if kind in _OPTIONS and argument:
-        model, options = _split_options(spec, kind, argument)
+        model, options, precision = _split_options(spec, kind, argument)
         if kind == "image":
             from dciml.features.encoders.transformers_vision import ImageTextEncoder
 
-            return ImageTextEncoder(model, rate, _whole(spec, options.get("frames", 1.0)), device)
+            frames = _whole(spec, options.get("frames", 1.0))
+            return ImageTextEncoder(model, rate, frames, device, precision)
         from dciml.features.encoders.transformers_vision import STRIDE_SECONDS, WINDOW_SECONDS, ClipEncoder
 
         window, stride = options.get("window", WINDOW_SECONDS), options.get("stride", STRIDE_SECONDS)
-        return ClipEncoder(model, rate, window, stride, device)
+        return ClipEncoder(model, rate, window, stride, device, precision)
     near = difflib.get_close_matches(kind, _KINDS, n=1)
     hint = f"; did you mean {near[0]}?" if near and near[0] != kind else ""
     raise ConfigError(f"unknown video encoder {spec!r}: use {USAGE}{hint}")
@@ -76,16 +79,50 @@ def model_of(spec: str) -> str:
     return _split_options(spec, kind, argument)[0] if kind in _OPTIONS else ""
 
 
-def _split_options(spec: str, kind: str, argument: str) -> tuple[str, dict[str, float]]:
-    """The model and its options: what follows the last colon, if it is of the form name=value,…"""
+def with_precision(specs: Sequence[str], precision: Precision | None) -> tuple[str, ...]:
+    """The specs with a precision for each model of pictures or clips; None: as they are.
+
+    Raises:
+        ConfigError: one of them names another precision, or there is no such model.
+
+    >>> with_precision(["image:models/clip:frames=2", "text:words:8"], "bf16")
+    ('image:models/clip:frames=2,precision=bf16', 'text:words:8')
+    """
+    if precision is None:
+        return tuple(specs)
+    if not any(_kind_of(spec) in _OPTIONS for spec in specs):
+        raise ConfigError("a precision is that of an image: or video: model, and no encoder here is one")
+    return tuple(_with_precision(spec, precision) if _kind_of(spec) in _OPTIONS else spec for spec in specs)
+
+
+def _with_precision(spec: str, precision: Precision) -> str:
+    kind, _, argument = spec.partition(":")
+    model, _, before = _split_options(spec, kind, argument)
+    if before not in (None, precision):
+        raise ConfigError(f"encoder {spec!r}: its precision is {before}, not {precision}")
+    if before:
+        return spec
+    return f"{spec}{':' if argument == model else ','}{PRECISION}={precision}"
+
+
+def _kind_of(spec: str) -> str:
+    return spec.partition(":")[0]
+
+
+def _split_options(spec: str, kind: str, argument: str) -> tuple[str, dict[str, float], Precision | None]:
+    """The model, its options and its precision: what follows the last colon, if it is of the form name=value,…"""
     model, _, last = argument.rpartition(":")
     if not model or "=" not in last:
-        return argument, {}
+        return argument, {}, None
     options: dict[str, float] = {}
+    precision: Precision | None = None
     for part in last.split(","):
         name, _, text = part.partition("=")
+        if name == PRECISION:
+            precision = _precision(spec, text)
+            continue
         if name not in _OPTIONS[kind]:
-            known = ", ".join(_OPTIONS[kind])
+            known = ", ".join((*_OPTIONS[kind], PRECISION))
             raise ConfigError(f"encoder {spec!r}: there is no option {name!r}; {kind} knows {known}")
         try:
             value = float(text)
@@ -94,7 +131,14 @@ def _split_options(spec: str, kind: str, argument: str) -> tuple[str, dict[str, 
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"encoder {spec!r}: {name} must be a positive number, not {text!r}")
         options[name] = value
-    return model, options
+    return model, options, precision
+
+
+def _precision(spec: str, text: str) -> Precision:
+    for known in PRECISIONS:
+        if text == known:
+            return known
+    raise ConfigError(f"encoder {spec!r}: {PRECISION} must be {' or '.join(PRECISIONS)}, not {text!r}")
 
 
 def _whole(spec: str, value: float) -> int:

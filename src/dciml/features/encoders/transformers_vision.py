@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dciml.errors import DataError, ModelError
-from dciml.features.base import FloatRows, num_rows
+from dciml.errors import ConfigError, DataError, ModelError
+from dciml.features.base import FloatRows, Precision, num_rows
 from dciml.features.encoders.transformers_folder import (
     IMAGE_TEXT_KINDS,
     check_device,
@@ -68,17 +69,22 @@ class LazyModel:
     Attributes:
         device: where it runs. On a GPU in half precision (bfloat16 where it can, else float16), elsewhere in float32.
         unused_parts: of the model, which would only take memory.
+        precision: instead of that. `bf16` pays where the processor computes bfloat16; `int8` is for processors alone:
+            weights of linear layers are rounded once, what they meet by its range in each batch.
     Raises:
-        ConfigError: the device is not here.
+        ConfigError: the device is not here, or cannot compute in this precision.
     """
 
     folder: Path
     device: str
     unused_parts: tuple[str, ...] = ()
+    precision: Precision | None = None
     _model: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        if self.precision == "int8" and self.device != "cpu":
+            raise ConfigError(f"int8 is for processors, not for {self.device}; leave it out, or use bf16")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
@@ -107,15 +113,25 @@ class LazyModel:
         dtype = torch.float32
         if torch.device(self.device).type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if self.precision == "bf16":
+            dtype = torch.bfloat16
         try:
             with loading(self.folder, "model"):
                 model = load_weights(require_transformers().AutoModel, self.folder, dtype=dtype)
                 for name in self.unused_parts:
                     if hasattr(model, name):
                         delattr(model, name)
-                return model.to(self.device)
+                return _in_int8(model) if self.precision == "int8" else model.to(self.device)
         except DataError as error:
             raise ModelError(str(error)) from error
+
+
+def _in_int8(model: Any) -> Any:
+    import torch
+
+    with warnings.catch_warnings():  # torch names packages of its own as the future of this
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
 
 
 def _load_processor(folder: Path) -> Any:
@@ -162,6 +178,7 @@ class ImageTextEncoder:
         rows_per_second: > 0.
         frames_per_row: pictures a row, evenly spaced; the row is the mean of their features, scaled to length 1.
         device: where the model runs; in half precision on a GPU.
+        precision: of its arithmetic, see `LazyModel`; rows of another precision are those of another encoder.
     Raises:
         ConfigError: the device is not here.
         DataError: transformers is not installed, or the model is missing, incomplete or of another kind.
@@ -173,6 +190,7 @@ class ImageTextEncoder:
         rows_per_second: float = 2.0,
         frames_per_row: int = 1,
         device: str = "cpu",
+        precision: Precision | None = None,
     ) -> None:
         if not rows_per_second > 0 or frames_per_row < 1:
             raise ValueError(f"rates must be positive, not {rows_per_second} and {frames_per_row}")
@@ -181,9 +199,9 @@ class ImageTextEncoder:
         self.width = _width(config, folder)
         self.rows_per_second, self.frames_per_second = rows_per_second, rows_per_second * frames_per_row
         several = f"-frames{frames_per_row}" if frames_per_row > 1 else ""
-        self.name = f"image:{model_label(name_or_folder, folder)}@{folder_digest(folder)}{several}"
+        self.name = f"image:{model_label(name_or_folder, folder)}@{folder_digest(folder)}{several}{_suffix(precision)}"
         self._processor = PictureProcessor(folder)
-        self._model = LazyModel(folder, device, unused_parts=("text_model",))
+        self._model = LazyModel(folder, device, unused_parts=("text_model",), precision=precision)
         self.batch_frames = _BATCH_ON_GPU if device.startswith("cuda") else _BATCH_ON_CPU
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
@@ -262,6 +280,10 @@ class ImageRows:
             self._pictures, self._uses = [], []
 
 
+def _suffix(precision: Precision | None) -> str:
+    return "" if precision is None else f"-{precision}"
+
+
 def _width(config: Any, folder: Path) -> int:
     kind = config.model_type
     if kind not in IMAGE_TEXT_KINDS:
@@ -328,6 +350,7 @@ class ClipEncoder:
         window_seconds: how much of the video a clip looks at; the model's number of frames is spread over it.
         stride_seconds: from clip to clip.
         device: where the model runs; in half precision on a GPU.
+        precision: of its arithmetic, see `LazyModel`; rows of another precision are those of another encoder.
     Raises:
         ConfigError: the device is not here.
         DataError: transformers is not installed, or the model is missing, incomplete or of another kind.
@@ -340,6 +363,7 @@ class ClipEncoder:
         window_seconds: float = WINDOW_SECONDS,
         stride_seconds: float = STRIDE_SECONDS,
         device: str = "cpu",
+        precision: Precision | None = None,
     ) -> None:
         if not rows_per_second > 0:
             raise ValueError(f"rows_per_second must be positive, not {rows_per_second}")
@@ -349,9 +373,9 @@ class ClipEncoder:
         self.timing = ClipTiming(window_seconds, stride_seconds, frames)
         self.rows_per_second, self.frames_per_second = rows_per_second, self.timing.frames_per_second
         label = f"{model_label(name_or_folder, folder)}@{folder_digest(folder)}"
-        self.name = f"video:{label}-window{window_seconds:g}-stride{stride_seconds:g}"
+        self.name = f"video:{label}-window{window_seconds:g}-stride{stride_seconds:g}{_suffix(precision)}"
         self._processor = PictureProcessor(folder)
-        self._model = LazyModel(folder, device, unused_parts=("text_model", "prompts_generator"))
+        self._model = LazyModel(folder, device, ("text_model", "prompts_generator"), precision)
         self.batch_clips = _BATCH_ON_GPU if device.startswith("cuda") else _BATCH_ON_CPU
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
