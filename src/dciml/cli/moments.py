@@ -22,9 +22,9 @@ from dciml.cli.search import (
     SentenceArgument,
     TagOption,
     VideoOption,
-    clock,
     select_within,
 )
+from dciml.clock import clock_range
 
 if TYPE_CHECKING:
     from dciml.recipes.cut import Clip, CutReport
@@ -181,7 +181,7 @@ def _answer(
 
 def print_clip(clip: Clip) -> None:
     """Print a file that was written, what it holds, and how much before the moment it begins."""
-    moment = f"{clock(clip.hit.start_seconds)}–{clock(clip.hit.end_seconds)} of {clip.hit.video_id}"
+    moment = f"{clock_range(clip.hit.start_seconds, clip.hit.end_seconds)} of {clip.hit.video_id}"
     early = f", begins {clip.early_seconds:.1f} s earlier" if clip.early_seconds >= 0.05 else ""
     silent = ", no sound" if clip.piece.sound is None else ""
     typer.echo(f"{clip.file}: {moment}, {clip.piece.pictures}{early}{silent}")

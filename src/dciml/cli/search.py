@@ -192,17 +192,6 @@ def print_hits(hits: Sequence[SearchHit]) -> None:
     Console().print(table, highlight=False)
 
 
-def clock(seconds: float) -> str:
-    """A time as mm:ss, or h:mm:ss from one hour on, to the nearest second.
-
-    >>> clock(64.6), clock(3599.7)
-    ('01:05', '1:00:00')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
-
-
 def _plain(text: str) -> str:
     from rich.markup import escape
 

@@ -2,6 +2,7 @@ from .calibration import Calibration, fit_calibration, read_calibration
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
 from .searcher import Answer, Searcher
+from .view import ShownHit, View, grouped
 
 __all__ = [
     "Answer",
@@ -10,9 +11,12 @@ __all__ = [
     "DualEngine",
     "Engine",
     "Searcher",
+    "ShownHit",
     "Space",
+    "View",
     "WindowedIds",
     "fit_calibration",
+    "grouped",
     "pooled_clips",
     "read_calibration",
     "select_whole",

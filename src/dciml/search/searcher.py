@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,17 @@ from dciml.features import (
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.calibration import Calibration
-from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time
+from dciml.search.contrast import Relevance, clip_relevance, deviations_below, relevance_over_time
 from dciml.search.engines import Engine, Grounding
-from dciml.search.long_videos import WindowedIds
+from dciml.search.long_videos import WindowedIds, whole_seconds
 from dciml.search.notes import notes_on
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
+from dciml.search.titles import Named, telling_titles
+from dciml.search.view import View, view_of
 from dciml.types import SearchHit
+
+
+FloatArray = NDArray[np.float64]
 
 
 class VideoStores:
@@ -85,12 +90,15 @@ class Answer:
             and for a moment as the query. The probability of each video is `SearchHit.confidence`.
         relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
             video about as many as its windows have. Comparable over the videos of this answer.
+        deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
+            of the similarity of all clips that were looked at. `Searcher.view` leaves out by it.
     """
 
     hits: tuple[SearchHit, ...]
     found: bool
     confidence: float | None
     relevance: dict[str, Relevance]
+    deviations_below: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,11 @@ def compose(
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = tuple(windowed.whole_hits(hits, max_hits))
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
-    shown = _relevance(looked, [hit.video_id for hit in kept], windowed, row_times)
-    return Answer(kept, found, looked.present, shown)
+    parts = _parts(looked, [hit.video_id for hit in kept], windowed, row_times)
+    shown = _relevance(looked, parts, windowed, row_times)
+    spans = [(hit.start_seconds, hit.end_seconds) for hit in kept]
+    below = deviations_below(looked.clip_scores, [parts[hit.video_id] for hit in kept], spans)
+    return Answer(kept, found, looked.present, shown, below)
 
 
 def with_chances(
@@ -157,22 +168,39 @@ def with_chances(
     return replace(looked, chances=chances, present=float(known.present[0]))
 
 
-def _relevance(
+def _parts(
     looked: Looked, shown: Sequence[str], windowed: WindowedIds, row_times: Callable[[str], RowTimes]
-) -> dict[str, Relevance]:
-    rows: dict[str, list[tuple[str, Relevance]]] = {}
-    for any_id, row in zip(looked.video_ids, clip_relevance(looked.clip_scores), strict=True):
-        rows.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append((any_id, row))
-    found = {}
+) -> dict[str, list[tuple[int, FloatArray]]]:
+    """Of each video that is shown, which rows of what was looked at show it, and when their clips are: (S, 2)."""
+    rows: dict[str, list[int]] = {}
+    for row, any_id in enumerate(looked.video_ids):
+        rows.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append(row)
+    found: dict[str, list[tuple[int, FloatArray]]] = {}
     for video_id in dict.fromkeys(shown):
-        spans = []
-        for any_id, row in rows[video_id]:
+        found[video_id] = []
+        for row in rows[video_id]:
+            any_id = looked.video_ids[row]
             window = parse_window(any_id) if any_id != video_id else None
             begin = 0.0 if window is None else window.start_seconds
-            spans.append(begin + row_times(any_id).clip_spans(len(row)))
+            times = begin + row_times(any_id).clip_spans(looked.clip_scores.shape[1])
+            found[video_id].append((row, times))
+    return found
+
+
+def _relevance(
+    looked: Looked,
+    parts: Mapping[str, Sequence[tuple[int, FloatArray]]],
+    windowed: WindowedIds,
+    row_times: Callable[[str], RowTimes],
+) -> dict[str, Relevance]:
+    relevance = clip_relevance(looked.clip_scores)
+    found = {}
+    for video_id, own in parts.items():
         whole = windowed.duration_seconds(video_id)
         seconds = row_times(video_id).duration_seconds if whole is None else whole
-        found[video_id] = relevance_over_time(spans, [row for _, row in rows[video_id]], seconds)
+        found[video_id] = relevance_over_time(
+            [times for _, times in own], [relevance[row] for row, _ in own], seconds
+        )
     return found
 
 
@@ -180,7 +208,6 @@ BATCH_QUERIES = 32
 BATCH_PAIRS = 320
 ALL_MOMENTS = 2**31
 MOST_TIMES = 2**16  # a clock takes about 200 bytes
-FloatArray = NDArray[np.float64]
 
 
 class Searcher:
@@ -209,6 +236,7 @@ class Searcher:
         self.engine, self.index, self.config, self.calibration = engine, index, config, calibration
         self._stores = VideoStores(index, store)
         self._windowed = (index.video_ids, WindowedIds(index.video_ids))
+        self._titles: tuple[Sequence[str], Mapping[str, str]] = ((), {})
         self._times: dict[str, RowTimes] = {}
         self._times_of = index.video_ids  # the state of the index for which they are kept
 
@@ -350,6 +378,29 @@ class Searcher:
             num_rows = self._times_at(matches.places)[0]
             yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding, num_rows)
 
+    def view(self, answer: Answer) -> View:
+        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
+
+        def seconds_of(video_id: str) -> float:
+            return whole_seconds(self.index, video_id, self.windowed)
+
+        return view_of(answer.hits, answer.deviations_below, self.config, seconds_of)
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Titles that tell them apart, by id, of those whole videos whose own title another one has too.
+
+        Raises:
+            sqlite3.Error: the catalogue cannot be read.
+        """
+        if self._titles[0] is not self.index.video_ids:
+            named = {
+                whole_id(any_id): Named(whole_id(any_id), title, None if file is None else PurePath(file))
+                for any_id, title, file in self.index.same_titles()
+            }
+            self._titles = (self.index.video_ids, telling_titles(list(named.values())))
+        return self._titles[1]
+
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None
     ) -> list[list[VideoMatch]]:
@@ -399,10 +450,13 @@ class Searcher:
         hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
         looked, blank = self._looked(matches, 0), self.config.blank_videos
         answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
-        kept = hits_elsewhere(answer.hits, *asked)[:num_hits]
-        numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
+        elsewhere = hits_elsewhere(answer.hits, *asked)[:num_hits]
+        below_of = dict(zip(answer.hits, answer.deviations_below, strict=True))
+        least = min((below_of[hit] for hit in elsewhere), default=0.0)
+        below = tuple(below_of[hit] - least for hit in elsewhere)
+        numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(elsewhere, start=1))
         shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}
-        return Answer(numbered, bool(numbered), None, shown)
+        return Answer(numbered, bool(numbered), None, shown, below)
 
     def _looked(self, matches: VideoMatches, row: int) -> Looked:
         ids = self.index.video_ids
