@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -176,7 +177,8 @@ def _answer(
     wanted = VideoFilter(video_ids=video, folder=folder, tag=tag)
     answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
     refuse_nothing(answer, take_all=take_all)
-    return answer
+    # As many as were asked for, also those far below the best, but none too short to be seen.
+    return replace(answer, hits=tuple(shown.hit for shown in searcher.view(answer).hits))
 
 
 def print_clip(clip: Clip) -> None:

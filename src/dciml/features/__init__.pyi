@@ -1,9 +1,18 @@
-from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, RowBuilder, TextEncoder
+from .base import (
+    EncodedSentence,
+    FeatureSource,
+    FloatRows,
+    FrameEncoder,
+    PieceCounter,
+    RowBuilder,
+    TextEncoder,
+)
 from .encoded_text import EncodedCorpus, encode_cached
+from .encoders.captions import Caption, find_captions, read_captions
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
 from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs, text_spec_of, widths_of
-from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
+from .encoders.text import JOINT, NO_WORDS, JointTextEncoder, create_text_encoder, same_space, sentence_vector
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
 from .encoders.word_vectors import WORD_VECTORS_FILE, read_cpl_vectors, write_word_vectors
@@ -50,6 +59,7 @@ __all__ = [
     "WHOLE_UP_TO",
     "WORD_VECTORS_FILE",
     "BuiltinVisualEncoder",
+    "Caption",
     "EncodedCorpus",
     "EncodedSentence",
     "Extraction",
@@ -62,6 +72,8 @@ __all__ = [
     "FrameEncoder",
     "IdForm",
     "JoinedEncoder",
+    "JointTextEncoder",
+    "PieceCounter",
     "QueryFeatureEncoder",
     "RayRunner",
     "RowBuilder",
@@ -88,6 +100,7 @@ __all__ = [
     "extract_video",
     "extract_videos",
     "files_read",
+    "find_captions",
     "find_mismatch",
     "find_videos",
     "frame_rows",
@@ -101,11 +114,13 @@ __all__ = [
     "names_in",
     "open_features",
     "parse_window",
+    "read_captions",
     "read_cpl_vectors",
     "read_manifest",
     "refuse_mismatch",
     "rows_fit",
     "same_space",
+    "sentence_vector",
     "span_seconds",
     "split_long",
     "text_spec_of",

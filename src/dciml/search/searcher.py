@@ -13,6 +13,8 @@ from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
 from dciml.features import (
     FeatureStore,
+    JointTextEncoder,
+    PieceCounter,
     RowTimes,
     WindowedStore,
     WordEncoder,
@@ -22,6 +24,7 @@ from dciml.features import (
 )
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
+from dciml.search.apart import BlocksApart, EvidencePart
 from dciml.search.calibration import Calibration
 from dciml.search.contrast import Relevance, clip_relevance, deviations_below, relevance_over_time
 from dciml.search.engines import Engine, Grounding
@@ -31,7 +34,6 @@ from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_
 from dciml.search.titles import Named, telling_titles
 from dciml.search.view import View, view_of
 from dciml.types import SearchHit
-
 
 FloatArray = NDArray[np.float64]
 
@@ -207,6 +209,7 @@ def _relevance(
 BATCH_QUERIES = 32
 BATCH_PAIRS = 320
 ALL_MOMENTS = 2**31
+MOST_ASKED = 64
 MOST_TIMES = 2**16  # a clock takes about 200 bytes
 
 
@@ -218,7 +221,7 @@ class Searcher:
 
     Args:
         store: holds the features of the indexed videos; other stores that the index names are opened when needed.
-        config: how an answer is composed.
+        config: how an answer is composed, and shown.
         calibration: of the engine's scores; without it answers have no confidence.
     Raises:
         ModelError: the index was built with another model.
@@ -236,6 +239,8 @@ class Searcher:
         self.engine, self.index, self.config, self.calibration = engine, index, config, calibration
         self._stores = VideoStores(index, store)
         self._windowed = (index.video_ids, WindowedIds(index.video_ids))
+        self.apart = BlocksApart.of(engine)
+        self._asked: dict[str, NDArray[np.float32]] = {}
         self._titles: tuple[Sequence[str], Mapping[str, str]] = ((), {})
         self._times: dict[str, RowTimes] = {}
         self._times_of = index.video_ids  # the state of the index for which they are kept
@@ -260,7 +265,41 @@ class Searcher:
     def notes(self, sentence: str) -> tuple[str, ...]:
         """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
         encoder = getattr(self.engine, "text_encoder", None)
-        return notes_on(sentence, encoder.vocabulary if isinstance(encoder, WordEncoder) else None)
+        vocabulary = encoder.vocabulary if isinstance(encoder, WordEncoder) else None
+        parts = encoder.parts if isinstance(encoder, JointTextEncoder) else (encoder,)
+        counter = next((part for part in parts if isinstance(part, PieceCounter)), None)
+        return notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+
+    def evidence_apart(self, sentence: str, hits: Sequence[SearchHit]) -> list[tuple[EvidencePart, ...]]:
+        """What pictures and the text beside the videos say of each hit; nothing where evidence is of one kind.
+
+        Raises:
+            DataError: the index does not hold a video.
+        """
+        if self.apart is None or not hits:
+            return [()] * len(hits)
+        query = self._asked.get(sentence)
+        if query is None:
+            query = self.engine.embed_queries([sentence])[0]
+        return [self.apart.parts(query, self._clips_in(hit)) for hit in hits]
+
+    def _clips_in(self, hit: SearchHit) -> NDArray[np.float32]:
+        """The fused clips that a moment shows, (N, D); the nearest one where it shows none."""
+        clips: list[NDArray[np.float32]] = []
+        nearest: tuple[float, NDArray[np.float32]] | None = None
+        for any_id in self.windowed.expand([hit.video_id]):
+            window = parse_window(any_id) if any_id != hit.video_id else None
+            begin = 0.0 if window is None else window.start_seconds
+            times = begin + self.row_times(any_id).clip_spans(self.index.num_clips)
+            if window is not None and (times[0, 0] >= hit.end_seconds or times[-1, 1] <= hit.start_seconds):
+                continue
+            own = self.engine.fused_clips(self._stores.group([any_id])[0][0], [any_id])[0]
+            clips.append(own[(times[:, 0] < hit.end_seconds) & (times[:, 1] > hit.start_seconds)])
+            away = np.abs(times.mean(axis=1) - (hit.start_seconds + hit.end_seconds) / 2)
+            if nearest is None or away.min() < nearest[0]:
+                nearest = float(away.min()), own[[int(away.argmin())]]
+        found = np.concatenate(clips) if clips else np.empty((0, self.index.width), np.float32)
+        return found if len(found) or nearest is None else nearest[1]
 
     def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
         """The hits of `search`, how sure they are, and how well each clip of their videos fits.
@@ -365,6 +404,7 @@ class Searcher:
         for start in range(0, len(sentences), BATCH_QUERIES):
             batch = sentences[start : start + BATCH_QUERIES]
             vectors = self.engine.embed_queries(batch)
+            self._remember(batch, vectors)
             matches = self.index.match(vectors, self.config.num_videos, chosen)
             grounded = min(self.config.ground_videos, matches.places.shape[1])
             if self.config.candidates == "windows":
@@ -400,6 +440,14 @@ class Searcher:
             }
             self._titles = (self.index.video_ids, telling_titles(list(named.values())))
         return self._titles[1]
+
+    def _remember(self, sentences: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Keep the last query vectors, where what spoke for the answer may be asked."""
+        if self.apart is None:
+            return
+        if len(self._asked) > MOST_ASKED:
+            self._asked = {}
+        self._asked |= zip(sentences, vectors, strict=True)
 
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None

@@ -62,9 +62,7 @@ def view_of(
         rank = ranks.setdefault(hit.video_id, len(ranks) + 1)
         most = config.far_below_deviations
         is_far_below = place > 0 and most is not None and below > most
-        shown.append(
-            ShownHit(widened(hit, config.min_seconds, seconds_of(hit.video_id)), rank, is_far_below)
-        )
+        shown.append(ShownHit(widened(hit, config.min_seconds, seconds_of(hit.video_id)), rank, is_far_below))
     return View(tuple(shown))
 
 
