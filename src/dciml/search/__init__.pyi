@@ -1,4 +1,4 @@
-from .apart import EvidencePart, all_captions, captions_of
+from .apart import EvidencePart, captions_beside
 from .calibration import Calibration, fit_calibration, read_calibration
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
@@ -17,8 +17,7 @@ __all__ = [
     "Space",
     "View",
     "WindowedIds",
-    "all_captions",
-    "captions_of",
+    "captions_beside",
     "fit_calibration",
     "grouped",
     "pooled_clips",

@@ -91,12 +91,20 @@ class BlocksApart:
                 told.append(EvidencePart(block.kind, float(cosines.max())))
         return tuple(told)
 
-    def line(self, sentence: str, captions: Sequence[Caption]) -> str | None:
-        """The caption that has most to do with a sentence; None where none has anything."""
+    @property
+    def reads_text(self) -> bool:
+        """Whether the text beside a video is among the evidence."""
+        return any(block.kind == "text" for block in self._blocks)
+
+    def line(self, sentence: str, video: Path, start_seconds: float, end_seconds: float) -> str | None:
+        """The caption in a moment that has most to do with a sentence; None where none has anything."""
         encoders = [block.text_encoder for block in self._blocks if block.kind == "text"]
-        if not encoders:
-            return None
-        scored = list(_scored(sentence, [caption.text for caption in captions], encoders[0]))
+        said = [
+            caption.text
+            for caption in (captions_beside(video) if encoders else ())
+            if caption.start_seconds < end_seconds and caption.end_seconds > start_seconds
+        ]
+        scored = list(_scored(sentence, said, encoders[0])) if said else []
         best = max(scored, default=(0.0, ""))
         return best[1] if best[0] > 0 else None
 
@@ -116,20 +124,13 @@ def _scored(sentence: str, lines: Sequence[str], encoder: TextEncoder) -> Iterat
         yield (cosine if cosine >= LEAST_COSINE else 0.0), line
 
 
-def captions_of(video: Path, start_seconds: float, end_seconds: float) -> tuple[Caption, ...]:
-    """The captions beside a video that are said between two times; none where they cannot be read."""
-    return tuple(
-        caption
-        for caption in all_captions(video)
-        if caption.start_seconds < end_seconds and caption.end_seconds > start_seconds
-    )
-
-
-def all_captions(video: Path) -> tuple[Caption, ...]:
-    """All captions beside a video; none where they cannot be read."""
+def captions_beside(video: Path) -> tuple[Caption, ...]:
+    """All captions beside a video, in the order of time; none where they cannot be read, or lie elsewhere by a link."""
     try:
         file = find_captions(video)
-        return () if file is None else _read(file, file.stat().st_mtime_ns)
+        if file is None or not file.resolve().is_relative_to(video.parent.resolve()):
+            return ()
+        return _read(file, file.stat().st_mtime_ns)
     except (DataError, OSError):
         return ()
 

@@ -94,6 +94,7 @@ class Answer:
             video about as many as its windows have. Comparable over the videos of this answer.
         deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
             of the similarity of all clips that were looked at. `Searcher.view` leaves out by it.
+        asked: the moment that was the query (video id, start, end); None where that was a sentence.
     """
 
     hits: tuple[SearchHit, ...]
@@ -101,6 +102,7 @@ class Answer:
     confidence: float | None
     relevance: dict[str, Relevance]
     deviations_below: tuple[float, ...] = ()
+    asked: tuple[str, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -421,10 +423,14 @@ class Searcher:
     def view(self, answer: Answer) -> View:
         """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
 
-        def seconds_of(video_id: str) -> float:
-            return whole_seconds(self.index, video_id, self.windowed)
+        def room_of(hit: SearchHit) -> tuple[float, float]:
+            first, last = 0.0, whole_seconds(self.index, hit.video_id, self.windowed)
+            if answer.asked is not None and answer.asked[0] == hit.video_id:
+                start, end = answer.asked[1:]
+                first, last = (first, start) if hit.end_seconds <= start else (end, last)
+            return first, last
 
-        return view_of(answer.hits, answer.deviations_below, self.config, seconds_of)
+        return view_of(answer.hits, answer.deviations_below, self.config, room_of)
 
     @property
     def titles(self) -> Mapping[str, str]:
@@ -504,7 +510,7 @@ class Searcher:
         below = tuple(below_of[hit] - least for hit in elsewhere)
         numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(elsewhere, start=1))
         shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}
-        return Answer(numbered, bool(numbered), None, shown, below)
+        return Answer(numbered, bool(numbered), None, shown, below, asked)
 
     def _looked(self, matches: VideoMatches, row: int) -> Looked:
         ids = self.index.video_ids

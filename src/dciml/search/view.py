@@ -48,13 +48,13 @@ def view_of(
     hits: Sequence[SearchHit],
     deviations_below: Sequence[float],
     config: AnswerConfig,
-    seconds_of: Callable[[str], float],
+    room_of: Callable[[SearchHit], tuple[float, float]],
 ) -> View:
     """How hits, best first, are shown. The first one is never far below.
 
     Args:
         deviations_below: how far each lies below the best, see `Answer.deviations_below`.
-        seconds_of: how long a video is.
+        room_of: from where to where in its video a hit may be widened, in seconds.
     """
     ranks: dict[str, int] = {}
     shown = []
@@ -62,7 +62,7 @@ def view_of(
         rank = ranks.setdefault(hit.video_id, len(ranks) + 1)
         most = config.far_below_deviations
         is_far_below = place > 0 and most is not None and below > most
-        shown.append(ShownHit(widened(hit, config.min_seconds, seconds_of(hit.video_id)), rank, is_far_below))
+        shown.append(ShownHit(widened(hit, config.min_seconds, room_of(hit)), rank, is_far_below))
     return View(tuple(shown))
 
 
@@ -74,16 +74,21 @@ def grouped(shown: Sequence[ShownHit]) -> list[list[ShownHit]]:
     return list(groups.values())
 
 
-def widened(hit: SearchHit, min_seconds: float, duration_seconds: float) -> SearchHit:
-    """A hit that lasts so long at least, around its middle; moved where its video ends, and no longer than this is.
+def widened(hit: SearchHit, min_seconds: float, room: tuple[float, float]) -> SearchHit:
+    """A hit that lasts so long at least, around its middle; moved where its room ends, and no longer than this is.
+
+    Args:
+        room: start and end in seconds, around the hit: of its video, as a rule.
 
     >>> short = SearchHit(1, "v", 4.75, 5.0, 1.0)
-    >>> [(hit.start_seconds, hit.end_seconds) for hit in (widened(short, 1.0, 9.0), widened(short, 1.0, 5.0))]
+    >>> wide = [widened(short, 1.0, (0.0, seconds)) for seconds in (9.0, 5.0)]
+    >>> [(hit.start_seconds, hit.end_seconds) for hit in wide]
     [(4.375, 5.375), (4.0, 5.0)]
     """
-    length = min(min_seconds, duration_seconds)
+    first, last = room
+    length = min(min_seconds, last - first)
     if hit.end_seconds - hit.start_seconds >= length:
         return hit
     middle = (hit.start_seconds + hit.end_seconds) / 2
-    start = min(max(middle - length / 2, 0.0), duration_seconds - length)
+    start = min(max(middle - length / 2, first), last - length)
     return replace(hit, start_seconds=start, end_seconds=start + length)
