@@ -40,8 +40,10 @@ def telling_titles(videos: Sequence[Named]) -> dict[str, str]:
     for title, own in alike.items():
         if len(own) == 1:
             continue
-        for video, told in zip(own, _told_apart(title, own), strict=True):
-            found[video.video_id] = f"{title} ({video.video_id})" if told in taken else told
+        told_apart = _told_apart(title, own)
+        for video, told in zip(own, told_apart, strict=True):
+            is_free = told not in taken and told_apart.count(told) == 1
+            found[video.video_id] = told if is_free else f"{title} ({video.video_id})"
             taken.add(found[video.video_id])
     return found
 

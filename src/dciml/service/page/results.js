@@ -64,15 +64,15 @@ export function card(moment, address, onOpen) {
   );
 }
 
-/** A line that links to a further moment of a video whose card stands above. */
-function further(moment, address, onOpen) {
+/** A line that links to a further moment of a video; its best one is the card above. */
+function further(moment, best, address, onOpen) {
   return h(
     "a",
     { class: "hit", href: address, onclick: (event) => followed(event) && onOpen(moment), "data-video": moment.videoId },
     h("span", { class: "title unseen" }, moment.title, whenSpoken(moment)),
     h("span", { class: "times", "aria-hidden": "true" }, range(moment.start, moment.end)),
     sureTag(moment),
-    why(moment),
+    why({ ...moment, line: moment.line === best.line ? null : moment.line }),
   );
 }
 
@@ -168,8 +168,11 @@ export class Results {
   }
 
   #groups(moments) {
-    const linkOf = (moment, isBest) =>
-      (isBest ? card : further)(moment, this.app.addressOfMoment(moment), (chosen) => this.app.open(chosen));
+    const open = (chosen) => this.app.open(chosen);
+    const linkOf = (moment, best) => {
+      const address = this.app.addressOfMoment(moment);
+      return moment === best ? card(moment, address, open) : further(moment, best, address, open);
+    };
     return h("ol", { class: "cards groups" }, ...grouped(moments).map((own) => group(own, linkOf)));
   }
 
