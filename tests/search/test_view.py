@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,31 @@ def test_a_clear_winner_leaves_the_others_far_below() -> None:
     assert best == 0.0
     assert 0.0 < close < 1.0
     assert far > 3.0
+
+
+def test_how_answers_are_shown_changes_nothing_of_what_is_found(corpus: Any) -> None:
+    sentences = ["a dog", "a cat sleeps"]
+    plain = corpus.searcher(far_below_deviations=None, min_seconds=0)
+    shown = corpus.searcher(far_below_deviations=0.01, min_seconds=8)
+    assert shown.search_batch(sentences, 100) == plain.search_batch(sentences, 100)
+    assert shown.search_variants(sentences, [shown.config]) == plain.search_variants(
+        sentences, [plain.config]
+    )
+    assert shown.ground_given(sentences, ["v0", "v1"]) == plain.ground_given(sentences, ["v0", "v1"])
+    answer = shown.answer("a dog", 100)
+    view = shown.view(answer)
+    assert 0 < view.num_far_below < len(view.hits)
+    assert all(one.hit.end_seconds - one.hit.start_seconds >= 8 - 1e-9 for one in view.hits)
+    assert plain.view(answer).num_far_below == 0
+    assert [one.hit for one in plain.view(answer).hits] == list(answer.hits)
+
+
+def test_what_is_like_a_moment_is_never_widened_into_it(corpus: Any) -> None:
+    searcher = corpus.searcher(min_seconds=3)
+    answer = searcher.similar("v6", 5.0, 8.0, 100)
+    for one in searcher.view(answer).hits:
+        hit = one.hit
+        assert hit.video_id != "v6" or hit.end_seconds <= 5.0 + 1e-9 or hit.start_seconds >= 8.0 - 1e-9
 
 
 def named(*files: str) -> list[Named]:
