@@ -178,7 +178,7 @@ def _answer(
     answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
     refuse_nothing(answer, take_all=take_all)
     # As many as were asked for, also those far below the best, but none too short to be seen.
-    return replace(answer, hits=tuple(shown.hit for shown in searcher.view(answer).hits))
+    return replace(answer, hits=tuple(shown.hit for shown in searcher.shown(answer).hits))
 
 
 def print_clip(clip: Clip) -> None:

@@ -162,9 +162,9 @@ def print_json(
     stated = {"found": answer.found, "confidence": answer.confidence}
     said: dict[str, object] = {"notes": list(notes)} if notes else {}
     sentence = str(question.get("sentence", ""))
-    view = searcher.view(answer)
-    apart = _evidence(searcher, sentence, [shown.hit for shown in view.hits])
-    hits = [hit_json(shown, own) for shown, own in zip(view.hits, apart, strict=True)]
+    answered = searcher.shown(answer)
+    apart = _evidence(searcher, sentence, [shown.hit for shown in answered.hits])
+    hits = [hit_json(shown, own) for shown, own in zip(answered.hits, apart, strict=True)]
     content = {**question, **stated, "hits": hits, **said}
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
@@ -180,17 +180,17 @@ def hit_json(shown: ShownHit, apart: Sequence[EvidencePart]) -> dict[str, object
 def print_answer(searcher: Searcher, answer: Answer, *, show_all: bool, sentence: str = "") -> None:
     """Print the hits as a table; where nothing was found a sentence, and the nearest hits on request."""
     sure = "" if answer.confidence is None else f" {answer.confidence:.0%} sure that there is such a video."
-    view = searcher.view(answer)
+    answered = searcher.shown(answer)
     if answer.found:
-        print_hits(searcher, view.hits if show_all else view.close, sentence)
-        if view.num_far_below and not show_all:
-            typer.echo(left_out(view.num_far_below))
+        print_hits(searcher, answered.hits if show_all else answered.close, sentence)
+        if answered.num_far_below and not show_all:
+            typer.echo(left_out(answered.num_far_below))
         if sure:
             typer.echo(sure.strip())
     elif not answer.hits:
         typer.echo("Nothing found.")
     elif show_all:
-        print_hits(searcher, view.hits, sentence)
+        print_hits(searcher, answered.hits, sentence)
         typer.echo(f"Nothing found; these are the nearest moments.{sure}")
     else:
         typer.echo(f"Nothing found.{sure} See the nearest moments with --all.")

@@ -93,7 +93,7 @@ def export_moments(
         DataError: `out` is there already, or the moments do not fit the form.
     """
     refuse_taken_out(form, out)
-    found, left_out = _looked_up(searcher, searcher.view(answer).hits, form)
+    found, left_out = _looked_up(searcher, searcher.shown(answer).hits, form)
     if not found:
         (_, why), *_ = left_out
         raise DataError(f"no moment can be exported as {form} ({why.rstrip('.')})")

@@ -3,7 +3,7 @@ from .calibration import Calibration, fit_calibration, read_calibration
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
 from .searcher import Answer, Searcher
-from .view import ShownHit, View, grouped
+from .shown import ShownAnswer, ShownHit, grouped
 
 __all__ = [
     "Answer",
@@ -13,9 +13,9 @@ __all__ = [
     "Engine",
     "EvidencePart",
     "Searcher",
+    "ShownAnswer",
     "ShownHit",
     "Space",
-    "View",
     "WindowedIds",
     "captions_beside",
     "fit_calibration",

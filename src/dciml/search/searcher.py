@@ -30,9 +30,9 @@ from dciml.search.contrast import Relevance, clip_relevance, deviations_below, r
 from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds, whole_seconds
 from dciml.search.notes import notes_on
+from dciml.search.shown import ShownAnswer, show
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.search.titles import Named, telling_titles
-from dciml.search.view import View, view_of
 from dciml.types import SearchHit
 
 FloatArray = NDArray[np.float64]
@@ -93,7 +93,7 @@ class Answer:
         relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
             video about as many as its windows have. Comparable over the videos of this answer.
         deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
-            of the similarity of all clips that were looked at. `Searcher.view` leaves out by it.
+            of the similarity of all clips that were looked at. `Searcher.shown` leaves out by it.
         asked: the moment that was the query (video id, start, end); None where that was a sentence.
     """
 
@@ -420,7 +420,7 @@ class Searcher:
             num_rows = self._times_at(matches.places)[0]
             yield vectors, matches, Evidence(matches.scores, matches.clip_scores, grounding, num_rows)
 
-    def view(self, answer: Answer) -> View:
+    def shown(self, answer: Answer) -> ShownAnswer:
         """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
 
         def room_of(hit: SearchHit) -> tuple[float, float]:
@@ -430,7 +430,7 @@ class Searcher:
                 first, last = (first, start) if hit.end_seconds <= start else (end, last)
             return first, last
 
-        return view_of(answer.hits, answer.deviations_below, self.config, room_of)
+        return show(answer.hits, answer.deviations_below, self.config, room_of)
 
     @property
     def titles(self) -> Mapping[str, str]:

@@ -121,7 +121,7 @@ def as_hits(now: Snapshot, answer: Answer, sentence: str = "") -> list[Hit]:
     Args:
         sentence: what was asked; of a moment as the question nothing is said of single kinds of evidence.
     """
-    shown = now.searcher.view(answer).hits
+    shown = now.searcher.shown(answer).hits
     videos: dict[str, CatalogueVideo | None] = {}
     for one in shown:
         if one.hit.video_id not in videos:

@@ -28,7 +28,7 @@ class ShownHit:
 
 
 @dataclass(frozen=True)
-class View:
+class ShownAnswer:
     """An answer as it is shown: all its moments, best first."""
 
     hits: tuple[ShownHit, ...]
@@ -44,12 +44,12 @@ class View:
         return len(self.hits) - len(self.close)
 
 
-def view_of(
+def show(
     hits: Sequence[SearchHit],
     deviations_below: Sequence[float],
     config: AnswerConfig,
     room_of: Callable[[SearchHit], tuple[float, float]],
-) -> View:
+) -> ShownAnswer:
     """How hits, best first, are shown. The first one is never far below.
 
     Args:
@@ -63,7 +63,7 @@ def view_of(
         most = config.far_below_deviations
         is_far_below = place > 0 and most is not None and below > most
         shown.append(ShownHit(widened(hit, config.min_seconds, room_of(hit)), rank, is_far_below))
-    return View(tuple(shown))
+    return ShownAnswer(tuple(shown))
 
 
 def grouped(shown: Sequence[ShownHit]) -> list[list[ShownHit]]:

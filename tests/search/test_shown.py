@@ -10,8 +10,8 @@ import pytest
 
 from dciml.config import AnswerConfig
 from dciml.search.contrast import deviations_below
+from dciml.search.shown import grouped, show, widened
 from dciml.search.titles import Named, telling_titles
-from dciml.search.view import grouped, view_of, widened
 from dciml.types import SearchHit
 
 HITS = [
@@ -27,18 +27,18 @@ def room(_: SearchHit) -> tuple[float, float]:
 
 
 def test_moments_are_grouped_by_video_best_first() -> None:
-    view = view_of(HITS, (0.0, 1.0, 2.0, 2.9), AnswerConfig(), room)
-    assert [one.video_rank for one in view.hits] == [1, 2, 1, 3]
-    assert [[one.hit.rank for one in own] for own in grouped(view.hits)] == [[1, 3], [2], [4]]
-    assert view.num_far_below == 0
+    answered = show(HITS, (0.0, 1.0, 2.0, 2.9), AnswerConfig(), room)
+    assert [one.video_rank for one in answered.hits] == [1, 2, 1, 3]
+    assert [[one.hit.rank for one in own] for own in grouped(answered.hits)] == [[1, 3], [2], [4]]
+    assert answered.num_far_below == 0
 
 
 def test_what_is_far_below_is_marked_and_the_best_never_is() -> None:
     below = (9.0, 0.0, 3.0, 3.1)
-    view = view_of(HITS, below, AnswerConfig(far_below_deviations=3.0), room)
-    assert [one.is_far_below for one in view.hits] == [False, False, False, True]
-    assert ([one.hit.rank for one in view.close], view.num_far_below) == ([1, 2, 3], 1)
-    assert view_of(HITS, below, AnswerConfig(far_below_deviations=None), room).num_far_below == 0
+    answered = show(HITS, below, AnswerConfig(far_below_deviations=3.0), room)
+    assert [one.is_far_below for one in answered.hits] == [False, False, False, True]
+    assert ([one.hit.rank for one in answered.close], answered.num_far_below) == ([1, 2, 3], 1)
+    assert show(HITS, below, AnswerConfig(far_below_deviations=None), room).num_far_below == 0
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,24 @@ def test_a_clear_winner_leaves_the_others_far_below() -> None:
 def test_how_answers_are_shown_changes_nothing_of_what_is_found(corpus: Any) -> None:
     sentences = ["a dog", "a cat sleeps"]
     plain = corpus.searcher(far_below_deviations=None, min_seconds=0)
-    shown = corpus.searcher(far_below_deviations=0.01, min_seconds=8)
-    assert shown.search_batch(sentences, 100) == plain.search_batch(sentences, 100)
-    assert shown.search_variants(sentences, [shown.config]) == plain.search_variants(
+    narrow = corpus.searcher(far_below_deviations=0.01, min_seconds=8)
+    assert narrow.search_batch(sentences, 100) == plain.search_batch(sentences, 100)
+    assert narrow.search_variants(sentences, [narrow.config]) == plain.search_variants(
         sentences, [plain.config]
     )
-    assert shown.ground_given(sentences, ["v0", "v1"]) == plain.ground_given(sentences, ["v0", "v1"])
-    answer = shown.answer("a dog", 100)
-    view = shown.view(answer)
-    assert 0 < view.num_far_below < len(view.hits)
-    assert all(one.hit.end_seconds - one.hit.start_seconds >= 8 - 1e-9 for one in view.hits)
-    assert plain.view(answer).num_far_below == 0
-    assert [one.hit for one in plain.view(answer).hits] == list(answer.hits)
+    assert narrow.ground_given(sentences, ["v0", "v1"]) == plain.ground_given(sentences, ["v0", "v1"])
+    answer = narrow.answer("a dog", 100)
+    answered = narrow.shown(answer)
+    assert 0 < answered.num_far_below < len(answered.hits)
+    assert all(one.hit.end_seconds - one.hit.start_seconds >= 8 - 1e-9 for one in answered.hits)
+    assert plain.shown(answer).num_far_below == 0
+    assert [one.hit for one in plain.shown(answer).hits] == list(answer.hits)
 
 
 def test_what_is_like_a_moment_is_never_widened_into_it(corpus: Any) -> None:
     searcher = corpus.searcher(min_seconds=3)
     answer = searcher.similar("v6", 5.0, 8.0, 100)
-    for one in searcher.view(answer).hits:
+    for one in searcher.shown(answer).hits:
         hit = one.hit
         assert hit.video_id != "v6" or hit.end_seconds <= 5.0 + 1e-9 or hit.start_seconds >= 8.0 - 1e-9
 
