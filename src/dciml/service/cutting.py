@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dciml.processes import GIBIBYTE, Beat, OnCall
-from dciml.service.files import open_media
 from dciml.video_cut import cut_video
 
 CUTTING_SECONDS = 120.0
@@ -61,7 +60,8 @@ class ClipCutter:
             refused = self._cutters.call(CutOrder(media, out, start_seconds, end_seconds, exact))
             if refused is not None:
                 raise OSError(refused, os.strerror(refused))
-            return open_media(out)
+            descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+        return descriptor, os.fstat(descriptor)
 
 
 def _cut(order: CutOrder, beat: Beat) -> int | None:
