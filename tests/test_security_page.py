@@ -10,7 +10,7 @@ import pytest
 from dciml import inputs, strict, video_clock, video_streams, video_track
 from dciml.features import extract, store_format
 from dciml.features.sources import arrays, hdf5
-from dciml.service import schemas, thumbnails
+from dciml.service import clips, cutting, schemas, thumbnails
 from dciml.service.settings import Limits
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +33,12 @@ SET = {
     "length of a video without sound": [video_clock.STILLS_SECONDS / 3600, video_clock.STILL_SECONDS / 60],
     "silence of a process that extracts features": [extract.STALL_SECONDS],
     "a picture of the page": [thumbnails.DECODING_SECONDS, thumbnails.MEMORY_BYTES / GIB],
+    "a moment that is cut out": [
+        clips.MOST_SECONDS,
+        cutting.CUTTING_SECONDS,
+        cutting.MEMORY_BYTES / GIB,
+        cutting.CLIP_BYTES / GIB,
+    ],
     "JSON body of a request": [LIMITS.body_bytes / MIB],
     "upload": [LIMITS.upload_bytes / MIB, LIMITS.upload_seconds, LIMITS.upload_bytes_per_second / KIB],
     "answer": [LIMITS.send_bytes_per_second / KIB],

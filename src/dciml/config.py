@@ -298,6 +298,19 @@ class AnswerConfig(Settings):
         description="whether moments may lie in videos in which no clip has anything to do with the sentence "
         "(a similarity of 0 throughout, as where words beside the video are all that is known and there are none)",
     )
+    far_below_deviations: float | None = Field(
+        3.0,
+        gt=0,
+        description="a moment whose best clip lies further below the best clip of the answer is far below it, and is "
+        "shown on request only; in standard deviations of the similarity of all clips that were looked at; null: none "
+        "is. Evaluation counts all",
+    )
+    min_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="least length of a moment that is shown: a shorter one is widened around its middle, within its "
+        "video. Evaluation takes moments as they are",
+    )
     max_hits: int = Field(100, ge=1, description="moments in an answer when the caller does not say")
     min_confidence: float = Field(
         0.33,

@@ -196,7 +196,7 @@ def test_names_are_safe_and_not_too_long() -> None:
     hit = SearchHit(1, "../" + "ü" * 300 + "/\n:*", 3725.0, 3800.0, 1.0)
     name = clip_name(hit)
     assert name.startswith("01_")
-    assert name.endswith("_62m05s-63m20s.mp4")
+    assert name.endswith("_1h02m05s-1h03m20s.mp4")
     assert len(name.encode()) < 200
     assert not set("/\\:*\n") & set(name)
 
@@ -214,9 +214,10 @@ def test_csv_and_json_hold_the_hits(index: Path, videos: Path) -> None:
     ]
     assert rows[0]["file"] == str(videos / "it's 2.mp4")
     content = json.loads(exported(index, "json"))
-    assert [{**hit, "file": one["file"]} for hit, one in zip(hits, content["hits"], strict=True)] == content[
-        "hits"
-    ]
+    assert [
+        {**hit, "file": one["file"], "title": one["title"]}
+        for hit, one in zip(hits, content["hits"], strict=True)
+    ] == content["hits"]
     printed = command("export", index, SENTENCE, "-k", 2, "--format", "json", "--out", "-").stdout
     assert json.loads(printed) == content
 

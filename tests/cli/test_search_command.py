@@ -158,3 +158,23 @@ def test_a_video_is_found_whatever_way_its_accents_are_written(
     assert "1 video removed" in command("index-remove", index, stored).output
     with pytest.raises(DataError, match="does not hold the video"):
         command("search", index, "find 6", "--video", asked)
+
+
+def test_moments_are_printed_by_video_without_what_is_far_below(index: Path) -> None:
+    output = command("search", index, "find 2").output
+    rows = [line.split() for line in output.splitlines() if "–" in line]
+    named = [row[1] for row in rows if row[1].startswith("video")]
+    assert named == ["video2", "video3"]  # each video once, its best moment first
+    assert rows[0][:3] == ["1", "video2", "00:40–01:00"]
+    assert "left out, far below the best; --all takes them too." in output
+    everything = command("search", index, "find 2", "--all").output
+    assert "left out" not in everything
+    lines = [line for line in everything.splitlines() if "–" in line]
+    assert sum("video2" in line for line in lines) == 1
+    assert len(lines) == 10
+    found = json.loads(command("search", index, "find 2", "--json").stdout)["hits"]
+    assert len(found) == 10  # programs get all of them, marked
+    assert [hit["far_below"] for hit in found[:2]] == [False, False]
+    assert sum(hit["far_below"] for hit in found) == 10 - len(rows)
+    ranks = {hit["video_id"]: hit["video_rank"] for hit in found}
+    assert (ranks["video2"], ranks["video3"]) == (1, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dciml.demo.page import Corpus, ExampleAnswer, FigureRow, Figures, clock, verdict, write_page
+from dciml.demo.page import Corpus, ExampleAnswer, FigureRow, Figures, verdict, write_page
 from dciml.errors import DataError
 from dciml.media import write_video
 from dciml.types import Query, SearchHit
@@ -142,7 +142,3 @@ def test_page_refuses_videos_that_it_cannot_link(tmp_path: Path, corpus: Corpus)
 def test_verdict_takes_the_best_true_moment() -> None:
     assert verdict(QUERY, SearchHit(1, "b & c", 15.0, 20.0, 0.0)) == ("right moment (IoU 1.00)", True)
     assert verdict(QUERY, SearchHit(1, "b & c", 10.0, 20.0, 0.0)) == ("right moment (IoU 0.50)", True)
-
-
-def test_clock_counts_past_the_hour() -> None:
-    assert clock(3725) == "62:05"

@@ -39,6 +39,7 @@ ROUTES = {
     "/api/jobs/{job_id}": ("GET", "/api/jobs/x"),
     "/media/{video_id}": ("GET", "/media/plain"),
     "/thumbnails/{video_id}": ("GET", "/thumbnails/plain?t=1"),
+    "/clips/{video_id}": ("GET", "/clips/plain?start=1&end=2"),
     "/healthz": ("GET", "/healthz"),
     "/metrics": ("GET", "/metrics"),
 }
@@ -77,6 +78,8 @@ def test_every_answer_is_one_that_the_document_declares(own: Path, client_of: Ca
         ("/media/{video_id}", "GET", "/media/plain", {"headers": {"Range": "bytes=0-1"}}),
         ("/media/{video_id}", "GET", "/media/plain", {"headers": {"Range": "bytes=99999999-"}}),
         ("/media/{video_id}", "GET", "/media/plain", {"headers": {"If-None-Match": "*"}}),
+        ("/clips/{video_id}", "GET", "/clips/none?start=1&end=2", {}),
+        ("/clips/{video_id}", "GET", "/clips/plain?start=2&end=1", {}),
         ("/thumbnails/{video_id}", "GET", "/thumbnails/none", {}),
         ("/thumbnails/{video_id}", "GET", "/thumbnails/plain?t=x", {}),
     ]

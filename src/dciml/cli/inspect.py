@@ -99,7 +99,7 @@ def _duration(seconds: float) -> str:
     >>> _duration(9.25), _duration(83.0), _duration(36000.0)
     ('9.2 s', '01:23', '10:00:00')
     """
-    from dciml.cli.search import clock
+    from dciml.clock import clock
 
     return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,9 +23,9 @@ from dciml.cli.search import (
     SentenceArgument,
     TagOption,
     VideoOption,
-    clock,
     select_within,
 )
+from dciml.clock import clock_range
 
 if TYPE_CHECKING:
     from dciml.recipes.cut import Clip, CutReport
@@ -176,12 +177,13 @@ def _answer(
     wanted = VideoFilter(video_ids=video, folder=folder, tag=tag)
     answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
     refuse_nothing(answer, take_all=take_all)
-    return answer
+    # As many as were asked for, also those far below the best, but none too short to be seen.
+    return replace(answer, hits=tuple(shown.hit for shown in searcher.shown(answer).hits))
 
 
 def print_clip(clip: Clip) -> None:
     """Print a file that was written, what it holds, and how much before the moment it begins."""
-    moment = f"{clock(clip.hit.start_seconds)}–{clock(clip.hit.end_seconds)} of {clip.hit.video_id}"
+    moment = f"{clock_range(clip.hit.start_seconds, clip.hit.end_seconds)} of {clip.hit.video_id}"
     early = f", begins {clip.early_seconds:.1f} s earlier" if clip.early_seconds >= 0.05 else ""
     silent = ", no sound" if clip.piece.sound is None else ""
     typer.echo(f"{clip.file}: {moment}, {clip.piece.pictures}{early}{silent}")

@@ -19,7 +19,7 @@ from dciml.cli.options import (
 
 if TYPE_CHECKING:
     from dciml.index import VideoFilter
-    from dciml.search import Answer, Searcher
+    from dciml.search import Answer, EvidencePart, Searcher, ShownHit
     from dciml.types import SearchHit
 
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
@@ -48,7 +48,10 @@ MaxDurationOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
 AllOption = Annotated[
-    bool, typer.Option("--all", help="Show the nearest moments also where nothing was found.")
+    bool,
+    typer.Option(
+        "--all", help="Take also what is far below the best, and the nearest moments where nothing was found."
+    ),
 ]
 VideoIdArgument = Annotated[str, typer.Argument(help="Id of the video that the moment is in.")]
 StartArgument = Annotated[float, typer.Argument(min=0, help="Start of the moment, in seconds.")]
@@ -96,11 +99,11 @@ def search(
     answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
     notes = searcher.notes(sentence)
     if json:
-        print_json({"sentence": sentence}, answer, notes)
+        print_json({"sentence": sentence}, searcher, answer, notes)
         return
     for note in notes:
         typer.echo(note, err=True)
-    print_answer(answer, show_all=show_all)
+    print_answer(searcher, answer, show_all=show_all, sentence=sentence)
 
 
 def similar(
@@ -109,6 +112,7 @@ def similar(
     start: StartArgument,
     end: EndArgument,
     k: HitsOption = 10,
+    show_all: AllOption = False,
     json: JsonOption = False,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
@@ -121,9 +125,9 @@ def similar(
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = searcher.similar(video, start, end, k)
     if json:
-        print_json({"video_id": video, "start_seconds": start, "end_seconds": end}, answer)
+        print_json({"video_id": video, "start_seconds": start, "end_seconds": end}, searcher, answer)
     else:
-        print_answer(answer, show_all=False)
+        print_answer(searcher, answer, show_all=show_all)
 
 
 def select_within(searcher: Searcher, wanted: VideoFilter) -> tuple[str, ...] | None:
@@ -146,61 +150,102 @@ def select_within(searcher: Searcher, wanted: VideoFilter) -> tuple[str, ...] | 
     return chosen
 
 
-def print_json(question: dict[str, str | float], answer: Answer, notes: Sequence[str] = ()) -> None:
-    """Print a question and its answer as one JSON object; the hits are there also where nothing was found."""
+def print_json(
+    question: dict[str, str | float], searcher: Searcher, answer: Answer, notes: Sequence[str] = ()
+) -> None:
+    """Print a question and its answer as one JSON object; the hits are there also where nothing was found.
+
+    All hits are, best first; `far_below` marks those that people are shown on request only.
+    """
     import json
-    from dataclasses import asdict
 
     stated = {"found": answer.found, "confidence": answer.confidence}
     said: dict[str, object] = {"notes": list(notes)} if notes else {}
-    content = {**question, **stated, "hits": [asdict(hit) for hit in answer.hits], **said}
+    sentence = str(question.get("sentence", ""))
+    answered = searcher.shown(answer)
+    apart = _evidence(searcher, sentence, [shown.hit for shown in answered.hits])
+    hits = [hit_json(shown, own) for shown, own in zip(answered.hits, apart, strict=True)]
+    content = {**question, **stated, "hits": hits, **said}
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def print_answer(answer: Answer, *, show_all: bool) -> None:
+def hit_json(shown: ShownHit, apart: Sequence[EvidencePart]) -> dict[str, object]:
+    """A hit as JSON has it: `video_rank` groups by video; `evidence` where it is of several kinds."""
+    from dataclasses import asdict
+
+    told = {"evidence": {part.kind: part.cosine for part in apart}} if apart else {}
+    return {**asdict(shown.hit), "video_rank": shown.video_rank, "far_below": shown.is_far_below, **told}
+
+
+def print_answer(searcher: Searcher, answer: Answer, *, show_all: bool, sentence: str = "") -> None:
     """Print the hits as a table; where nothing was found a sentence, and the nearest hits on request."""
     sure = "" if answer.confidence is None else f" {answer.confidence:.0%} sure that there is such a video."
+    answered = searcher.shown(answer)
     if answer.found:
-        print_hits(answer.hits)
+        print_hits(searcher, answered.hits if show_all else answered.close, sentence)
+        if answered.num_far_below and not show_all:
+            typer.echo(left_out(answered.num_far_below))
         if sure:
             typer.echo(sure.strip())
     elif not answer.hits:
         typer.echo("Nothing found.")
     elif show_all:
-        print_hits(answer.hits)
+        print_hits(searcher, answered.hits, sentence)
         typer.echo(f"Nothing found; these are the nearest moments.{sure}")
     else:
         typer.echo(f"Nothing found.{sure} See the nearest moments with --all.")
 
 
-def print_hits(hits: Sequence[SearchHit]) -> None:
-    """Print hits as a table; `sure` is how likely the video is the right one, where the model is calibrated."""
+def left_out(number: int) -> str:
+    """That some moments are not shown, and how to see them."""
+    return f"{number} moment{' is' if number == 1 else 's are'} left out, far below the best; --all takes them too."
+
+
+def print_hits(searcher: Searcher, shown: Sequence[ShownHit], sentence: str = "") -> None:
+    """Print hits as a table, by video, the best moment first and the others of its video under it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    calibrated = any(hit.confidence is not None for hit in hits)
+    from dciml.clock import clock_range
+    from dciml.search import grouped
+
+    hits = [one.hit for own in grouped(shown) for one in own]
+    apart = _evidence(searcher, sentence, hits)
+    kinds = list(dict.fromkeys(part.kind for parts in apart for part in parts))
+    calibrated = any(hit.moment_confidence is not None for hit in hits)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("rank", justify="right")
     table.add_column("video", overflow="fold")
-    for heading in ("moment", "score", "sure") if calibrated else ("moment", "score"):
+    for heading in ("moment", "score", *kinds, *(["sure"] if calibrated else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    for hit in hits:
-        moment = f"{clock(hit.start_seconds)}–{clock(hit.end_seconds)}"
-        sure = () if hit.confidence is None else (f"{hit.confidence:.0%}",)
-        table.add_row(str(hit.rank), _plain(hit.video_id), moment, f"{hit.score:.3f}", *sure)
+    before = None
+    for hit, parts in zip(hits, apart, strict=True):
+        cosines = {part.kind: f"{part.cosine:.2f}" for part in parts}
+        video = "" if hit.video_id == before else _named(searcher, hit.video_id)
+        moment = clock_range(hit.start_seconds, hit.end_seconds)
+        evidence = [cosines.get(kind, "") for kind in kinds]
+        table.add_row(str(hit.rank), video, moment, f"{hit.score:.3f}", *evidence, *sureness(hit))
+        before = hit.video_id
     Console().print(table, highlight=False)
 
 
-def clock(seconds: float) -> str:
-    """A time as mm:ss, or h:mm:ss from one hour on, to the nearest second.
+def _evidence(searcher: Searcher, sentence: str, hits: Sequence[SearchHit]) -> list[tuple[EvidencePart, ...]]:
+    """What spoke for each hit; nothing to a moment as the question."""
+    return searcher.evidence_apart(sentence, hits) if sentence else [()] * len(hits)
 
-    >>> clock(64.6), clock(3599.7)
-    ('01:05', '1:00:00')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+def sureness(hit: SearchHit) -> tuple[str, ...]:
+    """How sure the search is of a moment, for the column `sure`; the one place that says so."""
+    return () if hit.moment_confidence is None else (f"{hit.moment_confidence:.0%}",)
+
+
+def _named(searcher: Searcher, video_id: str) -> str:
+    """The id of a video, which the other commands take, with its title where the id does not say it."""
+    from dciml.recipes.moments import known_video
+
+    title = known_video(searcher, video_id).title
+    return _plain(video_id if title in video_id else f"{title} ({video_id})")
 
 
 def _plain(text: str) -> str:

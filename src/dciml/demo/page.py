@@ -10,6 +10,7 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
+from dciml.clock import clock, clock_range
 from dciml.errors import DataError
 from dciml.files import atomic_path, write_text
 from dciml.media import frame_at
@@ -109,16 +110,6 @@ def write_page(
     return page
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds.
-
-    >>> clock(0), clock(75.4), clock(59.96)
-    ('00:00', '01:15', '01:00')
-    """
-    whole = round(seconds)
-    return f"{whole // 60:02d}:{whole % 60:02d}"
-
-
 def verdict(query: Query, hit: SearchHit) -> tuple[str, bool]:
     """What to say of a hit, and whether it is right: the true video, and IoU ≥ 0.5 with a true moment.
 
@@ -144,7 +135,7 @@ def _card(out: Path, query: Query, hit: SearchHit, corpus: Corpus) -> _Card:
     start, end = f"{hit.start_seconds:.2f}", f"{hit.end_seconds:.2f}"
     return _Card(
         hit=hit,
-        times=_times(hit.start_seconds, hit.end_seconds),
+        times=clock_range(hit.start_seconds, hit.end_seconds),
         verdict=words,
         is_right=is_right,
         picture=_link(out, _key_frame(out, path, hit)),
@@ -179,8 +170,4 @@ def _link(out: Path, path: Path) -> str:
 
 def _span(start: float, end: float, duration: float) -> _Span:
     left, right = (min(max(100 * at / duration, 0.0), 100.0) for at in (start, end))
-    return _Span(f"{left:.2f}%", f"{right - left:.2f}%", _times(start, end))
-
-
-def _times(start: float, end: float) -> str:
-    return f"{clock(start)}–{clock(end)}"
+    return _Span(f"{left:.2f}%", f"{right - left:.2f}%", clock_range(start, end))

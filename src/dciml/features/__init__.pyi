@@ -1,5 +1,15 @@
-from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, Precision, RowBuilder, TextEncoder
+from .base import (
+    EncodedSentence,
+    FeatureSource,
+    FloatRows,
+    FrameEncoder,
+    PieceCounter,
+    Precision,
+    RowBuilder,
+    TextEncoder,
+)
 from .encoded_text import EncodedCorpus, encode_cached
+from .encoders.captions import Caption, find_captions, read_captions
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
 from .encoders.specs import (
@@ -11,7 +21,7 @@ from .encoders.specs import (
     widths_of,
     with_precision,
 )
-from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
+from .encoders.text import JOINT, NO_WORDS, JointTextEncoder, create_text_encoder, same_space, sentence_vector
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
 from .encoders.word_vectors import WORD_VECTORS_FILE, read_cpl_vectors, write_word_vectors
@@ -58,6 +68,7 @@ __all__ = [
     "WHOLE_UP_TO",
     "WORD_VECTORS_FILE",
     "BuiltinVisualEncoder",
+    "Caption",
     "EncodedCorpus",
     "EncodedSentence",
     "Extraction",
@@ -70,6 +81,8 @@ __all__ = [
     "FrameEncoder",
     "IdForm",
     "JoinedEncoder",
+    "JointTextEncoder",
+    "PieceCounter",
     "Precision",
     "QueryFeatureEncoder",
     "RayRunner",
@@ -97,6 +110,7 @@ __all__ = [
     "extract_video",
     "extract_videos",
     "files_read",
+    "find_captions",
     "find_mismatch",
     "find_videos",
     "frame_rows",
@@ -110,11 +124,13 @@ __all__ = [
     "names_in",
     "open_features",
     "parse_window",
+    "read_captions",
     "read_cpl_vectors",
     "read_manifest",
     "refuse_mismatch",
     "rows_fit",
     "same_space",
+    "sentence_vector",
     "span_seconds",
     "split_long",
     "text_spec_of",

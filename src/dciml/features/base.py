@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,14 @@ class TextEncoder(Protocol):
 
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Encode sentences. Raises DataError for one without a single word."""
+
+
+@runtime_checkable
+class PieceCounter(Protocol):
+    """A text encoder that takes words apart into pieces that it knows."""
+
+    def num_pieces(self, word: str) -> int:
+        """How many pieces it makes of a word; as many as it has letters where it does not know the word at all."""
 
 
 @dataclass(frozen=True)

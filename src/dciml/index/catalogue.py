@@ -293,6 +293,21 @@ class Catalogue:
             )
             return [video_id for (video_id,) in rows]
 
+    def same_titles(self, generation: int, last_key: int) -> list[tuple[str, str, str | None]]:
+        """Id, title and file, as it was called when it came, of all videos whose title another one has too.
+
+        Args:
+            generation, last_key: as for `select`.
+        """
+        there = "video_key <= ? AND (removed IS NULL OR removed > ?)"
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"SELECT video_id, title, media_absolute FROM videos WHERE {there} AND title IN "
+                f"(SELECT title FROM videos WHERE {there} GROUP BY title HAVING count(*) > 1) ORDER BY video_key",
+                (last_key, generation, last_key, generation),
+            )
+            return [(video_id, title, file) for video_id, title, file in rows]
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees one committed state for as long as it lasts."""

@@ -279,6 +279,12 @@ class ClipIndex:
         last_key = int(contents.keys.max(initial=0))
         return tuple(self._catalogue.find(fits, contents.generation, last_key))
 
+    def same_titles(self) -> tuple[tuple[str, str, str | None], ...]:
+        """Id, title and file, as it was called when it came, of all videos whose title another one has too."""
+        contents = self._state.contents
+        last_key = int(contents.keys.max(initial=0))
+        return tuple(self._catalogue.same_titles(contents.generation, last_key))
+
     def places(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Where videos stand in `video_ids`. Raises DataError for one that the index does not hold."""
         return self._state.places(video_ids)

@@ -51,6 +51,11 @@ class CosineSpace:
         self.vector_width, self._clip_weight = width, clip_weight
         self._propagation, self._reach_unit = propagation, reach_unit
 
+    @property
+    def blocks(self) -> tuple[tuple[int, float], ...]:
+        """Widths and weights of the encoders side by side; one where there is only one."""
+        return self._blocks
+
     def embed_sentences(self, sentences: Sequence[EncodedSentence]) -> Vectors:
         """The encoder's own sentence vectors, (N, width).
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dciml.clock import clock_name
 from dciml.errors import DataError
 from dciml.recipes.moments import known_video, safe_name, video_file
 from dciml.search import Searcher
@@ -74,9 +75,8 @@ def cut_moments(
     for hit, file in zip(hits, files, strict=True):
         try:
             video = known_video(searcher, hit.video_id)
-            start = max(hit.start_seconds - padding_seconds, 0.0)
-            end = max(
-                min(hit.end_seconds + padding_seconds, video.duration_seconds), start + SHORTEST_SECONDS
+            start, end = span_to_cut(
+                hit.start_seconds, hit.end_seconds, video.duration_seconds, padding_seconds
             )
             clip = Clip(hit, file, cut_video(video_file(video), file, start, end, exact=exact))
         except DataError as error:
@@ -95,15 +95,26 @@ def refuse_file(out: Path) -> None:
 
 
 def clip_name(hit: SearchHit) -> str:
-    """The name of a moment's file, by its rank, video and times to the nearest second.
+    """The name of a moment's file, by its rank, video and times.
 
     >>> clip_name(SearchHit(1, "kitchen/monday", 40.0, 60.2, 0.9))
     '01_kitchen_monday_00m40s-01m00s.mp4'
     """
-    times = "-".join(_clock(seconds) for seconds in (hit.start_seconds, hit.end_seconds))
-    return f"{hit.rank:02}_{safe_name(hit.video_id)}_{times}.mp4"
+    return f"{hit.rank:02}_{moment_name(hit.video_id, hit.start_seconds, hit.end_seconds)}.mp4"
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:02}m{rest:02}s"
+def moment_name(video_id: str, start_seconds: float, end_seconds: float) -> str:
+    """The same without its rank and suffix."""
+    return f"{safe_name(video_id)}_{clock_name(start_seconds)}-{clock_name(end_seconds)}"
+
+
+def span_to_cut(
+    start_seconds: float, end_seconds: float, duration_seconds: float, padding_seconds: float = 0.0
+) -> tuple[float, float]:
+    """From where to where a moment is cut out: with its padding, as far as the video goes, and never nothing.
+
+    >>> span_to_cut(2.0, 4.5, 5.0, padding_seconds=1.0), span_to_cut(3.0, 3.0, 5.0)
+    ((1.0, 5.0), (3.0, 3.04))
+    """
+    start = max(start_seconds - padding_seconds, 0.0)
+    return start, max(min(end_seconds + padding_seconds, duration_seconds), start + SHORTEST_SECONDS)

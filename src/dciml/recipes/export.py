@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from dciml.media import VideoInfo, probe
 from dciml.recipes.fcpxml import fcpxml
 from dciml.recipes.moments import known_video, plain_line, safe_name, video_file
 from dciml.recipes.timecode import Shot, edit_rate, real_rate
-from dciml.search import Answer, Searcher
+from dciml.search import Answer, Searcher, ShownHit
 from dciml.types import SearchHit
 from dciml.video_cut import refuse_existing
 
@@ -40,11 +41,16 @@ LOCAL_FILES = "/data/local-files/?d="
 
 @dataclass(frozen=True)
 class Found:
-    """A moment with its video; `info` is of its file, where the form needs that."""
+    """A moment as it is shown, with its video; `info` is of its file, where the form needs that."""
 
-    hit: SearchHit
+    shown: ShownHit
     video: CatalogueVideo
     info: VideoInfo | None = None
+
+    @property
+    def hit(self) -> SearchHit:
+        """The moment by itself."""
+        return self.shown.hit
 
     @property
     def file(self) -> Path | None:
@@ -87,7 +93,7 @@ def export_moments(
         DataError: `out` is there already, or the moments do not fit the form.
     """
     refuse_taken_out(form, out)
-    found, left_out = _looked_up(searcher, answer.hits, form)
+    found, left_out = _looked_up(searcher, searcher.shown(answer).hits, form)
     if not found:
         (_, why), *_ = left_out
         raise DataError(f"no moment can be exported as {form} ({why.rstrip('.')})")
@@ -114,12 +120,13 @@ def _is_folder(form: Format, out: Path) -> bool:
 
 
 def _looked_up(
-    searcher: Searcher, hits: Sequence[SearchHit], form: Format
+    searcher: Searcher, hits: Sequence[ShownHit], form: Format
 ) -> tuple[list[Found], tuple[tuple[SearchHit, str], ...]]:
     found: list[Found] = []
     left_out: list[tuple[SearchHit, str]] = []
     infos: dict[str, VideoInfo] = {}
-    for hit in hits:
+    for shown in hits:
+        hit = shown.hit
         try:
             video = known_video(searcher, hit.video_id)
             if form in TIMED_BY_PICTURES and hit.video_id not in infos:
@@ -127,7 +134,7 @@ def _looked_up(
         except DataError as error:
             left_out.append((hit, str(error)))
             continue
-        found.append(Found(hit, video, infos.get(hit.video_id)))
+        found.append(Found(shown, video, infos.get(hit.video_id)))
     return found, tuple(left_out)
 
 
@@ -149,32 +156,56 @@ def csv_table(found: Sequence[Found], sentence: str) -> str:
     """A table with a line a moment; times in seconds."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["rank", "video", "sentence", "start", "end", "score", "confidence", "moment_confidence", "file"]
-    )
+    headings = [
+        "rank",
+        "video",
+        "sentence",
+        "start",
+        "end",
+        "score",
+        "confidence",
+        "moment_confidence",
+        "file",
+        "title",
+    ]
+    table.writerow(headings)
     for one in found:
         hit = one.hit
         times = [round(hit.start_seconds, 3), round(hit.end_seconds, 3)]
+        sure = [hit.confidence, hit.moment_confidence]
         table.writerow(
-            [
-                hit.rank,
-                hit.video_id,
-                sentence,
-                *times,
-                hit.score,
-                hit.confidence,
-                hit.moment_confidence,
-                one.file,
-            ]
+            [hit.rank, hit.video_id, sentence, *times, hit.score, *sure, one.file, one.video.title]
         )
     return text.getvalue()
 
 
 def json_answer(found: Sequence[Found], sentence: str, answer: Answer) -> str:
-    """The answer as `dciml search --json` prints it, with the file of each moment."""
-    hits = [{**asdict(one.hit), "file": None if one.file is None else str(one.file)} for one in found]
+    """The answer as `dciml search --json` prints it, with the file and the title of each moment."""
+    hits = [
+        {
+            **asdict(one.hit),
+            "video_rank": one.shown.video_rank,
+            "far_below": one.shown.is_far_below,
+            "file": None if one.file is None else str(one.file),
+            "title": one.video.title,
+        }
+        for one in found
+    ]
     stated = {"sentence": sentence, "found": answer.found, "confidence": answer.confidence, "hits": hits}
     return _dumped(stated)
+
+
+def file_names(found: Sequence[Found]) -> dict[str, str]:
+    """What to call the file of each video, by id: its own name; where two are called alike, what tells them apart."""
+    videos = {one.hit.video_id: one for one in found}
+    own = {video_id: video_id if one.file is None else one.file.name for video_id, one in videos.items()}
+    alike = Counter(name.casefold() for name in own.values())
+    return {
+        video_id: name
+        if alike[name.casefold()] == 1
+        else videos[video_id].video.title.removesuffix(Path(name).suffix) + Path(name).suffix
+        for video_id, name in own.items()
+    }
 
 
 def one_vtt(found: Sequence[Found], sentence: str) -> str:
@@ -196,8 +227,9 @@ def vtt_files(found: Sequence[Found], sentence: str) -> dict[str, str]:
     for one in found:
         by_video.setdefault(one.hit.video_id, []).append(one)
     files: dict[str, str] = {}
+    names = file_names(found)
     for video_id, own in by_video.items():
-        stem = safe_name(own[0].file.stem if own[0].file is not None else video_id)
+        stem = safe_name(names[video_id].removesuffix("" if own[0].file is None else own[0].file.suffix))
         name, number = f"{stem}.vtt", 2
         while name.casefold() in {other.casefold() for other in files}:
             name, number = f"{stem}_{number}.vtt", number + 1
@@ -218,12 +250,13 @@ def _vtt_time(seconds: float) -> str:
 
 
 def _shots(found: Sequence[Found], sentence: str) -> list[Shot]:
-    shots = []
+    shots, names = [], file_names(found)
     for one in found:
         if one.info is not None:
             sure = "" if one.hit.moment_confidence is None else f", {one.hit.moment_confidence:.0%} sure"
             note = f"{plain_line(sentence)} (rank {one.hit.rank}, score {one.hit.score:.3f}{sure})"
-            shots.append(Shot(one.info, one.hit.start_seconds, one.hit.end_seconds, note))
+            name = names[one.hit.video_id]
+            shots.append(Shot(one.info, one.hit.start_seconds, one.hit.end_seconds, note, name))
     return shots
 
 
@@ -263,7 +296,7 @@ def _timeline(otio: Any, shots: Sequence[Shot], title: str, *, is_edl: bool) -> 
             otio.opentime.RationalTime(first, rate), otio.opentime.RationalTime(count, rate)
         )
         media = otio.schema.ExternalReference(shot.url, available_range=whole)
-        clip = otio.schema.Clip(plain_line(shot.info.path.name), media, span)
+        clip = otio.schema.Clip(plain_line(shot.called), media, span)
         reel = reels.setdefault(shot.info.path, _reel(shot.info.path, set(reels.values())))
         clip.metadata["cmx_3600"] = {"reel": reel, "comments": [f"COMMENT: {shot.note}"]}
         clip.metadata["dciml"] = {

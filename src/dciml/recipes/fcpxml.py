@@ -39,7 +39,7 @@ def fcpxml(shots: Sequence[Shot], title: str) -> str:
         if shot.info.path not in assets:
             assets[shot.info.path] = _asset(resources, _format(resources, formats, own, shot), own, shot)
         clip = xml.SubElement(
-            spine, "asset-clip", name=plain_line(shot.info.path.name), ref=assets[shot.info.path],
+            spine, "asset-clip", name=plain_line(shot.called), ref=assets[shot.info.path],
             offset=_time(place, rate), start=_time(shot.pictures(own)[0], own), duration=_time(count, rate),
             tcFormat="NDF",
         )  # fmt: skip
@@ -68,7 +68,7 @@ def _asset(resources: xml.Element, form: str, rate: Fraction, shot: Shot) -> str
     with opened_container(shot.info.path) as container:
         has_sound = bool(container.streams.audio)
     xml.SubElement(
-        resources, "asset", id=name, name=plain_line(shot.info.path.name), src=shot.url, start="0s", duration=length,
+        resources, "asset", id=name, name=plain_line(shot.called), src=shot.url, start="0s", duration=length,
         format=form, hasVideo="1", hasAudio="1" if has_sound else "0",
     )  # fmt: skip
     return name

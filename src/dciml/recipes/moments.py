@@ -17,14 +17,16 @@ _UNSAFE = re.compile(r"[^\w.\-]+")
 
 
 def known_video(searcher: Searcher, video_id: str) -> CatalogueVideo:
-    """What the index knows of a whole video, also where it holds windows of it.
+    """What the index knows of a whole video, also where it holds windows of it; its title tells it from all others.
 
     Raises:
         DataError: the index does not hold it.
     """
-    known = searcher.index.video(searcher.windowed.expand([video_id])[0])
+    part = searcher.windowed.expand([video_id])[0]
+    known = searcher.index.video(part)
+    title = searcher.titles.get(video_id) or (video_id if known.title == part else known.title)
     seconds = whole_seconds(searcher.index, video_id, searcher.windowed)
-    return replace(known, video_id=video_id, duration_seconds=seconds)
+    return replace(known, video_id=video_id, title=title, duration_seconds=seconds)
 
 
 def video_file(video: CatalogueVideo) -> Path:

@@ -50,12 +50,18 @@ def edit_rate(average_fps: float) -> Fraction:
 
 @dataclass(frozen=True)
 class Shot:
-    """A moment in a file, in seconds, with a note for people."""
+    """A moment in a file, in seconds, with a note for people; `name` is what to call the file, if not by its own."""
 
     info: VideoInfo
     start_seconds: float
     end_seconds: float
     note: str
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """What to call the file."""
+        return self.name or self.info.path.name
 
     @property
     def url(self) -> str:

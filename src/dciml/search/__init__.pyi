@@ -1,7 +1,9 @@
+from .apart import EvidencePart, captions_beside
 from .calibration import Calibration, fit_calibration, read_calibration
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
 from .searcher import Answer, Searcher
+from .shown import ShownAnswer, ShownHit, grouped
 
 __all__ = [
     "Answer",
@@ -9,10 +11,15 @@ __all__ = [
     "Calibration",
     "DualEngine",
     "Engine",
+    "EvidencePart",
     "Searcher",
+    "ShownAnswer",
+    "ShownHit",
     "Space",
     "WindowedIds",
+    "captions_beside",
     "fit_calibration",
+    "grouped",
     "pooled_clips",
     "read_calibration",
     "select_whole",

@@ -39,6 +39,32 @@ def clip_relevance(clip_scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.exp(below / spread), dtype=np.float32)
 
 
+def deviations_below(
+    clip_scores: NDArray[np.float32],
+    parts: Sequence[Sequence[tuple[int, FloatArray]]],
+    spans: Sequence[tuple[float, float]],
+) -> tuple[float, ...]:
+    """How far the best clip of each moment lies below the best of them all, in standard deviations of all clip scores.
+
+    Args:
+        clip_scores: (K, S), of all videos and windows that were looked at.
+        parts: of each moment, the rows of `clip_scores` that show its video, with when their clips are: (S, 2) seconds.
+        spans: start and end of each moment, in the same seconds.
+
+    >>> scores = np.array([[0.0, 1.0], [0.0, 0.0]], dtype=np.float32)
+    >>> times = np.array([[0.0, 2.0], [2.0, 4.0]])
+    >>> [round(below, 3) for below in deviations_below(scores, [[(0, times)], [(1, times)]], [(2.0, 4.0), (0.0, 4.0)])]
+    [0.0, 2.309]
+    """
+    best = []
+    for own, (start, end) in zip(parts, spans, strict=True):
+        inside = [clip_scores[row][(times[:, 0] < end) & (times[:, 1] > start)] for row, times in own]
+        best.append(max((float(scores.max()) for scores in inside if scores.size), default=-np.inf))
+    deviation = float(clip_scores.std(dtype=np.float64)) if clip_scores.size else 0.0
+    top = max(best, default=0.0)
+    return tuple(0.0 if score == top else (top - score) / max(deviation, 1e-9) for score in best)
+
+
 def relevance_over_time(
     clip_spans: Sequence[FloatArray], rows: Sequence[Relevance], duration_seconds: float
 ) -> Relevance:

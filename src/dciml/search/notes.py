@@ -1,11 +1,15 @@
-"""What a search cannot take from a sentence, said in plain words: words that it never met, negation, numbers."""
+"""What a search cannot take from a sentence, said in plain words.
+
+These are words that it never met, other languages, negation, and numbers.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dciml.features import Vocabulary, tokenize
+from dciml.search.languages import foreign_words, languages_of
 
 NEGATIONS = frozenset(
     ("no", "not", "without", "never", "none", "nobody", "nothing", "neither", "nor", "cannot")
@@ -16,18 +20,21 @@ COUNTS = frozenset(
 CLOSE = 0.75  # share of letters in common, from which on a known word may have been meant
 
 
-def notes_on(sentence: str, vocabulary: Vocabulary | None) -> tuple[str, ...]:
+def notes_on(
+    sentence: str, vocabulary: Vocabulary | None, num_pieces: Callable[[str], int] | None = None
+) -> tuple[str, ...]:
     """Sentences for the user; () where there is nothing to say.
 
     Args:
         vocabulary: the words that mean something to the model; None: it takes its words from elsewhere.
+        num_pieces: how many pieces the model's text encoder makes of a word; None: it has words, not pieces.
 
     >>> notes_on("a yelow dog without xyzzy", Vocabulary.build(["a yellow dog"]))
     ('Unknown words count by their letters only: yelow (yellow?), xyzzy.', 'Negation hardly counts: what ...')
     """
     words = tuple(dict.fromkeys(tokenize(sentence)))
     unknown = [] if vocabulary is None else unknown_words(words, vocabulary)
-    notes = []
+    notes = list(languages_of(words, vocabulary, num_pieces))
     if vocabulary is not None and unknown:
         known = [word for word in vocabulary.words if word.isalpha()]
         named = ", ".join(_with_nearest(word, known) for word in unknown)
@@ -42,11 +49,19 @@ def notes_on(sentence: str, vocabulary: Vocabulary | None) -> tuple[str, ...]:
 
 
 def unknown_words(words: Sequence[str], vocabulary: Vocabulary) -> list[str]:
-    """The words that the vocabulary does not hold, in their order; negations and numbers have notes of their own."""
+    """The words that the vocabulary does not hold, in their order.
+
+    Negations, numbers and words in another script have notes of their own.
+    """
+    foreign = {word for own in foreign_words(words, vocabulary).values() for word in own}
     return [
         word
         for word in words
-        if word not in vocabulary and word not in NEGATIONS and word not in COUNTS and not word.isdecimal()
+        if word not in vocabulary
+        and word not in foreign
+        and word not in NEGATIONS
+        and word not in COUNTS
+        and not word.isdecimal()
     ]
 
 

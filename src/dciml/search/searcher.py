@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from dciml.config import AnswerConfig
 from dciml.errors import DataError, ModelError
 from dciml.features import (
     FeatureStore,
+    JointTextEncoder,
+    PieceCounter,
     RowTimes,
     WindowedStore,
     WordEncoder,
@@ -22,13 +24,22 @@ from dciml.features import (
 )
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
+from dciml.search.apart import BlocksApart, EvidencePart
 from dciml.search.calibration import Calibration
-from dciml.search.contrast import Relevance, clip_relevance, relevance_over_time, share_inside
+from dciml.search.contrast import (
+    Relevance,
+    clip_relevance,
+    deviations_below,
+    relevance_over_time,
+    share_inside,
+)
 from dciml.search.engines import Engine, Grounding
-from dciml.search.long_videos import WindowedIds
+from dciml.search.long_videos import WindowedIds, whole_seconds
 from dciml.search.needed import first_moments, num_looked
 from dciml.search.notes import notes_on
+from dciml.search.shown import ShownAnswer, show
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
+from dciml.search.titles import Named, telling_titles
 from dciml.types import SearchHit
 
 FloatArray = NDArray[np.float64]
@@ -88,12 +99,17 @@ class Answer:
             and for a moment as the query. The probability of each video is `SearchHit.confidence`.
         relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
             video about as many as its windows have. Comparable over the videos of this answer.
+        deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
+            of the similarity of all clips that were looked at. `Searcher.shown` leaves out by it.
+        asked: the moment that was the query (video id, start, end); None where that was a sentence.
     """
 
     hits: tuple[SearchHit, ...]
     found: bool
     confidence: float | None
     relevance: dict[str, Relevance]
+    deviations_below: tuple[float, ...] = ()
+    asked: tuple[str, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +152,12 @@ def compose(
         hits = [replace(hit, confidence=looked.chances[whole_id(hit.video_id)]) for hit in hits]
     kept = windowed.whole_hits(hits, max_hits)
     found = bool(kept) and (looked.present is None or looked.present >= min_confidence)
-    clips = _clips_of(looked, [hit.video_id for hit in kept], windowed, row_times)
-    kept = [_with_moment_confidence(hit, clips[hit.video_id], looked.scale) for hit in kept]
-    return Answer(tuple(kept), found, looked.present, {name: own.relevance for name, own in clips.items()})
+    parts = _parts(looked, [hit.video_id for hit in kept], windowed, row_times)
+    shown = _relevance(looked, parts, windowed, row_times)
+    spans = [(hit.start_seconds, hit.end_seconds) for hit in kept]
+    below = deviations_below(looked.clip_scores, [parts[hit.video_id] for hit in kept], spans)
+    sure = tuple(_with_moment_confidence(hit, looked, parts[hit.video_id]) for hit in kept)
+    return Answer(sure, found, looked.present, shown, below)
 
 
 def with_chances(
@@ -163,46 +182,56 @@ def with_chances(
     return replace(looked, chances=chances, present=float(known.present[0]), scale=calibration.scale)
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """The clips of a whole video, of each of its windows that was looked at: when they are, and their scores."""
-
-    spans: list[FloatArray]
-    scores: list[NDArray[np.float32]]
-    relevance: Relevance
-
-
-def _clips_of(
+def _parts(
     looked: Looked, shown: Sequence[str], windowed: WindowedIds, row_times: Callable[[str], RowTimes]
-) -> dict[str, _Clips]:
-    """Of the videos that are shown, by id."""
-    places: dict[str, list[int]] = {}
-    for place, any_id in enumerate(looked.video_ids):
-        places.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append(place)
-    relevance, found = clip_relevance(looked.clip_scores), {}
+) -> dict[str, list[tuple[int, FloatArray]]]:
+    """Of each video that is shown, which rows of what was looked at show it, and when their clips are: (S, 2)."""
+    rows: dict[str, list[int]] = {}
+    for row, any_id in enumerate(looked.video_ids):
+        rows.setdefault(whole_id(any_id) if windowed.has_windows else any_id, []).append(row)
+    found: dict[str, list[tuple[int, FloatArray]]] = {}
     for video_id in dict.fromkeys(shown):
-        spans, own = [], places[video_id]
-        for any_id in (looked.video_ids[place] for place in own):
+        found[video_id] = []
+        for row in rows[video_id]:
+            any_id = looked.video_ids[row]
             window = parse_window(any_id) if any_id != video_id else None
             begin = 0.0 if window is None else window.start_seconds
-            spans.append(begin + row_times(any_id).clip_spans(looked.clip_scores.shape[1]))
-        whole = windowed.duration_seconds(video_id)
-        seconds = row_times(video_id).duration_seconds if whole is None else whole
-        over_time = relevance_over_time(spans, [relevance[place] for place in own], seconds)
-        found[video_id] = _Clips(spans, [looked.clip_scores[place] for place in own], over_time)
+            times = begin + row_times(any_id).clip_spans(looked.clip_scores.shape[1])
+            found[video_id].append((row, times))
     return found
 
 
-def _with_moment_confidence(hit: SearchHit, clips: _Clips, scale: float | None) -> SearchHit:
-    if scale is None or hit.confidence is None:
+def _relevance(
+    looked: Looked,
+    parts: Mapping[str, Sequence[tuple[int, FloatArray]]],
+    windowed: WindowedIds,
+    row_times: Callable[[str], RowTimes],
+) -> dict[str, Relevance]:
+    relevance = clip_relevance(looked.clip_scores)
+    found = {}
+    for video_id, own in parts.items():
+        whole = windowed.duration_seconds(video_id)
+        seconds = row_times(video_id).duration_seconds if whole is None else whole
+        found[video_id] = relevance_over_time(
+            [times for _, times in own], [relevance[row] for row, _ in own], seconds
+        )
+    return found
+
+
+def _with_moment_confidence(
+    hit: SearchHit, looked: Looked, parts: Sequence[tuple[int, FloatArray]]
+) -> SearchHit:
+    if looked.scale is None or hit.confidence is None:
         return hit
-    share = share_inside(clips.spans, clips.scores, hit.start_seconds, hit.end_seconds, scale)
+    times, scores = [own for _, own in parts], [looked.clip_scores[row] for row, _ in parts]
+    share = share_inside(times, scores, hit.start_seconds, hit.end_seconds, looked.scale)
     return replace(hit, moment_confidence=hit.confidence * share)
 
 
 BATCH_QUERIES = 32
 BATCH_PAIRS = 320
 ALL_MOMENTS = 2**31
+MOST_ASKED = 64
 MOST_TIMES = 2**16  # a clock takes about 200 bytes
 
 
@@ -214,7 +243,7 @@ class Searcher:
 
     Args:
         store: holds the features of the indexed videos; other stores that the index names are opened when needed.
-        config: how an answer is composed.
+        config: how an answer is composed, and shown.
         calibration: of the engine's scores; without it answers have no confidence.
     Raises:
         ModelError: the index was built with another model.
@@ -232,6 +261,9 @@ class Searcher:
         self.engine, self.index, self.config, self.calibration = engine, index, config, calibration
         self._stores = VideoStores(index, store)
         self._windowed = (index.video_ids, WindowedIds(index.video_ids))
+        self.apart = BlocksApart.of(engine)
+        self._asked: dict[str, NDArray[np.float32]] = {}
+        self._titles: tuple[Sequence[str], Mapping[str, str]] = ((), {})
         self._times: dict[str, RowTimes] = {}
         self._times_of = index.video_ids  # the state of the index for which they are kept
 
@@ -255,7 +287,41 @@ class Searcher:
     def notes(self, sentence: str) -> tuple[str, ...]:
         """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
         encoder = getattr(self.engine, "text_encoder", None)
-        return notes_on(sentence, encoder.vocabulary if isinstance(encoder, WordEncoder) else None)
+        vocabulary = encoder.vocabulary if isinstance(encoder, WordEncoder) else None
+        parts = encoder.parts if isinstance(encoder, JointTextEncoder) else (encoder,)
+        counter = next((part for part in parts if isinstance(part, PieceCounter)), None)
+        return notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+
+    def evidence_apart(self, sentence: str, hits: Sequence[SearchHit]) -> list[tuple[EvidencePart, ...]]:
+        """What pictures and the text beside the videos say of each hit; nothing where evidence is of one kind.
+
+        Raises:
+            DataError: the index does not hold a video.
+        """
+        if self.apart is None or not hits:
+            return [()] * len(hits)
+        query = self._asked.get(sentence)
+        if query is None:
+            query = self.engine.embed_queries([sentence])[0]
+        return [self.apart.parts(query, self._clips_in(hit)) for hit in hits]
+
+    def _clips_in(self, hit: SearchHit) -> NDArray[np.float32]:
+        """The fused clips that a moment shows, (N, D); the nearest one where it shows none."""
+        clips: list[NDArray[np.float32]] = []
+        nearest: tuple[float, NDArray[np.float32]] | None = None
+        for any_id in self.windowed.expand([hit.video_id]):
+            window = parse_window(any_id) if any_id != hit.video_id else None
+            begin = 0.0 if window is None else window.start_seconds
+            times = begin + self.row_times(any_id).clip_spans(self.index.num_clips)
+            if window is not None and (times[0, 0] >= hit.end_seconds or times[-1, 1] <= hit.start_seconds):
+                continue
+            own = self.engine.fused_clips(self._stores.group([any_id])[0][0], [any_id])[0]
+            clips.append(own[(times[:, 0] < hit.end_seconds) & (times[:, 1] > hit.start_seconds)])
+            away = np.abs(times.mean(axis=1) - (hit.start_seconds + hit.end_seconds) / 2)
+            if nearest is None or away.min() < nearest[0]:
+                nearest = float(away.min()), own[[int(away.argmin())]]
+        found = np.concatenate(clips) if clips else np.empty((0, self.index.width), np.float32)
+        return found if len(found) or nearest is None else nearest[1]
 
     def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
         """The hits of `search`, how sure they are, and how well each clip of their videos fits.
@@ -364,6 +430,7 @@ class Searcher:
         for start in range(0, len(sentences), BATCH_QUERIES):
             batch = sentences[start : start + BATCH_QUERIES]
             vectors = self.engine.embed_queries(batch)
+            self._remember(batch, vectors)
             yield batch, vectors, self.index.match(vectors, self.config.num_videos, chosen)
 
     def _first_moments(self, batch: Sequence[str], matches: VideoMatches, num_moments: int) -> RankedMoments:
@@ -396,6 +463,41 @@ class Searcher:
         ids = self.index.video_ids
         videos = [ids[place] for place in matches.places[queries, places].tolist()]
         return self._ground([batch[query] for query in queries.tolist()], videos)
+
+    def shown(self, answer: Answer) -> ShownAnswer:
+        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
+
+        def room_of(hit: SearchHit) -> tuple[float, float]:
+            first, last = 0.0, whole_seconds(self.index, hit.video_id, self.windowed)
+            if answer.asked is not None and answer.asked[0] == hit.video_id:
+                start, end = answer.asked[1:]
+                first, last = (first, start) if hit.end_seconds <= start else (end, last)
+            return first, last
+
+        return show(answer.hits, answer.deviations_below, self.config, room_of)
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Titles that tell them apart, by id, of those whole videos whose own title another one has too.
+
+        Raises:
+            sqlite3.Error: the catalogue cannot be read.
+        """
+        if self._titles[0] is not self.index.video_ids:
+            named = {
+                whole_id(any_id): Named(whole_id(any_id), title, None if file is None else PurePath(file))
+                for any_id, title, file in self.index.same_titles()
+            }
+            self._titles = (self.index.video_ids, telling_titles(list(named.values())))
+        return self._titles[1]
+
+    def _remember(self, sentences: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Keep the last query vectors, where what spoke for the answer may be asked."""
+        if self.apart is None:
+            return
+        if len(self._asked) > MOST_ASKED:
+            self._asked = {}
+        self._asked |= zip(sentences, vectors, strict=True)
 
     def match_videos(
         self, sentences: Sequence[str], num_videos: int, within: Sequence[str] | None = None
@@ -446,10 +548,13 @@ class Searcher:
         hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
         looked, blank = self._looked(matches, 0), self.config.blank_videos
         answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
-        kept = hits_elsewhere(answer.hits, *asked)[:num_hits]
-        numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
+        elsewhere = hits_elsewhere(answer.hits, *asked)[:num_hits]
+        below_of = dict(zip(answer.hits, answer.deviations_below, strict=True))
+        least = min((below_of[hit] for hit in elsewhere), default=0.0)
+        below = tuple(below_of[hit] - least for hit in elsewhere)
+        numbered = tuple(replace(hit, rank=rank) for rank, hit in enumerate(elsewhere, start=1))
         shown = {hit.video_id: answer.relevance[hit.video_id] for hit in numbered}
-        return Answer(numbered, bool(numbered), None, shown)
+        return Answer(numbered, bool(numbered), None, shown, below, asked)
 
     def _looked(self, matches: VideoMatches, row: int) -> Looked:
         ids = self.index.video_ids

@@ -13,13 +13,15 @@ from typing import Any, Literal
 
 from dciml.datasets import DATA_FILE, DataFolder
 from dciml.errors import DcimlError
-from dciml.features import whole_id
+from dciml.features import tokenize, whole_id
 from dciml.index import CatalogueVideo, VideoFilter
-from dciml.search import Answer, select_whole
+from dciml.search import Answer, ShownHit, captions_beside, select_whole
+from dciml.search import EvidencePart as SearchedPart
 from dciml.service.errors import ServiceError, UnknownVideo
-from dciml.service.files import media_url, thumbnail_url
+from dciml.service.files import clip_url, media_url, thumbnail_url
 from dciml.service.live import Snapshot
 from dciml.service.schemas import (
+    EvidencePart,
     Filters,
     Hit,
     SearchAnswer,
@@ -41,8 +43,9 @@ def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
     within = chosen_videos(now, request)
     answer = NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within)
     notes = list(now.searcher.notes(request.sentence))
+    fields = _fields(now, answer, request.sentence)
     took = perf_counter() - begin
-    return SearchAnswer(sentence=request.sentence, **_fields(now, answer), took_seconds=took, notes=notes)
+    return SearchAnswer(sentence=request.sentence, **fields, took_seconds=took, notes=notes)
 
 
 def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchRequest]) -> list[SearchAnswer]:
@@ -56,7 +59,7 @@ def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchReques
     now, k = asked
     begin = perf_counter()
     found = now.searcher.answer_batch([request.sentence for request in requests], k)
-    fields = [_fields(now, answer) for answer in found]
+    fields = [_fields(now, answer, request.sentence) for request, answer in zip(requests, found, strict=True)]
     took = perf_counter() - begin
     return [
         SearchAnswer(
@@ -100,11 +103,11 @@ def chosen_videos(now: Snapshot, filters: Filters) -> list[str] | None:
     return list(select_whole(now.index, wanted, now.windowed))
 
 
-def _fields(now: Snapshot, answer: Answer) -> dict[str, Any]:
+def _fields(now: Snapshot, answer: Answer, sentence: str = "") -> dict[str, Any]:
     return {
         "found": answer.found,
         "confidence": answer.confidence,
-        "hits": as_hits(now, answer.hits),
+        "hits": as_hits(now, answer, sentence),
         "relevance": {
             video_id: [round(float(value), 4) for value in clips]
             for video_id, clips in answer.relevance.items()
@@ -112,13 +115,22 @@ def _fields(now: Snapshot, answer: Answer) -> dict[str, Any]:
     }
 
 
-def as_hits(now: Snapshot, hits: Sequence[SearchHit]) -> list[Hit]:
-    """Hits with what the catalogue knows; a video whose entry cannot be read has no file."""
+def as_hits(now: Snapshot, answer: Answer, sentence: str = "") -> list[Hit]:
+    """Hits with what the catalogue knows; a video whose entry cannot be read has no file.
+
+    Args:
+        sentence: what was asked; of a moment as the question nothing is said of single kinds of evidence.
+    """
+    shown = now.searcher.shown(answer).hits
     videos: dict[str, CatalogueVideo | None] = {}
-    for hit in hits:
-        if hit.video_id not in videos:
-            videos[hit.video_id] = _known(now, hit.video_id)
-    return [_as_hit(now, hit, videos[hit.video_id]) for hit in hits]
+    for one in shown:
+        if one.hit.video_id not in videos:
+            videos[one.hit.video_id] = _known(now, one.hit.video_id)
+    apart = now.searcher.evidence_apart(sentence, [one.hit for one in shown]) if sentence else None
+    return [
+        _as_hit(now, one, videos[one.hit.video_id], sentence, () if apart is None else apart[place])
+        for place, one in enumerate(shown)
+    ]
 
 
 def as_video(video: CatalogueVideo) -> VideoOut:
@@ -142,7 +154,14 @@ def _known(now: Snapshot, video_id: str) -> CatalogueVideo | None:
         return None
 
 
-def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
+def _as_hit(
+    now: Snapshot,
+    shown: ShownHit,
+    video: CatalogueVideo | None,
+    sentence: str,
+    apart: Sequence[SearchedPart],
+) -> Hit:
+    hit = shown.hit
     middle = (hit.start_seconds + hit.end_seconds) / 2
     has_media = video is not None and video.media_path is not None
     return Hit(
@@ -155,9 +174,25 @@ def _as_hit(now: Snapshot, hit: SearchHit, video: CatalogueVideo | None) -> Hit:
         score=hit.score,
         confidence=hit.confidence,
         moment_confidence=hit.moment_confidence,
+        video_rank=shown.video_rank,
+        far_below=shown.is_far_below,
         media_url=media_url(hit.video_id) if has_media else None,
         thumbnail_url=thumbnail_url(hit.video_id, middle) if has_media else None,
+        clip_url=clip_url(hit.video_id, hit.start_seconds, hit.end_seconds) if has_media else None,
+        evidence=[EvidencePart(kind=part.kind, cosine=round(part.cosine, 3)) for part in apart],
+        line=_line(now, hit, sentence, apart),
     )
+
+
+def _line(now: Snapshot, hit: SearchHit, sentence: str, apart: Sequence[SearchedPart]) -> str | None:
+    """The line that spoke for a moment, where its text does."""
+    blocks = now.searcher.apart
+    if blocks is None or not any(part.kind == "text" and part.cosine > 0 for part in apart):
+        return None
+    file = now.file(hit.video_id)
+    if file is None:
+        return None
+    return blocks.line(sentence, file, hit.start_seconds, hit.end_seconds)
 
 
 SortOrder = Literal["newest", "oldest"]
@@ -204,10 +239,14 @@ def folded(text: str) -> str:
 
 NUM_EXAMPLES = 8
 MAX_CHARS = 90
+NUM_WORDS = range(3, 13)  # of a line that may be asked for as it was said
+LOOKED_AT = 64  # videos, at even distances, in whose captions examples are looked for
 
 
 def example_sentences(now: Snapshot, settings: ServiceSettings) -> list[str]:
     """Sentences about videos of the index, from places at even distances, one a video; empty when none are known.
+
+    Where nobody has written any, they are lines that are said beside the videos, if these are searched.
 
     An index may be anybody's: a data folder that it names is read only where it lies beside the index, below a root
     that the user gave, or where the user named the features.
@@ -220,9 +259,34 @@ def example_sentences(now: Snapshot, settings: ServiceSettings) -> list[str]:
     for video_id, sentence in _asked(folder) if is_known else ():
         if video_id in now and len(sentence) <= MAX_CHARS:
             asked.setdefault(video_id, sentence)
-    sentences = list(dict.fromkeys(asked.values()))
+    sentences = list(dict.fromkeys(asked.values())) or _said(now)
     number = min(NUM_EXAMPLES, len(sentences))
     return [sentences[place * len(sentences) // number] for place in range(number)]
+
+
+def _said(now: Snapshot) -> list[str]:
+    """Lines beside videos of the index, of each the one nearest to the middle of the captions."""
+    blocks = now.searcher.apart
+    if blocks is None or not blocks.reads_text:
+        return []
+    found: dict[str, None] = {}
+    step = max(1, len(now.video_ids) // LOOKED_AT)
+    for video_id in now.video_ids[::step]:
+        file = now.file(video_id)
+        lines = [] if file is None else [plain_said(caption.text) for caption in captions_beside(file)]
+        fitting = [line for line in lines if len(line) <= MAX_CHARS and len(tokenize(line)) in NUM_WORDS]
+        if fitting:
+            found[fitting[len(fitting) // 2]] = None
+    return list(found)
+
+
+def plain_said(line: str) -> str:
+    """A caption without the marks of who speaks or sings.
+
+    >>> plain_said("- ♪ We cut onions. ♪")
+    'We cut onions.'
+    """
+    return line.strip(' -–—♪♫#*"“”')
 
 
 @lru_cache(maxsize=4)

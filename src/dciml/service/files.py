@@ -108,5 +108,14 @@ def thumbnail_url(video_id: str, seconds: float) -> str:
     return f"/thumbnails/{_quoted(video_id)}?t={round(seconds, 2)}"
 
 
+def clip_url(video_id: str, start_seconds: float, end_seconds: float) -> str:
+    """Where a moment is as a file of its own.
+
+    >>> clip_url("tür", 1.5, 4.0)
+    '/clips/t%C3%BCr?start=1.5&end=4.0'
+    """
+    return f"/clips/{_quoted(video_id)}?start={round(start_seconds, 3)}&end={round(end_seconds, 3)}"
+
+
 def _quoted(video_id: str) -> str:
     return quote(video_id, safe="", errors="replace")

@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,8 @@ class Snapshot:
     Its videos are whole ones, also where the index holds windows of a long video.
     """
 
-    def __init__(self, searcher: Searcher) -> None:
-        self.searcher = searcher
+    def __init__(self, searcher: Searcher, settings: ServiceSettings) -> None:
+        self.searcher, self._settings = searcher, settings
         self.index, self.windowed = searcher.index, searcher.windowed
         self.generation = self.index.generation
         self.video_ids = self.windowed.whole_videos
@@ -62,10 +62,27 @@ class Snapshot:
             raise UnknownVideo(video_id) from None
         except sqlite3.Error as error:
             raise ServiceError(503, "The catalogue of the index cannot be read now.") from error
-        title = video_id if known.title == part else known.title
+        title = self._titles().get(video_id) or (video_id if known.title == part else known.title)
         return replace(
             known, video_id=video_id, title=title, duration_seconds=self.duration_seconds(video_id)
         )
+
+    def file(self, video_id: str) -> Path | None:
+        """The file of a video, where there is one that this server may play; None: there is none."""
+        try:
+            media_path = self.video(video_id).media_path
+            if media_path is None:
+                return None
+            return find_media(media_path, self._settings.played_roots, self._settings.allow_roots)
+        except ServiceError:
+            return None
+
+    def _titles(self) -> Mapping[str, str]:
+        """Titles that tell videos apart which are called alike, by id."""
+        try:
+            return self.searcher.titles
+        except sqlite3.Error as error:
+            raise ServiceError(503, "The catalogue of the index cannot be read now.") from error
 
 
 class LiveCorpus:
@@ -124,7 +141,7 @@ class LiveCorpus:
         store = FeatureStore.open(self.settings.features or index.store_path())
         model = self.model
         searcher = Searcher(model.engine, index, store, model.answer, model.calibration)
-        return Snapshot(searcher)
+        return Snapshot(searcher, self.settings)
 
     def _open_index(self) -> ClipIndex:
         return ClipIndex.open(self.settings.index, store=self.settings.vector_store)

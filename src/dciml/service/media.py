@@ -201,6 +201,11 @@ def disposition(name: str) -> str:
     return f"inline; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
+def attachment(name: str) -> str:
+    """The same of a file that is to be kept instead of shown."""
+    return disposition(name).replace("inline", "attachment", 1)
+
+
 SECONDS = Query(
     allow_inf_nan=False,
     description="A time past either end gives the first or the last picture.",

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dciml.service import answers
 from dciml.service.adding import Library
+from dciml.service.cutting import ClipCutter
 from dciml.service.folder import FolderWatch
 from dciml.service.jobs import JobQueue, State, Together
 from dciml.service.limits import Slots
@@ -72,7 +73,14 @@ class Metrics:
         counts = Counts(job.state for job in runtime.jobs.all())
         for state in STATES:
             self.jobs.labels(state).set(counts[state])
-        places = (runtime.searches, runtime.pictures, runtime.streams, runtime.changes, runtime.uploads)
+        places = (
+            runtime.searches,
+            runtime.pictures,
+            runtime.clips,
+            runtime.streams,
+            runtime.changes,
+            runtime.uploads,
+        )
         for slots in places:
             self.running.labels(slots.what).set(slots.used)
         return generate_latest(self.registry)
@@ -127,6 +135,8 @@ class Runtime:
         )
         self.searches = Slots(limits.running_searches, "searches")
         self.pictures = Slots(limits.running_thumbnails, "pictures to make")
+        self.cutter = ClipCutter(limits.clip_threads)
+        self.clips = Slots(limits.running_clips, "moments to cut", limits.clips_per_client)
         self.changes = Slots(limits.running_changes, "changes")
         self.uploads = Slots(limits.running_uploads, "uploads", limits.uploads_per_client)
         self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs, limits.queued_jobs_per_client)
@@ -138,6 +148,7 @@ class Runtime:
         self._questions = Together(self._search_pool, answers.search_together, limits.batch_searches)
         self._change_pool = ThreadPoolExecutor(2, "change")
         self._picture_pool = ThreadPoolExecutor(limits.thumbnail_threads, "picture")
+        self._clip_pool = ThreadPoolExecutor(limits.clip_threads, "clip")
 
     async def search(self, work: Callable[[], Result]) -> Result:
         """Run a search in its pool. Raises Busy when too many wait; so do the next three."""
@@ -156,6 +167,11 @@ class Runtime:
         with self.pictures.taken():
             return await asyncio.get_running_loop().run_in_executor(self._picture_pool, work)
 
+    async def cut(self, work: Callable[[], Result], client: str) -> Result:
+        """Run the cutting of a moment in its pool."""
+        with self.clips.taken(client):
+            return await asyncio.get_running_loop().run_in_executor(self._clip_pool, work)
+
     async def change(self, work: Callable[[], Result]) -> Result:
         """Run a change of the index, or of the videos kept here, in its pool."""
         with self.changes.taken():
@@ -166,9 +182,10 @@ class Runtime:
         if self.folder is not None:
             self.folder.close()
         self.jobs.close()
-        for pool in (self._search_pool, self._picture_pool, self._change_pool):
+        for pool in (self._search_pool, self._picture_pool, self._change_pool, self._clip_pool):
             pool.shutdown(wait=True, cancel_futures=True)
         self.thumbnails.close()
+        self.cutter.close()
         self._questions.close()
         self.library.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -21,8 +21,13 @@ EXAMPLE_HIT: JsonDict = {
     "score": 7.31,
     "confidence": 0.84,
     "moment_confidence": 0.71,
+    "video_rank": 1,
+    "far_below": False,
     "media_url": "/media/kitchen%2Fmonday",
     "thumbnail_url": "/thumbnails/kitchen%2Fmonday?t=15.75",
+    "clip_url": "/clips/kitchen%2Fmonday?start=12.4&end=19.1",
+    "evidence": [{"kind": "picture", "cosine": 0.31}, {"kind": "text", "cosine": 0.62}],
+    "line": "and then the red ball bounces",
 }
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Hits = Annotated[int, Field(ge=1, le=MAX_HITS, description="How many moments.")]
@@ -90,6 +95,19 @@ class Moment(BaseModel):
     moment_confidence: float | None = Field(
         description="0 to 1: that what is described is in this span of it; never above `confidence`."
     )
+    video_rank: int = Field(
+        1, description="1 for the video of the best moment, 2 for the next video, …: groups moments by video."
+    )
+    far_below: bool = Field(
+        False, description="True: so far below the best moment that the page shows it on request only."
+    )
+
+
+class EvidencePart(BaseModel):
+    """What one kind of evidence says of a moment."""
+
+    kind: Literal["picture", "text"]
+    cosine: float = Field(description="Of the moment's best clip with the sentence, -1 to 1.")
 
 
 class Hit(Moment):
@@ -97,6 +115,11 @@ class Hit(Moment):
 
     media_url: str | None
     thumbnail_url: str | None
+    clip_url: str | None = Field(description="The moment as a video file; null where the video has no file.")
+    evidence: list[EvidencePart] = Field(
+        [], description="Where pictures and text are searched together: what each says; else empty."
+    )
+    line: str | None = Field(None, description="The line beside the video that spoke for the moment.")
 
 
 class SimilarAnswer(BaseModel):

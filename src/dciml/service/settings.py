@@ -25,6 +25,9 @@ class Limits:
     batch_searches: int = 8
     thumbnail_threads: int = 2
     running_thumbnails: int = 256
+    clip_threads: int = 1
+    running_clips: int = 16
+    clips_per_client: int = 4
     running_streams: int = 256
     running_changes: int = 8
     running_uploads: int = 4

@@ -77,12 +77,15 @@ class Visitor:
     faults: list[str] = field(default_factory=list)
 
     def search(self, sentence: str) -> list[dict[str, Any]]:
-        """Type a sentence, wait for the cards, and return the API's own hits for it."""
+        """Type a sentence, wait for the cards, and return the API's own hits for it, in the order of the page."""
         self.page.fill("#sentence", sentence)
         self.page.press("#sentence", "Enter")
         self.page.wait_for_selector("#results a.hit .times")
         self.until("document.querySelector('#status').textContent.includes('found in')")
-        return list(self.site.ask("/api/search", sentence=sentence)["hits"])
+        hits = [
+            hit for hit in self.site.ask("/api/search", sentence=sentence)["hits"] if not hit["far_below"]
+        ]
+        return sorted(hits, key=lambda hit: hit["video_rank"])  # stable: by video, each best first
 
     def seconds(self) -> float:
         """Where the player is."""

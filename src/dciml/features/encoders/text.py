@@ -80,13 +80,13 @@ class JointTextEncoder:
     """
 
     def __init__(self, parts: Sequence[TextEncoder]) -> None:
-        self._parts = tuple(parts)
-        self.name = JOINT.join(part.name for part in self._parts)
-        self.width, self.static_width = self._parts[0].width, self._parts[0].static_width
+        self.parts = tuple(parts)
+        self.name = JOINT.join(part.name for part in self.parts)
+        self.width, self.static_width = self.parts[0].width, self.parts[0].static_width
 
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Encode sentences. Raises DataError for one without a word."""
-        columns = [part.encode(sentences) for part in self._parts]
+        columns = [part.encode(sentences) for part in self.parts]
         return [
             EncodedSentence(
                 encoded[0].words,

@@ -285,6 +285,14 @@ class TransformersTextEncoder:
         """Width of the static rows: of the input embeddings."""
         return int(self._embeddings.shape[1])
 
+    def num_pieces(self, word: str) -> int:
+        """How many tokens it makes of a word; as many as it has letters where one of them is the unknown one."""
+        ids = self._loaded.tokenizer(word, add_special_tokens=False)["input_ids"]
+        unknown = self._loaded.tokenizer.unk_token_id
+        # CLIP has no unknown token, and names the end of a text in its place.
+        is_unknown = unknown is not None and unknown in ids
+        return max(len(word), len(ids)) if is_unknown else len(ids)
+
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Encode sentences, the same features whatever the batch (up to rounding, 1e-5).
 

@@ -25,7 +25,7 @@ export function onTokenNeeded(ask) {
   askForToken = ask;
 }
 
-async function request(path, options = {}, mayAsk = true) {
+async function request(path, { read = (response) => response.json(), ...options } = {}, mayAsk = true) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
@@ -35,10 +35,10 @@ async function request(path, options = {}, mayAsk = true) {
   }
   if (response.status === 401 && mayAsk && askForToken) {
     await askForToken();
-    return request(path, options, false);
+    return request(path, { read, ...options }, false);
   }
   if (!response.ok) throw await problemOf(response.status, () => response.json());
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : read(response);
 }
 
 async function problemOf(status, readJson) {
@@ -84,6 +84,18 @@ export const addPath = (path) => post("api/videos", { path });
 
 export const videos = (offset, limit, words, signal) =>
   request(`api/videos?${new URLSearchParams({ offset, limit, search: words })}`, { signal });
+
+/** A moment as a file: { name, content }. The server cuts it, which takes a while. */
+export function clip({ videoId, start, end }) {
+  const query = new URLSearchParams({ start: start.toFixed(3), end: end.toFixed(3) });
+  const read = async (response) => ({ name: nameIn(response.headers), content: await response.blob() });
+  return request(`clips/${encodeURIComponent(videoId)}?${query}`, { read });
+}
+
+function nameIn(headers) {
+  const match = /filename\*=UTF-8''(\S+)/.exec(headers.get("Content-Disposition") ?? "");
+  return match ? decodeURIComponent(match[1]) : "moment.mp4";
+}
 
 /** Exchange a token for a cookie that pictures and videos are sent with, too; the page keeps no token. */
 export async function openSession(token) {

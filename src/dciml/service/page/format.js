@@ -2,19 +2,25 @@
 
 const two = (number) => String(number).padStart(2, "0");
 
-/** 75.9 → "01:15"; with hours "1:02:03". Like any player's clock, it counts whole seconds that have passed. */
+const NEARLY_SECONDS = 0.05; // a time that is this near to the next whole second counts as it
+
+/** Hours, minutes and whole seconds that have passed, as any player counts them. The rule of `clock.py`. */
+function clockParts(seconds) {
+  const whole = Math.max(0, Math.floor(seconds + NEARLY_SECONDS + 1e-6));
+  return [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+}
+
+/** 75.9 → "01:15"; with hours "1:02:03". */
 export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds + 1e-6));
-  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
-  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${two(minutes)}:${two(whole % 60)}`;
+  const [hours, minutes, rest] = clockParts(seconds);
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${two(minutes)}:${two(rest)}`;
 }
 
 export const range = (start, end) => `${clock(start)}–${clock(end)}`;
 
 /** The same for a screen reader. */
 export function spoken(seconds) {
-  const whole = Math.max(0, Math.floor(seconds + 1e-6));
-  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const [hours, minutes, rest] = clockParts(seconds);
   const parts = [];
   if (hours) parts.push(count(hours, "hour"));
   if (minutes) parts.push(count(minutes, "minute"));
@@ -31,10 +37,11 @@ export function percent(share) {
   return `${Math.round(100 * share)} %`;
 }
 
-/** How sure the search is of a hit: the calibrated confidence where there is one, else the bare score. */
+/** How sure the search is of a moment, the one place that says so: its own confidence where there is one, else the bare score. */
 export function sureness(hit) {
-  if (hit.confidence !== null && hit.confidence !== undefined) {
-    return { share: hit.confidence, words: percent(hit.confidence), label: `Confidence ${percent(hit.confidence)}` };
+  const own = hit.momentConfidence;
+  if (own !== null && own !== undefined) {
+    return { share: own, words: percent(own), label: `Confidence ${percent(own)}, of its video ${percent(hit.confidence)}` };
   }
   return { share: null, words: hit.score.toFixed(2), label: `Score ${hit.score.toFixed(2)}` };
 }

@@ -50,6 +50,9 @@ function inNextRow(links, from, direction) {
     .map((link) => ({ link, box: link.getBoundingClientRect() }))
     .filter(({ box }) => direction * (box.top - here.top) > here.height / 2);
   if (!rows.length) return null;
+  const away = ({ box }) => direction * (box.top - here.top);
+  const under = rows.filter(({ box }) => box.left < here.right && box.right > here.left).sort((one, other) => away(one) - away(other));
+  if (under.length) return under[0].link; // columns may be of different heights
   const top = rows[direction > 0 ? 0 : rows.length - 1].box.top;
   const row = rows.filter(({ box }) => Math.abs(box.top - top) < 4);
   row.sort((one, other) => Math.abs(one.box.left - here.left) - Math.abs(other.box.left - here.left));

@@ -1,10 +1,12 @@
 // The panel of the open moment: player, timeline, other moments of the video, and what to do next.
 
 import { button, h, icon, keyFrame } from "./dom.js";
+import { why } from "./evidence.js";
 import { range } from "./format.js";
 import { sameMoment } from "./place.js";
 import { Screen } from "./player.js";
 import { followed, sureTag } from "./results.js";
+import { saveButton } from "./save.js";
 import { Timeline } from "./timeline.js";
 
 export class Panel {
@@ -47,10 +49,12 @@ export class Panel {
   know({ relevance, moments }) {
     [this.relevance, this.moments] = [relevance, moments];
     // A moment that an address named gets its score when the answer has come.
-    const { start, end, score, confidence } = moments.find((one) => sameMoment(one, this.moment)) ?? this.moment;
+    const known = moments.find((one) => sameMoment(one, this.moment)) ?? this.moment;
+    const [{ start, end, score }, because] = [known, why(known)];
     this.facts.replaceChildren(
       ...(start === null ? [] : [h("strong", {}, range(start, end))]),
-      ...(score === null ? [] : [sureTag({ score, confidence })]),
+      ...(score === null ? [] : [sureTag(known)]),
+      ...(because === null ? [] : [because]),
     );
     this.#draw();
     this.#list();
@@ -81,11 +85,13 @@ export class Panel {
   #act() {
     const { moment } = this;
     const isSpan = moment.start !== null;
+    const save = saveButton(moment, true);
     const copy = button({ words: "Copy link", name: "link", kind: "soft", onclick: () => this.#copy(copy) });
     this.actions.replaceChildren(
       ...(isSpan ? [button({ words: "More like this", name: "like", kind: "soft", onclick: () => this.app.like(moment) })] : []),
       button({ words: "Search in this video", name: "inside", kind: "soft", onclick: () => this.app.inside(moment) }),
       copy,
+      ...(save === null ? [] : [save]),
     );
   }
 

@@ -1,7 +1,10 @@
 // The list of answers, and what stands in its place: examples, skeletons, "nothing found", errors.
 
 import { byId, button, h, keyFrame, notice } from "./dom.js";
+import { why } from "./evidence.js";
 import { clock, count, range, spoken, sureness, took } from "./format.js";
+import { group, grouped } from "./groups.js";
+import { questionKey } from "./place.js";
 
 const SHOWN_VIDEOS = 6;
 
@@ -18,6 +21,10 @@ export function momentOf(row) {
     rank: row.rank ?? null,
     score: row.score ?? null,
     confidence: row.confidence ?? null,
+    momentConfidence: row.moment_confidence ?? null,
+    farBelow: row.far_below ?? false,
+    evidence: row.evidence ?? [],
+    line: row.line ?? null,
   };
 }
 
@@ -48,19 +55,42 @@ export function card(moment, address, onOpen) {
   const times = isSpan ? range(moment.start, moment.end) : clock(moment.duration);
   frame.append(h("span", { class: "times", "aria-hidden": "true" }, times));
   if (isSpan) frame.append(strip(moment));
-  const when = isSpan ? `, ${spoken(moment.start)} to ${spoken(moment.end)}.` : `, ${spoken(moment.duration)}.`;
   return h(
     "a",
     { class: "hit", href: address, onclick: (event) => followed(event) && onOpen(moment), "data-video": moment.videoId },
     frame,
-    h("span", { class: "title", dir: "auto" }, moment.title, h("span", { class: "unseen" }, when)),
+    h("span", { class: "title", dir: "auto" }, moment.title, whenSpoken(moment)),
     moment.score === null ? null : sureTag(moment),
+    why(moment),
   );
+}
+
+/** A line that links to a further moment of a video; its best one is the card above. */
+function further(moment, best, address, onOpen) {
+  return h(
+    "a",
+    { class: "hit", href: address, onclick: (event) => followed(event) && onOpen(moment), "data-video": moment.videoId },
+    h("span", { class: "title unseen" }, moment.title, whenSpoken(moment)),
+    h("span", { class: "times", "aria-hidden": "true" }, range(moment.start, moment.end)),
+    sureTag(moment),
+    why({ ...moment, line: moment.line === best.line ? null : moment.line }),
+  );
+}
+
+/** When a moment is, or how long a whole video, for a screen reader. */
+function whenSpoken({ start, end, duration }) {
+  return h("span", { class: "unseen" }, start === null ? `, ${spoken(duration)}.` : `, ${spoken(start)} to ${spoken(end)}.`);
 }
 
 /** What the search could not take from the sentence. */
 function notesOf(answer) {
   return answer.notes?.length ? [h("ul", { class: "hints" }, ...answer.notes.map((note) => h("li", { dir: "auto" }, note)))] : [];
+}
+
+/** How many moments are not shown, and a way to see them. */
+function leftOut(number, onShow) {
+  const words = `${count(number, "moment")} ${number === 1 ? "is" : "are"} left out, far below the best.`;
+  return [h("p", { class: "left-out" }, words), button({ words: "Show all", kind: "wide", onclick: onShow })];
 }
 
 /** Where in its video a moment lies. */
@@ -81,7 +111,7 @@ export function followed(event) {
 export class Results {
   /** `app`: { addressOfMoment, open, ask, retry, more, goVideos, clearFilters }. */
   constructor(app) {
-    [this.app, this.list, this.status] = [app, byId("results"), byId("status")];
+    [this.app, this.list, this.status, this.allShown] = [app, byId("results"), byId("status"), null];
   }
 
   /** The first page: sentences to try, and a look at the collection. */
@@ -122,12 +152,29 @@ export class Results {
       this.#showNothing(answer, isLimited);
       return;
     }
-    const videos = new Set(answer.moments.map((moment) => moment.videoId)).size;
+    const showsAll = this.allShown === questionKey(place);
+    const shown = showsAll ? answer.moments : answer.moments.filter((moment) => !moment.farBelow);
+    const videos = new Set(shown.map((moment) => moment.videoId)).size;
     const kind = place.question.like ? "similar moment" : "moment";
-    this.#say(`${count(answer.moments.length, kind)} in ${count(videos, "video")}, found in ${took(answer.took_seconds)}`);
+    this.#say(`${count(shown.length, kind)} in ${count(videos, "video")}, found in ${took(answer.took_seconds)}`);
+    const showAll = () => {
+      this.allShown = questionKey(place);
+      this.show(answer, place, isLimited);
+      this.list.focus();
+    };
     const more = answer.moments.length >= answer.k && answer.k < 100
-      ? button({ words: "More moments", kind: "wide", onclick: () => this.app.more() }) : null;
-    this.list.replaceChildren(...notesOf(answer), this.#cards(answer.moments), ...(more ? [more] : []));
+      ? [button({ words: "More moments", kind: "wide", onclick: () => this.app.more() })] : [];
+    const hidden = answer.moments.length - shown.length;
+    this.list.replaceChildren(...notesOf(answer), this.#groups(shown), ...(hidden ? leftOut(hidden, showAll) : more));
+  }
+
+  #groups(moments) {
+    const open = (chosen) => this.app.open(chosen);
+    const linkOf = (moment, best) => {
+      const address = this.app.addressOfMoment(moment);
+      return moment === best ? card(moment, address, open) : further(moment, best, address, open);
+    };
+    return h("ol", { class: "cards groups" }, ...grouped(moments).map((own) => group(own, linkOf)));
   }
 
   #showNothing(answer, isLimited) {
@@ -138,7 +185,7 @@ export class Results {
     const block = notice("", "search", "Nothing found", words,
       ...(isLimited ? [button({ words: "Clear filters", kind: "primary", onclick: () => this.app.clearFilters() })] : []));
     const summary = h("summary", {}, "Show the nearest moments anyway");
-    const nearest = h("details", { class: "nearest" }, summary, this.#cards(answer.moments));
+    const nearest = h("details", { class: "nearest" }, summary, this.#groups(answer.moments));
     this.list.replaceChildren(block, ...notesOf(answer), ...(answer.moments.length ? [nearest] : []));
   }
 
