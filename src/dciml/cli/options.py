@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from dciml.model_folder import Model
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
@@ -52,3 +54,12 @@ def with_windows(model: Model, window_seconds: float | None) -> Model:
     from dciml.features import WindowRule
 
     return model if window_seconds is None else replace(model, windows=WindowRule.of(window_seconds))
+
+
+def say(sentence: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print what was done: as a sentence for people, or as JSON for programs. Paths become text."""
+    import json
+
+    typer.echo(
+        json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False, default=str) if as_json else sentence
+    )
