@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dciml.cli.options import JsonOption, new_folder, say
+from dciml.cli.serve import SpeechModelOption, YesOption, make_sure_of_speech, wanted_speech
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,14 @@ IdsOption = Annotated[
     Literal["stem", "path"],
     typer.Option("--ids", help="What names a video: its file's name, or the way to it from the PATH given."),
 ]
+SpeechOption = Annotated[
+    bool,
+    typer.Option(
+        "--speech",
+        help="With an encoder of text: recognise what is said in videos that have no subtitles beside them (extra "
+        "`speech`).",
+    ),
+]
 RayOption = Annotated[bool, typer.Option("--ray", help="Share the work out by Ray Data (extra `ray`).")]
 StoresArgument = Annotated[
     list[Path], typer.Argument(help="Feature stores of one encoder.", metavar="STORE…")
@@ -81,6 +90,9 @@ def extract(
     ids: IdsOption = "stem",
     ray: RayOption = False,
     json: JsonOption = False,
+    speech: SpeechOption = False,
+    speech_model: SpeechModelOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Turn video files into a feature store; a second call does only what is missing or changed."""
     from rich.console import Console
@@ -88,10 +100,12 @@ def extract(
     from dciml.errors import ConfigError, DataError
     from dciml.recipes import extract as recipe
 
+    spoken = wanted_speech(speech or None, speech_model)
     options = recipe.ExtractOptions(
-        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray
+        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray, spoken
     )
     try:
+        make_sure_of_speech(spoken, yes)
         plan = recipe.plan_extraction(paths, out, options)
     except (DataError, ConfigError) as error:  # nothing was tried yet: the call itself is wrong
         typer.echo(f"dciml: {error}", err=True)

@@ -3,6 +3,7 @@ from .encoded_text import EncodedCorpus, encode_cached
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
 from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs, text_spec_of, widths_of
+from .encoders.speech import MODEL_GIGABYTES, SPEECH_MODEL, Speech, fetch_speech_model, speech_model
 from .encoders.text import JOINT, NO_WORDS, create_text_encoder, same_space
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
@@ -44,8 +45,10 @@ __all__ = [
     "BUILTIN",
     "JOINT",
     "MANIFEST_FILE",
+    "MODEL_GIGABYTES",
     "NO_WORDS",
     "QUERY_FEATURES_FILE",
+    "SPEECH_MODEL",
     "VIDEO_SUFFIXES",
     "WHOLE_UP_TO",
     "WORD_VECTORS_FILE",
@@ -68,6 +71,7 @@ __all__ = [
     "RowTimes",
     "RowsSeen",
     "Shard",
+    "Speech",
     "StoreManifest",
     "TextEncoder",
     "VideoEncoder",
@@ -87,6 +91,7 @@ __all__ = [
     "encoder_of",
     "extract_video",
     "extract_videos",
+    "fetch_speech_model",
     "files_read",
     "find_mismatch",
     "find_videos",
@@ -107,6 +112,7 @@ __all__ = [
     "rows_fit",
     "same_space",
     "span_seconds",
+    "speech_model",
     "split_long",
     "text_spec_of",
     "tokenize",

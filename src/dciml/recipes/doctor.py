@@ -40,6 +40,7 @@ LEVELS, TOLERANCE = (0, 100, 200), 20.0
 EXTRAS = {
     "transformers": "CLIP, SigLIP, RoBERTa and other encoders of transformers",
     "minilm": "the text encoder `minilm`",
+    "speech": "what is said in videos (`--speech`)",
     "hub": "models on the Hugging Face Hub (`dciml.hub`)",
     "serve": "`dciml serve` and its page",
     "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
