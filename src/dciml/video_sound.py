@@ -15,7 +15,7 @@ from dciml.video_track import opened, timeline_of
 SAMPLES_A_SECOND = 16_000
 PIECE_SECONDS = 120.0
 SEARCHED_SECONDS = 10.0
-"""At the end of a piece, for the quietest place to cut it."""
+"""At the end of a piece, or else its second half, for the quietest place to cut it."""
 QUIET_SAMPLES = SAMPLES_A_SECOND // 10
 
 Samples = NDArray[np.float32]
@@ -60,8 +60,8 @@ def pieces_of_sound(
 
 
 def _quiet_place(samples: Samples) -> int:
-    """In the last seconds, the middle of the tenth of a second with the least sound."""
-    first = max(len(samples) - round(SEARCHED_SECONDS * SAMPLES_A_SECOND), 0)
+    """Late in a piece, the middle of the tenth of a second with the least sound."""
+    first = max(len(samples) - round(SEARCHED_SECONDS * SAMPLES_A_SECOND), len(samples) // 2)
     count = (len(samples) - first) // QUIET_SAMPLES
     blocks = samples[len(samples) - count * QUIET_SAMPLES :].reshape(count, QUIET_SAMPLES)
     quietest = int((blocks**2).sum(axis=1).argmin())
