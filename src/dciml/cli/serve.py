@@ -217,6 +217,8 @@ def prepare(
     """
     from dciml.recipes import home as recipe
 
+    if len(encoders) == 1:
+        encoders = (*encoders, recipe.TEXT_BESIDE)
     if len(paths) == 1 and recipe.is_home(paths[0]):
         make_sure_of_speech(speech_model, yes)
         return recipe.open_home(paths[0], (), encoders, device, speech_model)
@@ -225,11 +227,10 @@ def prepare(
         make_sure_of_speech(speech_model, yes)
         return recipe.open_home(place, paths, encoders, device, speech_model)
     recipe.refuse_without_videos(paths)
-    if encoders in ((), (f"image:{recipe.MODEL_NAME}",)):
+    usual = (f"image:{recipe.MODEL_NAME}", recipe.TEXT_BESIDE)
+    if encoders in ((), usual):
         make_sure_of_model(yes)
-        encoders = (f"image:{recipe.MODEL_NAME}",)
-    if len(encoders) == 1:
-        encoders = (*encoders, recipe.TEXT_BESIDE)
+        encoders = usual
     make_sure_of_speech(speech_model, yes)
     typer.echo(f"{place} keeps features and index of {', '.join(str(path) for path in paths)}.")
     made = recipe.open_home(place, paths, encoders, device, speech_model)
