@@ -123,7 +123,7 @@ export class Results {
       return;
     }
     const videos = new Set(answer.moments.map((moment) => moment.videoId)).size;
-    const kind = place.question.like ? "similar moment" : "moment";
+    const kind = place.question.like || place.question.picture ? "similar moment" : "moment";
     this.#say(`${count(answer.moments.length, kind)} in ${count(videos, "video")}, found in ${took(answer.took_seconds)}`);
     const more = answer.moments.length >= answer.k && answer.k < 100
       ? button({ words: "More moments", kind: "wide", onclick: () => this.app.more() }) : null;
