@@ -84,7 +84,7 @@ def test_a_picture_finds_its_moment(films: Path, tmp_path: Path, tiny_model: Cal
         assert {hit["video_id"] for hit in within.json()["hits"]} == {"films/0.mp4"}
         refused = client.post("/api/picture", json={"picture": b64encode(b"no picture").decode()})
         assert (refused.status_code, refused.json()["detail"]) == (
-            422, "This is no picture that can be read. Name a picture, such as a JPEG or PNG file."
+            422, "This is no picture that can be read. To mend it: name a picture, such as a JPEG or PNG file."
         )  # fmt: skip
 
 

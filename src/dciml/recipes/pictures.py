@@ -84,7 +84,8 @@ def picture_vector(searcher: Searcher, picture: Path | bytes, device: str = "cpu
         part = parts[place]
         assert isinstance(part, EncodesPictures)
         vectors[place] = part.encode_pictures([rgb])[0]
-    return space.weighed(np.concatenate(vectors)[None])[0]
+    asked: NDArray[np.float32] = space.weighed(np.concatenate(vectors)[None])[0]
+    return asked
 
 
 @lru_cache(maxsize=2)
@@ -116,7 +117,9 @@ def read_picture(source: Path | bytes) -> RGBFrame:
                 upright = ImageOps.exif_transpose(opened).convert("RGBA")
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=where, mend="check the path") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError("this is no picture that can be read", where=where, mend=mend) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise DataError(
+            "this is no picture that can be read", where=where, mend=mend
+        ) from None  # no fault of the disk
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
