@@ -196,7 +196,7 @@ def _copy_from(path: Path, temporary: Path, key: _Key, end: float) -> Handling |
     """Write the packets from a key picture on; returns what became of the sound."""
     with _track(path) as track, opened_container(path) as heard, _writer(temporary) as out:
         pictures = _picture_packets(track, key, end, out.add_stream_from_template(track.stream))
-        source = _sound_stream(heard)
+        source = sound_stream(heard)
         if source is None:
             out.mux(pictures)
             return None
@@ -235,7 +235,7 @@ def _picture_packets(track: VideoTrack, key: _Key, end: float, stream: Any) -> I
             late.clear()
 
 
-def _sound_stream(container: Any) -> Any:
+def sound_stream(container: Any) -> Any:
     """The stream of sound that a player takes; None where there is none."""
     return container.streams.best("audio")
 
@@ -283,7 +283,7 @@ def _encoded(path: Path, temporary: Path, start: float, end: float) -> Piece:
             stream.codec_context.thread_count = 1
             stream.codec_context.time_base = Fraction(1, CLOCK)
             shown = _encoded_pictures(stream, first, pictures, start)
-            source = None if has_breaks else _sound_stream(heard)
+            source = None if has_breaks else sound_stream(heard)
             if source is None or source.codec_context is None:
                 out.mux(shown)
             else:
@@ -385,7 +385,7 @@ def _encoded_sound(
     context = stream.codec_context
     rate, layout = context.sample_rate, context.layout
     total, written = round((end - begin) * rate), 0
-    for at, samples in _samples(container, source, rate, layout, begin + zero):
+    for at, samples in sound_samples(container, source, rate, layout, begin + zero):
         place = round((at - zero - begin) * rate)
         if place >= total:
             break
@@ -400,7 +400,7 @@ def _encoded_sound(
     yield from stream.encode(None)
 
 
-def _samples(
+def sound_samples(
     container: Any, source: Any, rate: int, layout: Any, seconds: float
 ) -> Iterator[tuple[float, NDArray[np.float32]]]:
     """(seconds on the clock of the file, samples (channels, N)); a packet that is damaged is passed over."""

@@ -14,6 +14,7 @@ from dciml.datasets.folder import write_data_folder
 from dciml.features.store import FeatureStoreWriter, StoreManifest
 from dciml.recipes.train import _set_up, make_fabric, train
 from dciml.recipes.trained_on import training_cautions
+from dciml.training.progress import Reporter
 from dciml.types import Query, Video
 
 MakeConfig = Callable[..., RunConfig]
@@ -36,7 +37,8 @@ def data_of(folder: Path, rows: Mapping[str, int], sentences: int = 2, length: i
 
 
 def cautions(config: RunConfig, tmp_path: Path, processes: int = 1) -> list[str]:
-    run = _set_up(config, tmp_path / "out", make_fabric(config))
+    reporter = Reporter(tmp_path / "out", enabled=False, quiet=True)
+    run = _set_up(config, tmp_path / "out", make_fabric(config), reporter)
     return training_cautions(config, run.training, run.held_out, processes)
 
 

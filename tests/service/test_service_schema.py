@@ -31,6 +31,7 @@ def declared(document: dict[str, Any], method: str, route: str) -> dict[str, set
 ROUTES = {
     "/api/search": ("POST", "/api/search"),
     "/api/similar": ("POST", "/api/similar"),
+    "/api/picture": ("POST", "/api/picture"),
     "/api/examples": ("GET", "/api/examples"),
     "/api/videos": ("GET", "/api/videos"),
     "/api/videos/{video_id}": ("GET", "/api/videos/plain"),
@@ -65,6 +66,8 @@ def test_every_answer_is_one_that_the_document_declares(own: Path, client_of: Ca
         ("/api/search", "POST", "/api/search", {"content": "{"}),
         ("/api/similar", "POST", "/api/similar", {"json": moment}),
         ("/api/similar", "POST", "/api/similar", {"json": moment | {"end_seconds": 99}}),
+        ("/api/picture", "POST", "/api/picture", {"json": {"picture": "bm8gcGljdHVyZQ=="}}),
+        ("/api/picture", "POST", "/api/picture", {"json": {"picture": "no Base64"}}),
         ("/api/videos", "GET", "/api/videos?limit=x", {}),
         ("/api/videos", "POST", "/api/videos", {}),
         ("/api/videos", "POST", "/api/videos", {"json": {"path": "x.mp4"}}),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dciml.cautions import show_warnings
 from dciml.cli import (
@@ -22,8 +23,28 @@ from dciml.cli import (
 )
 from dciml.version import __version__
 
+ORDER = (
+    *("doctor", "demo", "serve"),
+    *("extract", "merge-stores", "import", "inspect"),
+    *("baseline", "train", "calibrate", "evaluate", "compare"),
+    *("index", "index-add", "index-remove", "index-compact", "index-verify", "index-backup"),
+    *("search", "similar", "cut", "export", "mcp", "mcp-config"),
+)
+"""In which one works with the commands; those that are not named come last."""
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in the order in which one works with them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        place = {name: number for number, name in enumerate(ORDER)}
+        return sorted(self.commands, key=lambda name: place.get(name, len(ORDER)))
+
+
 app = typer.Typer(
     name="dciml",
+    cls=InOrder,
     help="Find the video and the moment that a sentence describes, learned from (video, sentence) pairs alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

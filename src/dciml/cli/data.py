@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dciml.cli.options import new_folder
+from dciml.cli.options import JsonOption, new_folder, say
 
 if TYPE_CHECKING:
     from dciml.recipes.prepare import ImportSummary
@@ -71,7 +71,7 @@ RateMismatchOption = Annotated[
 ]
 
 
-def print_summary(summary: ImportSummary) -> None:
+def print_summary(summary: ImportSummary, *, as_json: bool) -> None:
     """Print the counts of an import, and on standard error what differs from the published ones."""
     from dataclasses import fields
 
@@ -81,6 +81,10 @@ def print_summary(summary: ImportSummary) -> None:
     from dciml.cautions import tell
     from dciml.recipes.prepare import SplitSummary
 
+    if as_json:
+        tell(summary.warnings)
+        say("", _facts(summary), as_json=True)
+        return
     table = Table(title=summary.folder.name)
     table.add_column("")
     for split in summary.splits:
@@ -99,6 +103,18 @@ def print_summary(summary: ImportSummary) -> None:
     if text.is_dir():
         console.print(f"Text features of the release: {text}", soft_wrap=True, highlight=False)
     console.print(f"Data folder: {summary.folder.path}", soft_wrap=True, highlight=False)
+
+
+def _facts(summary: ImportSummary) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "data": summary.folder.path,
+        "name": summary.folder.name,
+        "splits": {name: asdict(split) for name, split in summary.splits.items()},
+        "features_left_out": summary.features_left_out,
+        "warnings": summary.warnings,
+    }
 
 
 # Command, name of the data set in `datasets.published`, help.
@@ -148,6 +164,7 @@ def _add(app: typer.Typer, command: str, constant: str, text: str) -> None:
         encoder: EncoderOption = None,
         rows_per_second: RateOption = None,
         rate_mismatch: RateMismatchOption = "refuse",
+        json: JsonOption = False,
     ) -> None:
         from dciml.datasets import published
         from dciml.recipes.prepare import ImportOptions, prepare_published
@@ -156,7 +173,7 @@ def _add(app: typer.Typer, command: str, constant: str, text: str) -> None:
             past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second, rate_mismatch
         )
         data = getattr(published, constant)
-        print_summary(prepare_published(data, folder, features, out, options, split or ()))
+        print_summary(prepare_published(data, folder, features, out, options, split or ()), as_json=json)
 
 
 def prvr(
@@ -180,6 +197,7 @@ def prvr(
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
     rate_mismatch: RateMismatchOption = "refuse",
+    json: JsonOption = False,
 ) -> None:
     """Import a PRVR release (MS-SL, GMMFormer): BigFile features, captions and RoBERTa's query features."""
     from dciml.recipes.prepare import ImportOptions
@@ -188,7 +206,7 @@ def prvr(
     options = ImportOptions(
         past_end, bad_moments, allow_missing, True, strict_counts, encoder, rows_per_second, rate_mismatch
     )
-    print_summary(prepare_prvr(folder, out, options, annotations or (), feature))
+    print_summary(prepare_prvr(folder, out, options, annotations or (), feature), as_json=json)
 
 
 app = typer.Typer(
@@ -217,6 +235,7 @@ def records(
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
     rate_mismatch: RateMismatchOption = "refuse",
+    json: JsonOption = False,
 ) -> None:
     """Import your own data: sentences in a table, as JSON lines or from an annotation tool, and features."""
     from dciml.recipes.prepare import ImportOptions, prepare_records
@@ -224,7 +243,9 @@ def records(
     options = ImportOptions(
         past_end, bad_moments, allow_missing, allow_extra, False, encoder, rows_per_second, rate_mismatch
     )
-    print_summary(prepare_records(_named_files(split), features, out, name or out.resolve().name, options))
+    print_summary(
+        prepare_records(_named_files(split), features, out, name or out.resolve().name, options), as_json=json
+    )
 
 
 _register_published(app)
@@ -243,6 +264,7 @@ def benchmark(
     encoder: EncoderOption = None,
     rows_per_second: RateOption = None,
     rate_mismatch: RateMismatchOption = "refuse",
+    json: JsonOption = False,
 ) -> None:
     """Import videos.h5 (attributes duration and split) with SPLIT.jsonl for each split."""
     from dciml.recipes.prepare import ImportOptions, prepare_benchmark
@@ -250,7 +272,7 @@ def benchmark(
     options = ImportOptions(
         past_end, bad_moments, allow_missing, False, False, encoder, rows_per_second, rate_mismatch
     )
-    print_summary(prepare_benchmark(folder, out, name or folder.resolve().name, options))
+    print_summary(prepare_benchmark(folder, out, name or folder.resolve().name, options), as_json=json)
 
 
 def _named_files(options: list[str]) -> dict[str, Path]:

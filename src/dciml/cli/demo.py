@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dciml.cli.options import JsonOption, say
 from dciml.cli.serve import check_installed
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for videos, features, model, index and page.")]
@@ -41,15 +42,22 @@ def demo(
     serve: ServeOption = False,
     port: PortOption = 8765,
     open_: OpenOption = False,
+    json: JsonOption = False,
 ) -> None:
     """The whole job on made-up videos: draw, extract, train, evaluate, index, answer; ends with an HTML page."""
     if serve:
         check_installed()  # before the minutes that the rest takes
+    from rich.console import Console
+
+    from dciml.files import read_json
     from dciml.recipes.demo import DemoOptions, is_finished, run_demo
 
     options = DemoOptions(seed=seed, workers=workers, overrides=tuple(set_ or ()))
     if not serve or not is_finished(out, options):
-        run_demo(out, options)
+        run_demo(out, options, Console(stderr=json))
+    if json:
+        facts = {"page": out / "index.html", "index": out / "index", "model": out / "model"}
+        say("", facts | {"report": read_json(out / "report.json")}, as_json=True)
     if serve:
         from dciml.service import ServiceSettings, run_server
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dciml.cli.options import WindowOption, with_windows
+from dciml.cli.options import JsonOption, WindowOption, say, with_windows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dciml.datasets import DataFolder
     from dciml.metrics import Bin, Interval
+    from dciml.recipes.evaluate import NothingFound
     from dciml.recipes.report import Report, Table
     from dciml.search import Engine
 
@@ -26,8 +27,9 @@ SEPARATOR = ", "
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder, as written by `dciml train`.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Data folder, as written by `dciml import`.")]
 SplitOption = Annotated[str, typer.Option("--split", help="Split to evaluate; its videos are the corpus.")]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Write the report here, for `dciml compare`.")
+ReportFileOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the report here, for `dciml compare`; - prints it, and nothing else."),
 ]
 SubmissionOption = Annotated[
     Path | None, typer.Option("--submission", help="Write predictions here, in the form of TVR's scorer.")
@@ -62,7 +64,7 @@ def evaluate(
     model: ModelArgument,
     data: DataOption,
     split: SplitOption = "test",
-    json: JsonOption = None,
+    json: ReportFileOption = None,
     submission: SubmissionOption = None,
     device: DeviceOption = "cpu",
     queries: QueriesOption = None,
@@ -70,6 +72,8 @@ def evaluate(
     window_seconds: WindowOption = None,
 ) -> None:
     """Measure a model: video retrieval, grounding, and both together, beside rows that know less."""
+    from dataclasses import asdict
+
     from rich.console import Console
 
     from dciml.datasets import DataFolder
@@ -77,7 +81,9 @@ def evaluate(
     from dciml.recipes.evaluate import MODEL, EvaluateOptions, zero_shot_engine
     from dciml.recipes.evaluate import evaluate as run
 
-    _refuse_taken(json, submission)
+    printed = json == Path("-")
+    file = None if printed else json
+    _refuse_taken(file, submission)
     loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
     loaded.check_store(folder.store)
     zero_shot = zero_shot_engine(loaded.engine, folder.store)
@@ -97,8 +103,11 @@ def evaluate(
         folders={MODEL: model} | named,
     )
     report = run(loaded.engine, folder, split, loaded.answer, others=others, options=options)
-    if json:
-        report.write(json)
+    if printed:
+        say("", asdict(report), as_json=True)
+        return
+    if file:
+        report.write(file)
     print_report(report, wide(Console()))
 
 
@@ -120,13 +129,18 @@ def _named_model(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def compare(runs: RunsArgument, row: RowOption = "model") -> None:
+def compare(runs: RunsArgument, row: RowOption = "model", json: JsonOption = False) -> None:
     """Print evaluations side by side, with their intervals."""
+    from dataclasses import asdict
+
     from rich.console import Console
 
     from dciml.recipes.report import compare as run
 
     comparison = run(runs, row)
+    if json:
+        say("", asdict(comparison), as_json=True)
+        return
     console = wide(Console())
     for table in comparison.tables:
         print_table(table, console)
@@ -239,8 +253,13 @@ def calibrate(
     split: HeldOutOption = None,
     report: ReportOption = None,
     device: DeviceOption = "cpu",
+    json: JsonOption = False,
 ) -> None:
     """Fit what turns a model's scores into probabilities, on sentences that it was not trained on."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
     from dciml.datasets import DataFolder
     from dciml.model_folder import load_model
     from dciml.recipes.calibrate import KnownPairs, calibrate_run
@@ -252,16 +271,18 @@ def calibrate(
     else:
         known = KnownPairs.of_split(folder, split)
         found = run(load_model(model, device, calibrated=False), known)
-    typer.echo(
-        f"{model}: calibrated on {found.num_sentences} sentences in a corpus of {found.num_videos} videos."
-    )
-    if report is not None:
-        _report(model, folder, report, device)
+    told = f"{model}: calibrated on {found.num_sentences} sentences in a corpus of {found.num_videos} videos."
+    facts = {"model": model, "sentences": found.num_sentences, "videos": found.num_videos}
+    measured = None if report is None else _measured(model, folder, report, device)
+    say(told, facts | ({} if measured is None else {"report": asdict(measured)}), as_json=json)
+    if measured is not None and not json:
+        console = wide(Console())
+        _print_bins("There is such a video", measured.answers, console)
+        _print_bins("The first video is the right one", measured.first_videos, console)
+        print_table(measured.table, console)
 
 
-def _report(model: Path, data: DataFolder, split: str, device: str) -> None:
-    from rich.console import Console
-
+def _measured(model: Path, data: DataFolder, split: str, device: str) -> NothingFound:
     from dciml.metrics import Bootstrap
     from dciml.model_folder import load_model
     from dciml.recipes.evaluate import make_task, nothing_found
@@ -270,11 +291,7 @@ def _report(model: Path, data: DataFolder, split: str, device: str) -> None:
     loaded.check_store(data.store)
     assert loaded.calibration is not None
     task = make_task(data, split, windows=loaded.windows)
-    found = nothing_found(loaded.engine, task, loaded.calibration, loaded.answer, Bootstrap(task.queries))
-    console = wide(Console())
-    _print_bins("There is such a video", found.answers, console)
-    _print_bins("The first video is the right one", found.first_videos, console)
-    print_table(found.table, console)
+    return nothing_found(loaded.engine, task, loaded.calibration, loaded.answer, Bootstrap(task.queries))
 
 
 def _print_bins(title: str, bins: Sequence[Bin], console: Console) -> None:

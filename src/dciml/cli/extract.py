@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dciml.cli.options import new_folder, wait_asleep
+from dciml.cli.options import JsonOption, new_folder, say, wait_asleep
+from dciml.cli.serve import SpeechModelOption, YesOption, make_sure_of_speech, wanted_speech
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,14 @@ IdsOption = Annotated[
     Literal["stem", "path"],
     typer.Option("--ids", help="What names a video: its file's name, or the way to it from the PATH given."),
 ]
+SpeechOption = Annotated[
+    bool,
+    typer.Option(
+        "--speech",
+        help="With an encoder of text: recognise what is said in videos that have no subtitles beside them (extra "
+        "`speech`).",
+    ),
+]
 RayOption = Annotated[bool, typer.Option("--ray", help="Share the work out by Ray Data (extra `ray`).")]
 StoresArgument = Annotated[
     list[Path], typer.Argument(help="Feature stores of one encoder.", metavar="STORE…")
@@ -90,6 +99,10 @@ def extract(
     ids: IdsOption = "stem",
     ray: RayOption = False,
     precision: PrecisionOption = None,
+    json: JsonOption = False,
+    speech: SpeechOption = False,
+    speech_model: SpeechModelOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Turn video files into a feature store; a second call does only what is missing or changed."""
     wait_asleep()
@@ -98,10 +111,20 @@ def extract(
     from dciml.errors import ConfigError, DataError
     from dciml.recipes import extract as recipe
 
+    spoken = wanted_speech(speech or None, speech_model)
     options = recipe.ExtractOptions(
-        tuple(encoder or ()), rows_per_second, workers, device, _parse_shard(shard), ids, ray, precision
+        tuple(encoder or ()),
+        rows_per_second,
+        workers,
+        device,
+        _parse_shard(shard),
+        ids,
+        ray,
+        precision,
+        spoken,
     )
     try:
+        make_sure_of_speech(spoken, yes)
         plan = recipe.plan_extraction(paths, out, options)
     except (DataError, ConfigError) as error:  # nothing was tried yet: the call itself is wrong
         typer.echo(f"dciml: {error}", err=True)
@@ -109,18 +132,19 @@ def extract(
     console = Console(stderr=True)
     with _progress(console) as report:
         done = recipe.extract(plan, options, report, lambda failure: _print_failure(console, failure))
-    typer.echo(_summary(done, plan.store_path))
+    say(_summary(done, plan.store_path), _facts(done, plan.store_path), as_json=json)
     if done.failures:
         typer.echo(f"What failed is listed in {plan.store_path / recipe.FAILURES_FILE}", err=True)
         raise typer.Exit(1)
 
 
-def merge_stores(stores: StoresArgument, out: NewOutOption) -> None:
+def merge_stores(stores: StoresArgument, out: NewOutOption, json: JsonOption = False) -> None:
     """Join feature stores of one encoder, such as the shards of an extraction, into a new one."""
     from dciml.features import merge_stores as merge
 
     merged = merge(stores, out)
-    typer.echo(f"{out}: {_videos(len(merged))} of {len(stores)} stores.")
+    facts = {"store": out, "videos": len(merged), "merged": stores}
+    say(f"{out}: {_videos(len(merged))} of {len(stores)} stores.", facts, as_json=json)
 
 
 def _parse_shard(text: str | None) -> Shard | None:
@@ -145,37 +169,42 @@ def _summary(done: Extraction, store_path: Path) -> str:
     return f"{store_path}: {', '.join(parts)}."
 
 
+def _facts(done: Extraction, store_path: Path) -> dict[str, object]:
+    failed = [
+        {
+            "video_id": failure.video_id,
+            "path": failure.path,
+            "reason": failure.error.what,
+            "mend": failure.error.mend,
+        }
+        for failure in done.failures
+    ]
+    return {"store": store_path, "extracted": done.done, "unchanged": done.unchanged, "failed": failed}
+
+
 def _videos(count: int) -> str:
     return "1 video" if count == 1 else f"{count} videos"
 
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[ExtractionProgress], None]]:
-    """A bar over the bytes of the files, with videos done, frames a second, and the time left."""
+    """A line over the bytes of the files, with videos done, the time left, and frames a second."""
     from time import monotonic
 
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from dciml.progress_line import ProgressLine
 
-    columns = (
-        TextColumn("{task.fields[videos]}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[speed]:.0f} frames/s"),
-        TimeRemainingColumn(),
-    )
     begin = monotonic()
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, videos="", speed=0.0)
+    with ProgressLine(console) as line:
+        line.begin("looking at the files")
 
         def report(now: ExtractionProgress) -> None:
             finished = now.num_unchanged + now.num_done + now.num_failed
-            bar.update(
-                task,
+            speed = now.num_pictures / max(monotonic() - begin, 1e-3)
+            line.tell(
+                now.bytes_done,
                 total=now.num_bytes,
-                completed=now.bytes_done,
-                videos=f"{finished} of {_videos(now.num_videos)}",
-                speed=now.num_pictures / max(monotonic() - begin, 1e-3),
+                what=f"{finished} of {_videos(now.num_videos)}",
+                details=f"{speed:.0f} frames/s",
             )
 
         yield report

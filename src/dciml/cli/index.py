@@ -12,10 +12,12 @@ import typer
 from dciml.cli.options import (
     DeviceOption,
     IndexArgument,
+    JsonOption,
     MovedModelOption,
     MovedStoreOption,
     WindowOption,
     new_folder,
+    say,
     with_windows,
 )
 
@@ -69,6 +71,7 @@ def index(
     window_seconds: WindowOption = None,
     store: StoreOption = None,
     device: DeviceOption = "cpu",
+    json: JsonOption = False,
 ) -> None:
     """Make a corpus searchable: encode its videos with a model and write an index."""
     from dciml.model_folder import load_model
@@ -79,7 +82,7 @@ def index(
         built = build_index(
             loaded, features, out, split=split, tags=tag or (), store=store, on_progress=report
         )
-    typer.echo(f"{out}: {_videos_of(built)} indexed.")
+    say(f"{out}: {_videos_of(built)} indexed.", _facts(out, built), as_json=json)
 
 
 def index_add(
@@ -92,6 +95,7 @@ def index_add(
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     store: MovedStoreOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Add the videos that an index does not hold yet."""
     from dciml.index import ClipIndex
@@ -105,29 +109,36 @@ def index_add(
             opened, loaded, features, split=split, tags=tag or (), replace=replace, on_progress=report
         )
     done = "added or replaced" if replace else "added"
-    typer.echo(f"{index}: {_videos(added)} {done}, {_videos_of(opened)} in all.")
+    facts = _facts(index, opened) | {"added": added}
+    say(f"{index}: {_videos(added)} {done}, {_videos_of(opened)} in all.", facts, as_json=json)
 
 
-def index_remove(index: IndexArgument, video_ids: VideoIdsArgument, store: MovedStoreOption = None) -> None:
+def index_remove(
+    index: IndexArgument,
+    video_ids: VideoIdsArgument,
+    store: MovedStoreOption = None,
+    json: JsonOption = False,
+) -> None:
     """Take videos out of an index."""
     from dciml.index import ClipIndex
     from dciml.recipes.index import remove_videos
 
     opened = ClipIndex.open(index, store=store)
     removed = remove_videos(opened, video_ids)
-    typer.echo(f"{index}: {_videos(removed)} removed, {_videos_of(opened)} left.")
+    facts = _facts(index, opened) | {"removed": removed}
+    say(f"{index}: {_videos(removed)} removed, {_videos_of(opened)} left.", facts, as_json=json)
 
 
-def index_compact(index: IndexArgument, store: MovedStoreOption = None) -> None:
+def index_compact(index: IndexArgument, store: MovedStoreOption = None, json: JsonOption = False) -> None:
     """Give back the room of removed videos, and fit an index's files to what it holds now; searches may go on."""
     from dciml.index import ClipIndex
 
     opened = ClipIndex.open(index, store=store)
     opened.compact()
-    typer.echo(f"{index}: {_videos_of(opened)}, compact.")
+    say(f"{index}: {_videos_of(opened)}, compact.", _facts(index, opened), as_json=json)
 
 
-def index_verify(index: IndexArgument, store: MovedStoreOption = None) -> None:
+def index_verify(index: IndexArgument, store: MovedStoreOption = None, json: JsonOption = False) -> None:
     """Read everything in an index and compare checksums; the exit status is 1 when something is damaged."""
     from dciml.index import CATALOGUE_FILE, Catalogue, ClipIndex, verify_index
 
@@ -135,21 +146,37 @@ def index_verify(index: IndexArgument, store: MovedStoreOption = None) -> None:
     for damage in damages:
         typer.echo(f"{index}: {damage}", err=True)
     if damages:
+        if json:
+            say("", {"index": index, "damages": damages}, as_json=True)
         raise typer.Exit(1)
-    typer.echo(f"{index}: {_videos_of(ClipIndex.open(index, store=store))}, whole.")
-    if not Catalogue(index / CATALOGUE_FILE).is_sealed():
+    opened = ClipIndex.open(index, store=store)
+    is_sealed = Catalogue(index / CATALOGUE_FILE).is_sealed()
+    facts = _facts(index, opened) | {"damages": [], "catalogue_has_checksums": is_sealed}
+    say(f"{index}: {_videos_of(opened)}, whole.", facts, as_json=json)
+    if not is_sealed and not json:
         typer.echo(
             f"{index}: made by an older version, so that titles, paths, times and tags have no checksums; "
             f"`dciml index-compact {index}` gives them some."
         )
 
 
-def index_backup(index: IndexArgument, target: TargetArgument) -> None:
+def index_backup(index: IndexArgument, target: TargetArgument, json: JsonOption = False) -> None:
     """Copy an index as it was last committed, while searches and changes go on."""
     from dciml.index import ClipIndex
 
     ClipIndex.open(index).back_up(target)
-    typer.echo(f"{target}: {_videos_of(ClipIndex.open(target))}.")
+    copy = ClipIndex.open(target)
+    say(f"{target}: {_videos_of(copy)}.", _facts(target, copy), as_json=json)
+
+
+def _facts(path: Path, index: ClipIndex) -> dict[str, object]:
+    from dciml.search import WindowedIds
+
+    return {
+        "index": path,
+        "videos": len(WindowedIds(index.video_ids).whole_videos),
+        "with_windows": len(index),
+    }
 
 
 def _videos_of(index: ClipIndex) -> str:
@@ -169,13 +196,12 @@ def _videos(count: int) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
+    from dciml.progress_line import ProgressLine
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("videos", total=None)
+    with ProgressLine() as line:
+        line.begin("reading model and features")
 
         def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+            line.tell(done, total=total, what=f"{done} of {_videos(total)}")
 
         yield report

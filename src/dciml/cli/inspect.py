@@ -115,7 +115,10 @@ def _bytes(number: float) -> str:
 DoctorJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FoldersArgument = Annotated[
     list[Path] | None,
-    typer.Argument(help="Where dciml wrote; left-over half-written files are removed. Default: here."),
+    typer.Argument(
+        help="Stores, data, models and indexes, or folders that hold some: all of them is read. Left-over half-written "
+        "files are removed there, or where none is named here."
+    ),
 ]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -123,16 +126,21 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def doctor(folders: FoldersArgument = None, json: DoctorJsonOption = False) -> None:
     """Check this machine: what would not work, and how to mend it. Status 1 when the main job cannot work.
 
-    Half-written files that killed commands left in FOLDERS, and in the folders in these, are removed.
+    What lies in FOLDERS, and in the folders in these, is read; status 1 also where some of it is damaged. Half-written
+    files that killed commands left there are removed.
     """
-    from dciml.recipes.doctor import can_work, run_checks
+    from dciml.recipes.doctor import all_whole, can_work, run_checks
 
     checks = run_checks(folders=tuple(folders or ()))
     if json:
         from dataclasses import asdict
         from json import dumps
 
-        content = {"can_work": can_work(checks), "checks": [asdict(check) for check in checks]}
+        content = {
+            "can_work": can_work(checks),
+            "all_whole": all_whole(checks),
+            "checks": [asdict(check) for check in checks],
+        }
         typer.echo(dumps(content, indent=2, ensure_ascii=False))
     else:
         from rich.console import Console
@@ -146,5 +154,7 @@ def doctor(folders: FoldersArgument = None, json: DoctorJsonOption = False) -> N
                 console.print(f"{'':<26}→ {check.mend}", style=style, markup=False, soft_wrap=True)
         verdict = "The main job works here." if can_work(checks) else "The main job cannot work here."
         console.print(verdict, style="bold")
-    if not can_work(checks):
+        if not all_whole(checks):
+            console.print("Of the folders that were named some are damaged.", style="bold red")
+    if not (can_work(checks) and all_whole(checks)):
         raise typer.Exit(1)

@@ -12,9 +12,11 @@ import typer
 from dciml.cli.options import (
     DeviceOption,
     IndexArgument,
+    JsonOption,
     MovedFeaturesOption,
     MovedModelOption,
     MovedStoreOption,
+    say,
 )
 from dciml.cli.search import (
     AllOption,
@@ -73,7 +75,7 @@ def cut(
     folder: FolderOption = None,
     tag: TagOption = None,
     take_all: AllOption = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    json: JsonOption = False,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
@@ -134,6 +136,7 @@ def export(
     folder: FolderOption = None,
     tag: TagOption = None,
     take_all: AllOption = False,
+    json: JsonOption = False,
     device: DeviceOption = "cpu",
     model: MovedModelOption = None,
     features: MovedFeaturesOption = None,
@@ -144,6 +147,8 @@ def export(
     from dciml.recipes.export import export_moments, label_studio_setup, refuse_taken_out
 
     path = None if out == "-" else Path(out)
+    if path is None and json:
+        raise typer.BadParameter("with --out - what is printed is the export itself", param_hint="--json")
     refuse_taken_out(form.value, path)
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
     answer = _answer(searcher, sentence, k, video, folder, tag, take_all=take_all)
@@ -152,7 +157,9 @@ def export(
         typer.echo(done.text, nl=False)
     else:
         plural = "" if done.num_moments == 1 else "s"
-        typer.echo(f"{done.path}: {done.num_moments} moment{plural}")
+        left_out = [{"rank": hit.rank, "video_id": hit.video_id, "why": why} for hit, why in done.left_out]
+        facts = {"file": done.path, "moments": done.num_moments, "left_out": left_out}
+        say(f"{done.path}: {done.num_moments} moment{plural}", facts, as_json=json)
     if form is ExportFormat.labelstudio:
         typer.echo(f"Label Studio's labelling interface for this: {label_studio_setup(sentence)}", err=True)
     for hit, why in done.left_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from dciml.model_folder import Model
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[
     Path | None, typer.Option("--model", help="The index's model folder, if it has moved.")
@@ -62,3 +64,12 @@ def wait_asleep() -> None:
     run: extraction was then found to take more than ten times as long. To be called before torch is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def say(sentence: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print what was done: as a sentence for people, or as JSON for programs. Paths become text."""
+    import json
+
+    typer.echo(
+        json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False, default=str) if as_json else sentence
+    )

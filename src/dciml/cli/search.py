@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from dciml.search import Answer, EvidencePart, Searcher, ShownHit
     from dciml.types import SearchHit
 
+AskedArgument = Annotated[
+    str | None, typer.Argument(help="What happens in the moment, in a sentence; or --image.")
+]
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--image",
+        help="Ask by a picture instead; of an index whose features are of an image–text model.",
+    ),
+]
 SentenceArgument = Annotated[str, typer.Argument(help="What happens in the moment, in a sentence.")]
 HitsOption = Annotated[int, typer.Option("-k", min=1, help="How many moments.")]
 VideoOption = Annotated[
@@ -66,7 +76,8 @@ def register(app: typer.Typer) -> None:
 
 def search(
     index: IndexArgument,
-    sentence: SentenceArgument,
+    sentence: AskedArgument = None,
+    image: ImageOption = None,
     k: HitsOption = 10,
     video: VideoOption = None,
     folder: FolderOption = None,
@@ -82,7 +93,9 @@ def search(
     features: MovedFeaturesOption = None,
     store: MovedStoreOption = None,
 ) -> None:
-    """Find the moments that a sentence describes."""
+    """Find the moments that a sentence describes, or that look like a picture."""
+    if (sentence is None) == (image is None):
+        raise typer.BadParameter("give either a sentence or --image", param_hint="SENTENCE")
     from dciml.index import VideoFilter
     from dciml.model_folder import open_searcher
 
@@ -96,14 +109,24 @@ def search(
         max_duration_seconds=max_duration,
     )
     searcher = open_searcher(index, device, model_folder=model, store_path=features, vector_store=store)
-    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
-    notes = searcher.notes(sentence)
+    within = select_within(searcher, wanted)
+    if image is not None:
+        from dciml.recipes.pictures import answer_picture
+
+        answer = answer_picture(searcher, image, k, within, device)
+    else:
+        assert sentence is not None
+        answer = searcher.answer(sentence, k, within=within)
+    notes = [] if sentence is None else searcher.notes(sentence)
     if json:
-        print_json({"sentence": sentence}, searcher, answer, notes)
+        question: dict[str, str | float] = (
+            {"sentence": sentence} if sentence is not None else {"image": str(image)}
+        )
+        print_json(question, searcher, answer, notes)
         return
     for note in notes:
         typer.echo(note, err=True)
-    print_answer(searcher, answer, show_all=show_all, sentence=sentence)
+    print_answer(searcher, answer, show_all=show_all, sentence=sentence or "")
 
 
 def similar(

@@ -102,7 +102,23 @@ PrecisionOption = Annotated[
         "on most processors of today and coarser; float32 if left out.",
     ),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", help="Fetch the model without asking.")]
+SpeechOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--speech/--no-speech",
+        help="Of a folder: recognise what is said in videos that have no subtitles beside them (extra `speech`); left "
+        "out: as before.",
+    ),
+]
+SpeechModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speech-model",
+        help="What recognises it: tiny, base, small, medium, turbo, large-v3, a model of faster-whisper on the hub, or "
+        "a folder. Default: base.",
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Fetch models without asking.")]
 ReadOnlyOption = Annotated[
     bool, typer.Option("--read-only", help="Add and remove nothing; several servers may share an index so.")
 ]
@@ -135,6 +151,8 @@ def serve(
     home: HomeOption = None,
     yes: YesOption = False,
     precision: PrecisionOption = None,
+    speech: SpeechOption = None,
+    speech_model: SpeechModelOption = None,
 ) -> None:
     """Search a folder of videos, or an index, in the browser and over HTTP."""
     check_installed()
@@ -144,7 +162,13 @@ def serve(
     from dciml.service import Limits, ServiceSettings, run_server
 
     limits = Limits() if search_threads is None else Limits(search_threads=search_threads)
-    own = None if is_index(paths) else prepare(paths, home, tuple(encoder or ()), device, precision, yes=yes)
+    spoken = wanted_speech(speech, speech_model)
+    if is_index(paths):
+        if spoken:
+            raise typer.BadParameter("speech is recognised for folders of videos", param_hint="--speech")
+        own = None
+    else:
+        own = prepare(paths, home, tuple(encoder or ()), device, precision, spoken, yes=yes)
     settings = ServiceSettings(
         index=paths[0] if own is None else own.index,
         model=model,
@@ -168,6 +192,17 @@ def serve(
     run_server(settings, port, open_page=opens)
 
 
+def wanted_speech(speech: bool | None, model: str | None) -> str | None:
+    """The model of speech that the options name; None: as before, "": none any more."""
+    from dciml.features import SPEECH_MODEL
+
+    if model is not None and speech is False:
+        raise typer.BadParameter("it says what --no-speech denies", param_hint="--speech-model")
+    if model is not None or speech:
+        return model or SPEECH_MODEL
+    return "" if speech is False else None
+
+
 def is_index(paths: list[Path]) -> bool:
     """Whether an index is meant: one folder that holds a catalogue, or is empty."""
     from dciml.index import CATALOGUE_FILE
@@ -184,6 +219,7 @@ def prepare(
     encoders: tuple[str, ...],
     device: str,
     precision: Precision | None,
+    speech_model: str | None = None,
     *,
     yes: bool,
 ) -> Home:
@@ -195,20 +231,24 @@ def prepare(
     from dciml.features import with_precision
     from dciml.recipes import home as recipe
 
-    if len(paths) == 1 and recipe.is_home(paths[0]):
-        return with_its_precision(recipe.open_home(paths[0], (), encoders, device), precision)
-    place = place or recipe.place_of_home(paths)
-    if recipe.is_home(place):
-        return with_its_precision(recipe.open_home(place, paths, encoders, device), precision)
-    recipe.refuse_without_videos(paths)
-    if encoders in ((), (f"image:{recipe.MODEL_NAME}",)):
-        make_sure_of_model(yes)
-        encoders = (f"image:{recipe.MODEL_NAME}",)
     if len(encoders) == 1:
         encoders = (*encoders, recipe.TEXT_BESIDE)
+    if len(paths) == 1 and recipe.is_home(paths[0]):
+        make_sure_of_speech(speech_model, yes)
+        return with_its_precision(recipe.open_home(paths[0], (), encoders, device, speech_model), precision)
+    place = place or recipe.place_of_home(paths)
+    if recipe.is_home(place):
+        make_sure_of_speech(speech_model, yes)
+        return with_its_precision(recipe.open_home(place, paths, encoders, device, speech_model), precision)
+    recipe.refuse_without_videos(paths)
+    usual = (f"image:{recipe.MODEL_NAME}", recipe.TEXT_BESIDE)
+    if encoders in ((), usual):
+        make_sure_of_model(yes)
+        encoders = usual
+    make_sure_of_speech(speech_model, yes)
     encoders = with_precision(encoders, precision)
     typer.echo(f"{place} keeps features and index of {', '.join(str(path) for path in paths)}.")
-    made = recipe.open_home(place, paths, encoders, device)
+    made = recipe.open_home(place, paths, encoders, device, speech_model)
     for note in made.notes:
         typer.echo(note)
     return made
@@ -256,6 +296,43 @@ def make_sure_of_model(yes: bool) -> None:
             f"To mend it: call again with --yes to fetch it, {others}."
         )
     recipe.fetch(name)
+
+
+def make_sure_of_speech(model: str | None, yes: bool) -> None:
+    """Fetch a model of speech where it is not here, if the user agrees; None or "": none is wanted.
+
+    Raises:
+        ConfigError: faster-whisper is missing, or the user does not agree or cannot be asked.
+        DataError: there is no such model, or it cannot be fetched.
+    """
+    from importlib.util import find_spec
+
+    from dciml.errors import ConfigError, DataError
+    from dciml.features import MODEL_GIGABYTES, fetch_speech_model, speech_model
+
+    if not model:
+        return
+    if find_spec("faster_whisper") is None:
+        raise ConfigError(
+            "recognising speech takes the package faster-whisper. To mend it: pip install 'dciml[speech]', or leave "
+            "out --speech."
+        )
+    is_path = Path(model).expanduser().exists() or model.startswith((".", "/", "~"))
+    try:
+        speech_model(model)
+        return
+    except DataError as error:
+        if is_path or (model not in MODEL_GIGABYTES and "/" not in model):
+            raise
+        del error
+    size = f"{MODEL_GIGABYTES[model]:g} GB" if model in MODEL_GIGABYTES else "its size is on its page"
+    question = f"The speech model {model} is not here yet. Fetch it once ({size})?"
+    if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
+        raise ConfigError(
+            f"the speech model {model} ({size}) is not here. To mend it: call again with --yes to fetch it, or name a "
+            "local folder with --speech-model."
+        )
+    fetch_speech_model(model)
 
 
 def given_token(token: str | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dciml.cli.options import new_folder
+from dciml.cli.options import JsonOption, new_folder, say
 
 SHIPPED = "configs"
 
@@ -35,6 +35,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in OUT from its last checkpoint.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train both branches from (video, sentence) pairs; no moment is read."""
     from dciml.config import load_config
@@ -53,7 +54,7 @@ def train(
             )
         raise typer.Exit(130) from None
     if first:
-        typer.echo(f"model: {folder}")
+        say(f"model: {folder}", {"model": folder, "settings": resolved.name}, as_json=json)
 
 
 def _settings_file(path: Path) -> Path:
@@ -93,6 +94,7 @@ def cosine(
             "--propagation", min=0, max=0.99, help="Share of a clip from clips of its video that look alike."
         ),
     ] = 0.0,
+    json: JsonOption = False,
 ) -> None:
     """Nothing trained: the sentence's vector against the video rows, where both share a space."""
     from dciml.datasets import DataFolder
@@ -104,7 +106,7 @@ def cosine(
         build_cosine(store, out, CosineConfig(text=text or text_of(store), propagation=propagation))
     else:
         build_cosine(DataFolder.open(data), out, CosineConfig(text=text or "minilm", propagation=propagation))
-    typer.echo(f"The untrained cosine is in {out}.")
+    say(f"The untrained cosine is in {out}.", {"model": out}, as_json=json)
 
 
 @baseline.command("shared-space")
@@ -114,16 +116,23 @@ def shared_space(
     text: TextOption = "words",
     epochs: Annotated[int, typer.Option("--epochs", min=1, max=1_000_000)] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1)] = 9527,
+    json: JsonOption = False,
 ) -> None:
     """A linear layer a side into a shared space, trained on (video, sentence) pairs."""
     from dciml.datasets import DataFolder
+    from dciml.progress_line import ProgressLine
     from dciml.recipes.baseline import SharedSpaceConfig, train_shared_space
 
+    losses: list[float] = []
     config = SharedSpaceConfig(text=text, epochs=epochs, seed=seed)
-    train_shared_space(
-        DataFolder.open(data),
-        out,
-        config,
-        report=lambda epoch, loss: typer.echo(f"epoch {epoch}/{epochs}: info_nce {loss:.4f}"),
-    )
-    typer.echo(f"The shared space is in {out}.")
+    with ProgressLine() as line:
+        line.begin("set-up", epochs)
+
+        def report(epoch: int, loss: float) -> None:
+            losses.append(loss)
+            line.tell(epoch, what=f"epoch {epoch}/{epochs}", details=f"info_nce {loss:.4f}")
+            if not json:
+                typer.echo(f"epoch {epoch}/{epochs}: info_nce {loss:.4f}")
+
+        train_shared_space(DataFolder.open(data), out, config, report=report)
+    say(f"The shared space is in {out}.", {"model": out, "info_nce": losses}, as_json=json)

@@ -23,7 +23,7 @@ from dciml.datasets import DataFolder, write_data_folder
 from dciml.demo.drawing import Moment, Pose, paint_scene, pose_of, sprite
 from dciml.demo.story import TICKS_PER_SECOND, Event, Split, Story, plan_story
 from dciml.errors import DataError
-from dciml.features import VideoEncoder, extract_videos
+from dciml.features import ExtractionProgress, VideoEncoder, extract_videos
 from dciml.files import read_json, write_json
 from dciml.media import write_video
 from dciml.processes import map_in_processes
@@ -140,6 +140,7 @@ def make_data_folder(
     path: Path,
     encoder: VideoEncoder,
     workers: int = 2,
+    on_progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> DataFolder:
     """Extract features and write the data folder, or open the one that is there already.
 
@@ -172,6 +173,7 @@ def make_data_folder(
             encoder,
             store,
             workers,
+            on_progress,
         ).check(),
         notes=notes,
     )

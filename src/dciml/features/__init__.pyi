@@ -21,6 +21,7 @@ from .encoders.specs import (
     widths_of,
     with_precision,
 )
+from .encoders.speech import MODEL_GIGABYTES, SPEECH_MODEL, Speech, fetch_speech_model, speech_model
 from .encoders.text import JOINT, NO_WORDS, JointTextEncoder, create_text_encoder, same_space, sentence_vector
 from .encoders.transformers_folder import check_device, local_folder
 from .encoders.visual import BuiltinVisualEncoder
@@ -62,8 +63,10 @@ __all__ = [
     "BUILTIN",
     "JOINT",
     "MANIFEST_FILE",
+    "MODEL_GIGABYTES",
     "NO_WORDS",
     "QUERY_FEATURES_FILE",
+    "SPEECH_MODEL",
     "VIDEO_SUFFIXES",
     "WHOLE_UP_TO",
     "WORD_VECTORS_FILE",
@@ -90,6 +93,7 @@ __all__ = [
     "RowTimes",
     "RowsSeen",
     "Shard",
+    "Speech",
     "StoreManifest",
     "TextEncoder",
     "VideoEncoder",
@@ -109,6 +113,7 @@ __all__ = [
     "encoder_of",
     "extract_video",
     "extract_videos",
+    "fetch_speech_model",
     "files_read",
     "find_captions",
     "find_mismatch",
@@ -132,6 +137,7 @@ __all__ = [
     "same_space",
     "sentence_vector",
     "span_seconds",
+    "speech_model",
     "split_long",
     "text_spec_of",
     "tokenize",

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dciml.features.base import EncodedSentence, FloatRows, TextEncoder
 from dciml.files import atomic_path
 
 CHECKSUM = "crc32"  # in the metadata: over everything else in the file
+PROGRESS_SENTENCES = 1024  # encoded between two reports of how many are done
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
@@ -90,13 +91,20 @@ class EncodedCorpus:
     sentences: FloatRows | None
 
     @classmethod
-    def build(cls, encoder: TextEncoder, sentences: Sequence[str], chunk: int = 4096) -> EncodedCorpus:
+    def build(
+        cls,
+        encoder: TextEncoder,
+        sentences: Sequence[str],
+        chunk: int = 4096,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> EncodedCorpus:
         """Encode the sentences, in order.
 
         Args:
             encoder: any text encoder.
             sentences: at least one.
             chunk: sentences held at full size at a time.
+            on_progress: told how many are done.
         Raises:
             DataError: a sentence has no word.
             ValueError: there is no sentence.
@@ -107,6 +115,8 @@ class EncodedCorpus:
         for start in range(0, len(sentences), chunk):
             for encoded in encoder.encode(sentences[start : start + chunk]):
                 collected.add(encoded)
+            if on_progress is not None:
+                on_progress(min(start + chunk, len(sentences)))
         return cls(
             encoder_name=encoder.name,
             distinct_words=tuple(collected.rows),
@@ -177,7 +187,12 @@ class _Collector:
             self.sentences.append(encoded.sentence.copy())
 
 
-def encode_cached(encoder: TextEncoder, sentences: Sequence[str], folder: Path) -> EncodedCorpus:
+def encode_cached(
+    encoder: TextEncoder,
+    sentences: Sequence[str],
+    folder: Path,
+    on_progress: Callable[[int], None] | None = None,
+) -> EncodedCorpus:
     """Encode the sentences, or read what an earlier call with the same encoder and sentences left in `folder`.
 
     A damaged file is made anew; where `folder` cannot be written, nothing is kept.
@@ -189,7 +204,7 @@ def encode_cached(encoder: TextEncoder, sentences: Sequence[str], folder: Path) 
             return _read(file)
         except (OSError, SafetensorError, KeyError, ValueError):
             pass
-    corpus = EncodedCorpus.build(encoder, sentences)
+    corpus = EncodedCorpus.build(encoder, sentences, PROGRESS_SENTENCES, on_progress)
     try:
         _write(corpus, file)
     except OSError:

@@ -31,6 +31,17 @@ class ReadsBeside(Protocol):
         """The files that exist and that it would read for a video."""
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A frame encoder that makes files of its own before it encodes a video, such as a transcript; they stay."""
+
+    def is_prepared(self, path: Path) -> bool:
+        """Whether the files of a video are there."""
+
+    def prepare(self, path: Path, on_part: Callable[[float], None]) -> None:
+        """Make them; tells how far that is, from 0 to 1."""
+
+
 @dataclass(frozen=True)
 class VideoFile:
     """A video to extract. `stamp` is what the file was when its rows in the store were made, None without rows."""
@@ -133,6 +144,7 @@ def extract_video(file: VideoFile, beat: Beat, encoder: VideoEncoder) -> Extract
     Raises:
         DataError: it cannot be read or decoded, or changed meanwhile.
     """
+    beat = _prepare(file.path, encoder, beat)
     files = files_read(file.path, encoder)
     before = _num_bytes_and_time(files)
     digest = _sha256(files, beat)
@@ -145,6 +157,29 @@ def extract_video(file: VideoFile, beat: Beat, encoder: VideoEncoder) -> Extract
             "the file changed while it was read", where=file.path, mend="extract again when it is complete"
         )
     return Extracted(stamp, video)
+
+
+def _prepare(path: Path, encoder: VideoEncoder, beat: Beat) -> Beat:
+    """Let the encoder prepare a video; returns what tells of the rest: half, where there was something to prepare."""
+    for part in _parts(encoder):
+        if isinstance(part, Prepares) and not _is_prepared(path, part):
+            try:
+                part.prepare(path, lambda done: beat(0.5 * done, 0))
+            except OSError as error:
+                raise _no_access(error) from error
+            return lambda done, units: beat(0.5 + 0.5 * done, units)
+    return beat
+
+
+def _is_prepared(path: Path, part: Prepares) -> bool:
+    try:
+        return part.is_prepared(path)
+    except (DataError, OSError):  # the attempt to read it will tell
+        return True
+
+
+def _parts(encoder: VideoEncoder) -> Sequence[object]:
+    return encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
 
 
 class _Work:
@@ -178,7 +213,10 @@ class _Work:
             except DataError:
                 size, time = 0, 0  # the attempt to extract it will tell
             stamp = self._store.entry(video_id).stamp if video_id in self._store else None
-            if stamp is not None and (stamp.num_bytes, stamp.mtime_ns) == (size, time):
+            is_known = stamp is not None and (stamp.num_bytes, stamp.mtime_ns) == (size, time)
+            if is_known and all(
+                _is_prepared(path, part) for part in _parts(encoder) if isinstance(part, Prepares)
+            ):
                 self._unchanged.append(video_id)
             else:
                 todo.append(VideoFile(video_id, path, size, stamp))
@@ -252,9 +290,13 @@ def files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
     Raises:
         DataError: no access, or captions of several languages.
     """
-    parts = encoder.parts if isinstance(encoder, JoinedEncoder) else (encoder,)
     try:
-        beside = {file for part in parts if isinstance(part, ReadsBeside) for file in part.files_beside(path)}
+        beside = {
+            file
+            for part in _parts(encoder)
+            if isinstance(part, ReadsBeside)
+            for file in part.files_beside(path)
+        }
     except OSError as error:
         raise _no_access(error) from error
     return (path, *sorted(beside))

@@ -67,7 +67,11 @@ class CosineSpace:
             raise ValueError(f"the text encoder gives no sentence vectors of width {self.vector_width}")
         if not vectors:
             return np.empty((0, self.vector_width), np.float32)
-        weighed = [weight * l2_normalize(block) for block, weight in self._split(np.stack(vectors))]
+        return self.weighed(np.stack(vectors))
+
+    def weighed(self, vectors: Vectors) -> Vectors:
+        """Queries in the space of the rows, (N, width) → with each block of length 1 times its weight; zeros stay."""
+        weighed = [weight * l2_normalize(block) for block, weight in self._split(vectors)]
         return np.concatenate(weighed, axis=-1).astype(np.float32)
 
     def embed_clips(self, clips: Vectors) -> Vectors:

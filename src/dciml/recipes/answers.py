@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from dciml.config import AnswerConfig
 from dciml.features import FeatureStore, WindowedStore, WindowRule, parse_window, windows_of
 from dciml.index import ClipIndex, IndexOptions
 from dciml.metrics import MAX_ANSWERS, FloatArray, PerQuery, score_blocks, strict, true_ranks
+from dciml.progress_line import ProgressLine
 from dciml.recipes.report import Submission
 from dciml.search import Calibration, Engine, Searcher
 from dciml.types import Query, SearchHit
@@ -135,8 +135,11 @@ def ask(
         _rank_videos(engine, task, clips, answers, submission)
         queries = task.queries if submission else task.moment_queries
         batches = [queries[start : start + batch_size] for start in range(0, len(queries), batch_size)]
-        for batch in track(batches, "evaluating", disable=not progress, transient=True):
-            _ask_moments(searcher, task, batch, answers, submission)
+        with ProgressLine(quiet=not progress) as line:
+            line.begin("evaluating", len(queries))
+            for number, batch in enumerate(batches):
+                _ask_moments(searcher, task, batch, answers, submission)
+                line.tell(min((number + 1) * batch_size, len(queries)))
     return answers
 
 

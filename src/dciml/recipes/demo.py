@@ -45,6 +45,7 @@ from dciml.files import read_json, write_json
 from dciml.folders import CARD_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE, refuse_foreign
 from dciml.locks import Lock, take
 from dciml.processes import called_beside
+from dciml.progress_line import ProgressLine
 from dciml.types import Query
 
 if TYPE_CHECKING:
@@ -147,11 +148,17 @@ def _run(out: Path, options: DemoOptions, console: Console) -> Path:
     from dciml.recipes.train import train
 
     stories = plan_corpus(options.size, options.seed)
-    with _stage(console, f"{len(stories)} videos"):
-        make_videos(stories, out / "videos", options.workers)
-    with _stage(console, "features"):
+    with _stage(console, f"{len(stories)} videos", len(stories)) as line:
+        drawn = iter(range(1, len(stories) + 1))
+        make_videos(stories, out / "videos", options.workers, lambda _: line.tell(next(drawn)))
+    with _stage(console, "features", len(stories)) as line:
         data = make_data_folder(
-            stories, out / "videos", out / "data", BuiltinVisualEncoder(), options.workers
+            stories,
+            out / "videos",
+            out / "data",
+            BuiltinVisualEncoder(),
+            options.workers,
+            lambda now: line.tell(now.num_done),
         )
     config = _config(data, options.overrides)
     for name in PARTS:
@@ -166,11 +173,11 @@ def _run(out: Path, options: DemoOptions, console: Console) -> Path:
     train_plainest = partial(_train_plainest, data.path, out / "shared-space")
     # Both train on one thread: where there is a second core, the plainest model takes no time of its own.
     with called_beside(train_plainest, plainest, alone=options.workers == 1) as shared_space_folder:
-        with _stage(console, "training"):
+        with _stage(console, "training", shows_itself=True):
             model_folder = train(config, out / "model", resume=False)
         with _stage(console, "the plainest model"):
             shared_space = load_model(shared_space_folder())
-    with _stage(console, "evaluation"):
+    with _stage(console, "evaluation", shows_itself=True):
         model = load_model(model_folder)
         untrained = load_model(_untrained_copy(model_folder, out / "untrained", config))
         report = evaluate(
@@ -179,11 +186,19 @@ def _run(out: Path, options: DemoOptions, console: Console) -> Path:
             "test",
             config.answer,
             others={"shared space": shared_space.engine, "untrained": untrained.engine},
-            options=EvaluateOptions(run="demo", calibration=model.calibration, windows=model.windows),
+            options=EvaluateOptions(
+                run="demo", progress=console.is_terminal, calibration=model.calibration, windows=model.windows
+            ),
         )
         report.write(out / "report.json")
-    with _stage(console, "index"):
-        build_index(model, data.path, out / "index", split="test")
+    with _stage(console, "index") as line:
+        build_index(
+            model,
+            data.path,
+            out / "index",
+            split="test",
+            on_progress=lambda done, total: line.tell(done, total=total),
+        )
     with _stage(console, "answers and page"):
         page = _page(out, data, report)
     _print_report(report, console)
@@ -285,8 +300,14 @@ def _print_report(report: Report, console: Console) -> None:
 
 
 @contextmanager
-def _stage(console: Console, name: str) -> Iterator[None]:
+def _stage(
+    console: Console, name: str, total: int | None = None, *, shows_itself: bool = False
+) -> Iterator[ProgressLine]:
+    """Say what is done, in a line that shows how far it is, and then how long it took."""
     begin = monotonic()
-    console.print(f"{name} …", highlight=False)
-    yield
+    if not console.is_terminal or shows_itself:
+        console.print(f"{name} …", highlight=False)
+    with ProgressLine(console, quiet=shows_itself) as line:
+        line.begin(name, total)
+        yield line
     console.print(f"{name}: {monotonic() - begin:.1f} s", highlight=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dciml.errors import ConfigError
 from dciml.features import (
     BUILTIN,
     MANIFEST_FILE,
@@ -18,6 +19,7 @@ from dciml.features import (
     IdForm,
     Precision,
     Shard,
+    Speech,
     StoreManifest,
     VideoEncoder,
     create_encoder,
@@ -41,7 +43,8 @@ class ExtractOptions:
     `encoders` are specs as `create_video_encoder` reads them; several stand side by side in each row. Where there are
     none, or no `rows_per_second`, what the store says counts, and for a new one the built-in encoder and its rate.
     `workers` are processes. `shard` takes one part of the videos, into a store of its own. `ray` shares the work out by
-    Ray Data. `precision` is that of models, see `with_precision`.
+    Ray Data. `precision` is that of models, see `with_precision`. `speech_model` recognises what is said in videos
+    without captions; what it found is kept in `speech/` in the store, and read again also where no model is named.
     """
 
     encoders: tuple[str, ...] = ()
@@ -52,6 +55,7 @@ class ExtractOptions:
     ids: IdForm = "stem"
     ray: bool = False
     precision: Precision | None = None
+    speech_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ def plan_extraction(paths: Sequence[str | Path], out: Path, options: ExtractOpti
         before = read_manifest(store_path)
         specs, rate = specs or before.encoder_specs, rate or before.rows_per_second
     specs = with_precision(specs or BUILTIN, options.precision)
-    encoder = create_encoder(specs, rate, options.device)
+    if options.ray and options.speech_model is not None:
+        raise ConfigError("speech is not recognised under Ray. To mend it: leave out --ray or --speech")
+    speech = Speech(store_path / "speech", options.speech_model, options.device)
+    encoder = create_encoder(specs, rate, options.device, speech)
     chosen = found if options.shard is None else options.shard.of(found)
     return ExtractPlan(chosen, encoder, lasting_specs(specs), store_path)
 

@@ -3,6 +3,7 @@
 HOME/home.json   whose the folder is: which folders of videos, which encoders
 HOME/store/      feature rows of the videos        HOME/model/   the untrained model that compares them with sentences
 HOME/index/      the index                         HOME/index.added/   what was uploaded to the page, see `dciml serve`
+HOME/speech/     what is said in the videos, where speech is recognised
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dciml.features import (
     Failure,
     FeatureStore,
     FeatureStoreWriter,
+    Speech,
     StoreManifest,
     VideoEncoder,
     create_encoder,
@@ -62,6 +64,12 @@ class Home:
     folders: tuple[Path, ...]
     encoders: tuple[str, ...]
     device: str = "cpu"
+    speech_model: str | None = None
+
+    @property
+    def speech(self) -> Speech:
+        """What was recognised of the speech of videos, and what recognises it."""
+        return Speech(self.path / "speech", self.speech_model, self.device)
 
     @property
     def store(self) -> Path:
@@ -81,17 +89,21 @@ class Home:
     @cached_property
     def encoder(self) -> VideoEncoder:
         """What makes the rows."""
-        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device)
+        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device, self.speech)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What its evidence cannot do, in plain sentences."""
-        if self.encoders[0] != "builtin":
-            return ()
-        return (
-            "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "
-            "moments are found by colours, outlines and motion. See --encoder.",
-        )
+        notes = []
+        if self.encoders[0] == "builtin":
+            notes.append(
+                "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "
+                "moments are found by colours, outlines and motion. See --encoder."
+            )
+        if self.speech_model is not None and (silent := self.speech.notes()):
+            more = f", and {len(silent) - 3} more" if len(silent) > 3 else ""
+            notes.append(f"No speech could be recognised in some videos ({'; '.join(silent[:3])}{more}).")
+        return tuple(notes)
 
     def find(self) -> dict[str, Path]:
         """The videos that are there now, by id: the way to the file, from its folder's own name on.
@@ -148,15 +160,30 @@ def read_home(path: Path, device: str = "cpu") -> Home:
             where=path / HOME_FILE,
             mend="remove the home, and serve again",
         )
-    return Home(path, tuple(map(Path, found["folders"])), tuple(found["encoders"]), device)
+    speech = found.get("speech")
+    return Home(
+        path,
+        tuple(map(Path, found["folders"])),
+        tuple(found["encoders"]),
+        device,
+        speech if isinstance(speech, str) else None,
+    )
 
 
-def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], device: str = "cpu") -> Home:
+def open_home(
+    path: Path,
+    folders: Sequence[Path],
+    encoders: Sequence[str],
+    device: str = "cpu",
+    speech_model: str | None = None,
+) -> Home:
     """Make what is missing of a home: an empty store, the untrained model, an empty index. Videos come later.
 
     Args:
         folders: of videos, or single files; those that the home has already stay.
         encoders: as `create_encoder` takes them; none: those that the home has.
+        speech_model: recognises from now on what is said in videos without captions; None: as the home has it; "":
+            nothing does any more, and what was recognised before stays.
     Raises:
         DataError: `path` holds something else; the home is of other encoders; a folder is not there or holds no video;
             the home, which may be anybody's, reads a folder that is neither named nor beside it.
@@ -176,7 +203,11 @@ def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], devi
                 mend="leave out --encoder, or name another place with --home",
             )
     specs = before.encoders if before is not None else lasting_specs(encoders)
-    home = Home(path, tuple(named), specs, device)
+    if speech_model is None:
+        speech_model = None if before is None else before.speech_model
+    elif speech_model and Path(speech_model).is_dir():
+        speech_model = os.path.abspath(speech_model)
+    home = Home(path, tuple(named), specs, device, speech_model or None)
     if before is None and not home.find():
         find_videos(folders, "path")  # says what is wrong with them
     encoder = home.encoder
@@ -185,12 +216,14 @@ def open_home(path: Path, folders: Sequence[Path], encoders: Sequence[str], devi
     except OSError as error:
         what = f"the home cannot be made ({error.strerror or error})"
         raise DataError(what, where=path, mend="say with --home where it is to be") from error
-    content = {
+    content: dict[str, object] = {
         "format": "dciml home",
         "format_version": 1,
         "folders": [str(f) for f in named],
         "encoders": list(specs),
     }
+    if home.speech_model is not None:
+        content["speech"] = home.speech_model
     write_json(path / HOME_FILE, content)
     _make_store(home, encoder)
     if not (home.model / CARD_FILE).exists():
@@ -244,7 +277,11 @@ def look(home: Home) -> tuple[dict[str, Path], Stamps]:
             stats = [(str(file), file.stat()) for file in files_read(path, home.encoder)]
         except (DataError, OSError):  # the attempt to read it will tell
             stats = [(str(path), path.lstat())] if os.path.lexists(path) else []
-        if any(now - stat.st_mtime < SETTLED_SECONDS and S_ISREG(stat.st_mode) for _, stat in stats):
+        own = str(home.speech.folder) + os.sep  # what is written there appears whole
+        if any(
+            now - stat.st_mtime < SETTLED_SECONDS and S_ISREG(stat.st_mode) and not file.startswith(own)
+            for file, stat in stats
+        ):
             stamps[video_id] = (("still written to", 0, 0),)
             continue
         found[video_id] = path

@@ -148,20 +148,26 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     """
     _check_out(out, resume)
     fabric = make_fabric(config)
-    run = _set_up(config, out, fabric)
+    reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
+    with reporter.showing():
+        _run(config, out, fabric, reporter, resume=resume)
+    return out
+
+
+def _run(config: RunConfig, out: Path, fabric: Fabric, reporter: Reporter, *, resume: bool) -> None:
+    run = _set_up(config, out, fabric, reporter)
     lock = _own(out) if fabric.global_rank == 0 else None
     try:
-        reporter = Reporter(out, enabled=lock is not None, quiet=quiet)
         with run.stop.listening():
             _begin(run, resume, reporter)
             with _repeatable(fabric), reporter.open(run.progress, config.training.epochs):
                 _epochs(run, reporter)
         if lock is not None:
+            reporter.stage("calibrating")
             reporter.note(_calibrated(run))
     finally:
         if lock is not None:
             lock.close()
-    return out
 
 
 def _begin(run: Run, resume: bool, reporter: Reporter) -> None:
@@ -280,7 +286,8 @@ def _check_devices(accelerator: str, wanted: int) -> None:
         raise ConfigError(f"{wanted} processes are wanted (training.devices), but there are {found} {what}")
 
 
-def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
+def _set_up(config: RunConfig, out: Path, fabric: Fabric, reporter: Reporter) -> Run:
+    reporter.stage("set-up: reading data")
     folder = DataFolder.open(Path(config.data.folder))
     pairs = folder.pairs(config.data.train_split)
     training_pairs, held_out_ids = split_off_validation(pairs, config.data.validation_fraction, config.seed)
@@ -289,7 +296,11 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric) -> Run:
     vocabulary.check_training_pairs(training_pairs)
     encoder = make_text_encoder(config, vocabulary, str(fabric.device))
 
-    encoded = encode_cached(encoder, [pair.sentence for pair in pairs], folder.path / "text-cache")
+    reporter.stage("set-up: sentences", len(pairs))
+    encoded = encode_cached(
+        encoder, [pair.sentence for pair in pairs], folder.path / "text-cache", reporter.stage_done
+    )
+    reporter.stage("set-up: model")
     _check_shared_space(config, encoded, folder.store.manifest)
 
     store = WindowedStore.of(folder.store)
@@ -389,6 +400,7 @@ def _epochs(run: Run, reporter: Reporter) -> None:
             f"there are fewer training videos than processes ({fabric.world_size})",
             mend="start fewer processes",
         )
+    reporter.start_training(steps_per_epoch, run.progress.epoch, run.progress.step_in_epoch)
     for epoch in range(run.progress.epoch, total_epochs):
         _one_epoch(run, reporter, epoch, total_steps=steps_per_epoch * total_epochs)
         if (epoch + 1) % run.config.training.validate_every == 0 or epoch + 1 == total_epochs:

@@ -385,6 +385,21 @@ class Searcher:
             matches = without_span(matches, place, own)
         return self._elsewhere(matches, (video_id, start, end), self._num_hits(k))
 
+    def answer_vector(
+        self, vector: NDArray[np.float32], k: int = 10, within: Sequence[str] | None = None
+    ) -> Answer:
+        """The moments that a vector (D,) of the space of queries asks for, a picture's say, best first.
+
+        The spans are windows of the best contrast. There is no confidence: the calibration is one of sentences.
+
+        Raises:
+            DataError: an empty index.
+        """
+        self._check(())
+        chosen = None if within is None else self.windowed.expand(within)
+        matches = self.index.match(vector[None], self.config.num_videos, chosen)
+        return self._elsewhere(matches, None, self._num_hits(k))
+
     def search_variants(
         self,
         sentences: Sequence[str],
@@ -541,14 +556,17 @@ class Searcher:
             hits.extend(self._as_hits(places, ranked.spans_unit, ranked.scores))
         return hits
 
-    def _elsewhere(self, matches: VideoMatches, asked: tuple[str, float, float], num_hits: int) -> Answer:
-        """The answer to a moment (video id, start, end) as the query, from the matches of one query."""
+    def _elsewhere(
+        self, matches: VideoMatches, asked: tuple[str, float, float] | None, num_hits: int
+    ) -> Answer:
+        """The answer to a moment (video id, start, end) as the query, or to none, from the matches of one query."""
         num_rows = self._times_at(matches.places)[0]
         evidence = Evidence(matches.scores, matches.clip_scores, None, num_rows)
         hits = self._hits(matches, rank_moments(evidence, self.config, ALL_MOMENTS))[0]
         looked, blank = self._looked(matches, 0), self.config.blank_videos
         answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
-        elsewhere = hits_elsewhere(answer.hits, *asked)[:num_hits]
+        others = answer.hits if asked is None else hits_elsewhere(answer.hits, *asked)
+        elsewhere = others[:num_hits]
         below_of = dict(zip(answer.hits, answer.deviations_below, strict=True))
         least = min((below_of[hit] for hit in elsewhere), default=0.0)
         below = tuple(below_of[hit] - least for hit in elsewhere)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -12,9 +13,10 @@ from time import perf_counter
 from typing import Any, Literal
 
 from dciml.datasets import DATA_FILE, DataFolder
-from dciml.errors import DcimlError
+from dciml.errors import DataError, DcimlError
 from dciml.features import tokenize, whole_id
 from dciml.index import CatalogueVideo, VideoFilter
+from dciml.recipes.pictures import answer_picture
 from dciml.search import Answer, ShownHit, captions_beside, select_whole
 from dciml.search import EvidencePart as SearchedPart
 from dciml.service.errors import ServiceError, UnknownVideo
@@ -24,6 +26,7 @@ from dciml.service.schemas import (
     EvidencePart,
     Filters,
     Hit,
+    PictureRequest,
     SearchAnswer,
     SearchRequest,
     SimilarAnswer,
@@ -82,6 +85,22 @@ def similar(now: Snapshot, request: SimilarRequest) -> SimilarAnswer:
     answer = now.searcher.similar(
         request.video_id, request.start_seconds, request.end_seconds, request.k, within
     )
+    return SimilarAnswer(**_fields(now, answer), took_seconds=perf_counter() - begin)
+
+
+def like_picture(now: Snapshot, request: PictureRequest, device: str) -> SimilarAnswer:
+    """Find moments that look like a picture.
+
+    Raises:
+        UnknownVideo: in the filter. DataError: the picture cannot be read, or this index cannot be asked by one.
+    """
+    begin = perf_counter()
+    try:
+        content = b64decode(request.picture, validate=True)
+    except ValueError as error:
+        raise DataError("the picture is not in Base64") from error
+    within = chosen_videos(now, request)
+    answer = NOTHING if within == [] else answer_picture(now.searcher, content, request.k, within, device)
     return SimilarAnswer(**_fields(now, answer), took_seconds=perf_counter() - begin)
 
 

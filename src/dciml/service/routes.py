@@ -22,6 +22,7 @@ from dciml.service.schemas import (
     FolderOut,
     JobList,
     JobOut,
+    PictureRequest,
     Problem,
     SearchAnswer,
     SearchRequest,
@@ -52,6 +53,14 @@ async def similar(question: SimilarRequest, request: Request) -> SimilarAnswer:
     runtime = runtime_of(request)
     now = runtime.corpus.now
     return await runtime.search(lambda: answers.similar(now, question))
+
+
+@search_routes.post("/picture", responses=REFUSED)
+async def picture(question: PictureRequest, request: Request) -> SimilarAnswer:
+    """Moments that look like a picture, where the features are of an image–text model."""
+    runtime = runtime_of(request)
+    now, device = runtime.corpus.now, runtime.settings.device
+    return await runtime.search(lambda: answers.like_picture(now, question, device))
 
 
 @search_routes.get("/examples")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+MAX_PICTURE_CHARS = 1_000_000
 MAX_SENTENCE_CHARS = 500
 MAX_HITS = 100
 MAX_ID_CHARS = 1024
@@ -76,6 +77,16 @@ class SimilarRequest(Filters):
     video_id: VideoId
     start_seconds: Seconds
     end_seconds: Seconds
+    k: Hits = 10
+
+
+class PictureRequest(Filters):
+    """A picture; the answer is moments that look like it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"picture": "iVBORw0KGgo…", "k": 5}]})
+    picture: Annotated[str, Field(min_length=1, max_length=MAX_PICTURE_CHARS)] = Field(
+        description="A JPEG, PNG or WebP file in Base64; a few hundred pixels are enough."
+    )
     k: Hits = 10
 
 

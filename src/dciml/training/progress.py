@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dciml.progress_line import ProgressLine
 from dciml.training.checkpoint import RunProgress
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class StopRequest:
 
 
 class Reporter:
-    """Shows losses by name, sentences per second and the time left; writes the same to TensorBoard.
+    """Shows epoch, time left, sentences per second and losses by name in a line; writes the same to TensorBoard.
 
     Args:
         out: the run's folder; TensorBoard's files go to `out`/tensorboard.
@@ -64,44 +64,55 @@ class Reporter:
     def __init__(self, out: Path, *, enabled: bool, quiet: bool) -> None:
         self._out, self._enabled = out, enabled
         self._console = Console(quiet=quiet or not enabled, stderr=True)
+        self._line = ProgressLine(self._console, quiet=quiet or not enabled)
         self._writer: SummaryWriter | None = None
         self._epochs = 0
         self._started, self._sentences = monotonic(), 0
+        self._done = 0
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]} {task.fields[losses]}"),
-            console=self._console,
-            disable=quiet or not enabled,
-        )
-        self._task = self._bar.add_task("training", total=None, rate="", losses="")
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show the line, from the first moment of a run to the last."""
+        with self._line:
+            yield
 
     @contextmanager
     def open(self, progress: RunProgress, epochs: int) -> Iterator[None]:
-        """Show the bar while the run goes on."""
+        """Write to TensorBoard while the epochs go on."""
         self._epochs = epochs
         if self._enabled:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(self._out / "tensorboard", purge_step=progress.step or None)
         try:
-            with self._bar:
-                yield
+            yield
         finally:
             if self._writer is not None:
                 self._writer.close()
 
+    def stage(self, what: str, total: int | None = None) -> None:
+        """Something before or after the epochs begins."""
+        self._line.begin(what, total)
+
+    def stage_done(self, done: int) -> None:
+        """So much of it is done."""
+        self._line.tell(done)
+
+    def start_training(self, num_steps: int, epoch: int, done: int) -> None:
+        """The epochs begin, or go on from `epoch` after `done` of its `num_steps` steps."""
+        self._done = epoch * num_steps + done
+        self._line.begin(self._name_of(epoch), self._epochs * num_steps, self._done)
+
     def start_epoch(self, epoch: int, num_steps: int, done: int) -> None:
-        """A new epoch begins (or goes on after `done` steps)."""
+        """A new epoch begins (or goes on after `done` steps); the time left is that of all epochs."""
         self._sums, self._counts, self._sentences, self._started = {}, {}, 0, monotonic()
-        left = (self._epochs - epoch) * num_steps
-        self._bar.reset(
-            self._task, total=left, completed=done, description=f"epoch {epoch + 1}/{self._epochs}"
-        )
+        self._done = epoch * num_steps + done
+        self._line.tell(self._done, total=self._epochs * num_steps, what=self._name_of(epoch))
+
+    def _name_of(self, epoch: int) -> str:
+        return f"epoch {epoch + 1}/{self._epochs}"
 
     def step(self, step: int, values: dict[str, float], num_sentences: int) -> None:
         """One step is done."""
@@ -111,8 +122,9 @@ class Reporter:
             self._counts[name] = self._counts.get(name, 0) + 1  # a side does not take every step
             if self._writer is not None:
                 self._writer.add_scalar(f"loss/{name}", value, step)
-        losses = " ".join(f"{name} {value:.3f}" for name, value in values.items())
-        self._bar.update(self._task, advance=1, rate=f"{self._rate():.1f} sentences/s", losses=losses)
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._done += 1
+        self._line.tell(self._done, details=f"{losses}, {self._rate():.0f} sentences/s")
 
     def validation(self, epoch: int, values: dict[str, float]) -> None:
         """Held-out pairs were evaluated."""

@@ -267,17 +267,15 @@ def own_site(page_corpus: PageCorpus, browser: Browser, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def folder_site(
-    page_corpus: PageCorpus, browser: Browser, tmp_path: Path
-) -> Iterator[Callable[[Path], Site]]:
+def folder_site(page_corpus: PageCorpus, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """Serves a folder of videos, which is read meanwhile."""
     from dciml.recipes.home import WITHOUT_MODEL, open_home
     from dciml.service.settings import ServiceSettings
 
     with ExitStack() as stack:
 
-        def start(folder: Path) -> Site:
-            home = open_home(tmp_path / "home", [folder], WITHOUT_MODEL)
+        def start(folder: Path, encoders: tuple[str, ...] = WITHOUT_MODEL) -> Site:
+            home = open_home(tmp_path / "home", [folder], encoders)
             given = ServiceSettings(home.index, cache=tmp_path / "cache", home=home)
             return Site(stack.enter_context(serving(given)), page_corpus)
 

@@ -13,12 +13,12 @@ import html
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -232,6 +232,20 @@ def _plain(text: str) -> str:
 _MAX_WORDS = 256  # captions are longer than queries; no word of theirs is to be lost
 
 
+class RecognisedSpeech(Protocol):
+    """What is recognised of the speech of videos (`encoders/speech.py`); pickles."""
+
+    @property
+    def model(self) -> str | None:
+        """What recognises it; None: nothing new is recognised."""
+
+    def found(self, video: Path) -> Path | None:
+        """The file of captions of a video, where there is one already."""
+
+    def recognise(self, video: Path, on_part: Callable[[float], None] | None = None) -> Path:
+        """Make that file."""
+
+
 class CaptionEncoder:
     """A `FrameEncoder` that looks at no picture: a row is the mean of the captions that overlap it, of length 1.
 
@@ -243,6 +257,7 @@ class CaptionEncoder:
         rows_per_second: > 0.
         device: where the text encoder runs.
         required: a video without a caption file is an error; else its rows are zero.
+        speech: of videos without a caption file, what is recognised of their speech is read instead.
     Raises:
         ConfigError: there is no such text encoder.
         DataError: its package or model is missing.
@@ -251,12 +266,17 @@ class CaptionEncoder:
     frames_per_second = 0.0
 
     def __init__(
-        self, text_encoder: str, rows_per_second: float = 2.0, device: str = "cpu", required: bool = True
+        self,
+        text_encoder: str,
+        rows_per_second: float = 2.0,
+        device: str = "cpu",
+        required: bool = True,
+        speech: RecognisedSpeech | None = None,
     ) -> None:
         if not rows_per_second > 0:
             raise ValueError(f"rows_per_second must be positive, not {rows_per_second}")
         self.rows_per_second, self._spec, self._device = rows_per_second, text_encoder, device
-        self._required = required
+        self._required, self._speech = required, speech
         self._loaded: TextEncoder | None = None
         self.name = f"text:{self._encoder().name}"
         self.width = self._vectors(["word"]).shape[1]
@@ -269,9 +289,25 @@ class CaptionEncoder:
         return width, height
 
     def files_beside(self, path: Path) -> tuple[Path, ...]:
-        """The captions that it would read for a video."""
-        captions = find_captions(path)
-        return () if captions is None else (captions,)
+        """The captions that it would read for a video, or what was recognised of its speech."""
+        found = self._text_of(path)
+        return () if found is None else (found,)
+
+    def is_prepared(self, path: Path) -> bool:
+        """Whether there is nothing to recognise any more."""
+        return self._speech is None or self._speech.model is None or self._text_of(path) is not None
+
+    def prepare(self, path: Path, on_part: Callable[[float], None]) -> None:
+        """Recognise what is said in a video, unless there are captions or it is known already.
+
+        Raises:
+            DataError: the model of speech is not here.
+        """
+        if self._speech is not None and not self.is_prepared(path):
+            self._speech.recognise(path, on_part)
+
+    def _text_of(self, path: Path) -> Path | None:
+        return find_captions(path) or (None if self._speech is None else self._speech.found(path))
 
     def begin(self, info: VideoInfo) -> CaptionRows:
         """Read the captions of a video.
@@ -279,7 +315,7 @@ class CaptionEncoder:
         Raises:
             DataError: there are none and they are required, or they cannot be read.
         """
-        path = find_captions(info.path)
+        path = self._text_of(info.path)
         if path is None and self._required:
             names = ", ".join(info.path.with_suffix(suffix).name for suffix in SUFFIXES)
             what = f"there are no captions beside the video ({names}, also with a language such as .en.srt)"

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dciml.errors import ConfigError, DataError
 from dciml.features.base import PRECISIONS, FrameEncoder, Precision
@@ -14,6 +15,9 @@ from dciml.features.encoders.text import JOINT
 from dciml.features.encoders.visual import ROWS_PER_SECOND, BuiltinVisualEncoder
 from dciml.features.store_format import StoreManifest
 
+if TYPE_CHECKING:  # which loads the video libraries
+    from dciml.features.encoders.speech import Speech
+
 USAGE = "builtin, image:MODEL[:frames=N], video:MODEL[:window=SECONDS,stride=SECONDS] or text:TEXT-ENCODER"
 PRECISION = "precision"
 _KINDS = ("builtin", "image", "video", "text")
@@ -21,7 +25,12 @@ _OPTIONS = {"image": ("frames",), "video": ("window", "stride")}
 
 
 def create_video_encoder(
-    spec: str, *, rows_per_second: float | None = None, device: str = "cpu", alone: bool = True
+    spec: str,
+    *,
+    rows_per_second: float | None = None,
+    device: str = "cpu",
+    alone: bool = True,
+    speech: Speech | None = None,
 ) -> FrameEncoder:
     """Make the encoder that `spec` names.
 
@@ -34,6 +43,7 @@ def create_video_encoder(
         device: where models run.
         alone: the rows are all that a store has of a video. A video without captions is then an error; beside
             other rows, its rows of text are zero.
+        speech: stands in for captions where there are none.
     Raises:
         ConfigError: the spec is not one of these, or the device is not here.
         DataError: a package or model is missing, or the model is of another kind.
@@ -50,7 +60,8 @@ def create_video_encoder(
     if kind == "text" and argument:
         from dciml.features.encoders.captions import CaptionEncoder
 
-        return CaptionEncoder(argument, rate, device, required=alone)
+        recognises = speech is not None and speech.model is not None
+        return CaptionEncoder(argument, rate, device, alone and not recognises, speech)
     if kind in _OPTIONS and argument:
         model, options, precision = _split_options(spec, kind, argument)
         if kind == "image":
@@ -173,17 +184,28 @@ def widths_of(encoder: VideoEncoder) -> tuple[int, ...]:
     return tuple(p.width for p in encoder.parts) if isinstance(encoder, JoinedEncoder) else (encoder.width,)
 
 
-def create_encoder(specs: Sequence[str], rows_per_second: float | None, device: str) -> VideoEncoder:
+def create_encoder(
+    specs: Sequence[str], rows_per_second: float | None, device: str, speech: Speech | None = None
+) -> VideoEncoder:
     """The encoder of one spec, or of several side by side; specs and errors as `create_video_encoder`.
 
     Raises:
-        ConfigError: also for a spec that comes twice, and for encoders that cannot be joined.
+        ConfigError: also for a spec that comes twice, for encoders that cannot be joined, and for speech that none of
+            them would read.
+        DataError: also where the model of speech is not here.
     """
     if len(set(specs)) < len(specs):
         raise ConfigError(f"each encoder can be named once, not {', '.join(specs)}")
+    if speech is not None and speech.model is not None:
+        if not any(spec.startswith("text:") for spec in specs):
+            raise ConfigError(
+                "what is said is read by an encoder of text, and none is named. "
+                "To mend it: add one, such as --encoder text:words:256"
+            )
+        speech.check()
     alone = len(specs) == 1
     parts = [
-        create_video_encoder(spec, rows_per_second=rows_per_second, device=device, alone=alone)
+        create_video_encoder(spec, rows_per_second=rows_per_second, device=device, alone=alone, speech=speech)
         for spec in specs
     ]
     return parts[0] if alone else JoinedEncoder(parts)

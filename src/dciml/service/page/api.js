@@ -71,6 +71,10 @@ function limits(filters) {
 export const search = (sentence, filters, k, signal) =>
   post("api/search", { sentence, k, ...limits(filters) }, signal);
 
+/** `content`: of a picture file, in Base64. */
+export const picture = (content, filters, k, signal) =>
+  post("api/picture", { picture: content, k, ...limits(filters) }, signal);
+
 export const similar = ({ videoId, start, end }, filters, k, signal) =>
   post("api/similar", { video_id: videoId, start_seconds: start, end_seconds: end, k, ...limits(filters) }, signal);
 

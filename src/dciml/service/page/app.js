@@ -9,6 +9,7 @@ import { range } from "./format.js";
 import { listenToKeys } from "./keyboard.js";
 import { Library } from "./library.js";
 import { Panel } from "./panel.js";
+import { takePictures } from "./picture.js";
 import { addressOf, asks, emptyFilters, placeOf, questionKey, sameMoment } from "./place.js";
 import { followed, momentOf, Results } from "./results.js";
 
@@ -94,7 +95,7 @@ class App {
 
   #entitle() {
     const { question, moment, view } = this.place;
-    const asked = question.sentence || (question.like ? "Similar moments" : view === "videos" ? "Videos" : "");
+    const asked = question.sentence || (question.like || question.picture ? "Similar moments" : view === "videos" ? "Videos" : "");
     const shown = moment && this.titles.has(moment.videoId) ? this.titles.get(moment.videoId) : "";
     document.title = [shown, asked, "dciml"].filter(Boolean).join(" – ");
   }
@@ -104,7 +105,7 @@ class App {
     const isNew = before === null || before.view !== "search" || questionKey(before) !== questionKey(this.place);
     if (!isNew) return;
     byId("sentence").value = question.sentence;
-    this.filters.show(filters, (id) => this.titles.get(id) ?? id, question.like);
+    this.filters.show(filters, (id) => this.titles.get(id) ?? id, question.like, question.picture);
     this.hits = HITS;
     this.#ask();
   }
@@ -124,7 +125,7 @@ class App {
       const isLimited = questionKey(place) !== questionKey({ ...place, filters: emptyFilters() });
       if (asks(place)) this.results.show(answer, place, isLimited);
       else this.results.showHome(answer.sentences, answer.collection);
-      this.filters.name((id) => this.titles.get(id) ?? id, place.question.like);
+      this.filters.name((id) => this.titles.get(id) ?? id, place.question.like, place.question.picture);
       this.results.mark(this.place.moment);
       this.#learn();
     } catch (error) {
@@ -135,8 +136,8 @@ class App {
 
   async #answerTo(key, place, hits, signal, again) {
     if (!again && this.answers.has(key)) return this.answers.get(key);
-    const { sentence, like } = place.question;
-    const asked = like ? api.similar(like, place.filters, hits, signal) : api.search(sentence, place.filters, hits, signal);
+    const { sentence, like, picture } = place.question;
+    const asked = picture ? api.picture(picture.content, place.filters, hits, signal) : like ? api.similar(like, place.filters, hits, signal) : api.search(sentence, place.filters, hits, signal);
     const answer = await asked;
     Object.assign(answer, { moments: answer.hits.map(momentOf), k: hits });
     this.#name(answer.moments);
@@ -281,7 +282,12 @@ class App {
     if (matchMedia("(pointer: coarse)").matches) byId("sentence").blur();
   }
 
+  #askPicture(picture) {
+    this.#go({ view: "search", question: { ...NO_QUESTION, picture }, filters: emptyFilters(), moment: null });
+  }
+
   #listen() {
+    takePictures((picture) => this.#askPicture(picture), (error) => { byId("trouble").textContent = error.message; });
     addEventListener("popstate", () => this.show(placeOf(location.search)));
     narrow.addEventListener("change", () => this.#cover());
     byId("search").addEventListener("submit", (event) => {

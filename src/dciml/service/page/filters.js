@@ -2,6 +2,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { range } from "./format.js";
+import { pictureChip } from "./picture.js";
 import { FILTERS, emptyFilters } from "./place.js";
 
 const NAMES = {
@@ -20,14 +21,14 @@ export class Filters {
   }
 
   /** Show these values; `titleOf(id)` names videos, `like` is the moment that others shall be like, or null. */
-  show(values, titleOf, like) {
+  show(values, titleOf, like, picture) {
     this.values = values;
     for (const field of this.fields) field.value = values[field.name];
-    this.name(titleOf, like);
+    this.name(titleOf, like, picture);
   }
 
   /** Draw the chips anew, when titles have become known; what the reader is typing into the fields stays. */
-  name(titleOf, like) {
+  name(titleOf, like, picture) {
     const { values } = this;
     const set = FILTERS.filter((name) => values[name] !== "");
     const shown = set.filter((name) => name !== "inside").length;
@@ -41,6 +42,7 @@ export class Filters {
       const words = [`like ${range(like.start, like.end)} of `, h("bdi", {}, titleOf(like.videoId))];
       chips.unshift(chip(words, this.onUnlike));
     }
+    if (picture) chips.unshift(pictureChip(picture, this.onUnlike));
     byId("scope").replaceChildren(...chips);
   }
 

@@ -1,6 +1,7 @@
 // What the page shows, and the address that says so: each state can be shared, and back and forward lead through them.
 //
 // { view, question: { sentence, like }, filters: { folder, tag, min, max, after, before, inside }, moment }
+// A question may also have a `picture`, see picture.js, which no address can hold.
 // `like` and `moment` are { videoId, start, end } or null; a moment without times (start null) is the whole video.
 
 export const FILTERS = ["folder", "tag", "min", "max", "after", "before", "inside"];
@@ -45,10 +46,11 @@ export function addressOf(place) {
 export const emptyFilters = () => Object.fromEntries(FILTERS.map((name) => [name, ""]));
 
 /** Whether something is asked at all. */
-export const asks = (place) => place.question.sentence !== "" || place.question.like !== null;
+export const asks = (place) => place.question.sentence !== "" || place.question.like !== null || Boolean(place.question.picture);
 
 /** The part of a place on which its answer depends. */
-export const questionKey = (place) => addressOf({ ...place, view: "search", moment: null });
+export const questionKey = (place) =>
+  `${addressOf({ ...place, view: "search", moment: null })} ${place.question.picture?.id ?? ""}`;
 
 export const sameMoment = (one, other) =>
   one === other ||

@@ -155,7 +155,7 @@ export class Results {
     const showsAll = this.allShown === questionKey(place);
     const shown = showsAll ? answer.moments : answer.moments.filter((moment) => !moment.farBelow);
     const videos = new Set(shown.map((moment) => moment.videoId)).size;
-    const kind = place.question.like ? "similar moment" : "moment";
+    const kind = place.question.like || place.question.picture ? "similar moment" : "moment";
     this.#say(`${count(shown.length, kind)} in ${count(videos, "video")}, found in ${took(answer.took_seconds)}`);
     const showAll = () => {
       this.allShown = questionKey(place);
