@@ -99,7 +99,7 @@ def test_clients_that_leave_in_the_middle_leave_nothing(
 @pytest.mark.slow
 def test_adding_removing_and_searching_at_once(own: Path, running: Callable[..., Any]) -> None:
     server = running(own, poll_seconds=0.05)
-    content = (own / "videos" / "v1.mp4").read_bytes()
+    content = (own / "videos" / "v1.mp4").read_bytes() + b"\0\0\0\x08free"
     bodies = FORM + content + b"\r\n--x--\r\n"
     end, seen, lock = threading.Event(), set(), threading.Lock()
 
