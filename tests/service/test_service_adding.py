@@ -198,7 +198,9 @@ def test_a_file_that_lies_there_already_is_not_written_over(
     assert finished(client, upload(client, "first.mp4", video).json())["state"] == "done"
     other = own / "index.added" / "videos" / "mine.mp4"
     other.write_bytes(b"somebody else's")
-    assert finished(client, upload(client, "mine.mp4", video + b"\0\0\0\x08free").json())["video_id"] == "mine-2"
+    assert (
+        finished(client, upload(client, "mine.mp4", video + b"\0\0\0\x08free").json())["video_id"] == "mine-2"
+    )
     assert finished(client, upload(client, "mine.mp4", b"no video").json())["state"] == "failed"
     assert other.read_bytes() == b"somebody else's"
 

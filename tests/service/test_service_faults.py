@@ -21,7 +21,6 @@ from dciml.service.jobs import Job
 from dciml.service.live import LiveCorpus
 from dciml.service.settings import ServiceSettings
 
-
 NOTHING = b"\0\0\0\x08free"  # a box without meaning makes the content one that the index does not hold
 
 

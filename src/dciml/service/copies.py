@@ -8,65 +8,20 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from dciml.errors import DataError
 from dciml.files import atomic_path, remove_leftovers
-from dciml.processes import GIBIBYTE, Beat, OnCall
+from dciml.processes import GIBIBYTE, OnCall
 from dciml.service.convert import ConvertOrder
 from dciml.service.guarded import run_guarded
 from dciml.service.jobs import ENDED, Job, JobFailed, JobQueue
 from dciml.service.settings import Limits
-from dciml.video_streams import opened_container, picture_stream
+from dciml.service.streams import Streams, streams_of
 
 KEPT_JOBS, KEPT_LOOKS = 64, 256
 LOOKING_SECONDS, LOOKING_BYTES = 20.0, GIBIBYTE
 _log = logging.getLogger("dciml.service")
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What a file holds: its form and the codec of its pictures, for people.
-
-    `type` is what a browser can be asked whether it plays such pictures; None: no browser does.
-    """
-
-    form: str
-    pictures: str
-    type: str | None
-
-
-FORMS = {
-    "mov,mp4,m4a,3gp,3g2,mj2": "MP4 or QuickTime",
-    "matroska,webm": "Matroska or WebM",
-    "avi": "AVI",
-    "mpegts": "MPEG transport stream",
-    "mpeg": "MPEG program stream",
-    "asf": "Windows Media",
-    "flv": "Flash Video",
-    "ogg": "Ogg",
-}
-CODECS = {
-    "h264": ("H.264", 'video/mp4; codecs="avc1.640028"'),
-    "hevc": ("HEVC (H.265)", 'video/mp4; codecs="hvc1.1.6.L93.B0"'),
-    "av1": ("AV1", 'video/mp4; codecs="av01.0.08M.08"'),
-    "vp9": ("VP9", 'video/webm; codecs="vp9"'),
-    "vp8": ("VP8", 'video/webm; codecs="vp8"'),
-    "theora": ("Theora", 'video/ogg; codecs="theora"'),
-    "mpeg4": ("MPEG-4 Part 2 (as of DivX and Xvid)", 'video/mp4; codecs="mp4v.20.9"'),
-    "mpeg1video": ("MPEG-1", None),
-    "mpeg2video": ("MPEG-2", None),
-    "prores": ("ProRes", None),
-    "dnxhd": ("DNxHD", None),
-    "mjpeg": ("Motion JPEG", None),
-    "dvvideo": ("DV", None),
-    "vc1": ("Windows Media Video", None),
-    "wmv3": ("Windows Media Video", None),
-    "wmv2": ("Windows Media Video", None),
-    "wmv1": ("Windows Media Video", None),
-}
-"""By FFmpeg's names."""
 
 
 class Copies:
@@ -85,7 +40,7 @@ class Copies:
         self._jobs = JobQueue(limits.queued_copies, KEPT_JOBS, what="videos to convert", done="can be played")
         self._lock = threading.Lock()
         self._made: dict[str, Job] = {}  # by the name of the copy
-        self._looker = OnCall(_streams_of, 1, LOOKING_SECONDS, LOOKING_BYTES)
+        self._looker = OnCall(streams_of, 1, LOOKING_SECONDS, LOOKING_BYTES)
         self._looked: dict[str, Streams | DataError] = {}
         self._swept = False
 
@@ -200,13 +155,3 @@ def _name_of(media: Path) -> str:
     status = media.stat()
     state = hashlib.sha256(f"{status.st_mtime_ns} {status.st_size}".encode()).hexdigest()[:16]
     return f"{_prefix_of(media)}{state}.mp4"
-
-
-def _streams_of(media: Path, beat: Beat) -> Streams:
-    del beat
-    with opened_container(media) as container:
-        pictures = picture_stream(media, container)
-        codec = pictures.codec_context.codec.canonical_name
-        words, kind = CODECS.get(codec, (codec, None))
-        form = container.format.name
-        return Streams(FORMS.get(form, form), words, kind)

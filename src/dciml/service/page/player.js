@@ -129,6 +129,7 @@ export class Screen {
 
   async #play() {
     this.end.hidden = true;
+    if (!this.fault.hidden) return;
     try {
       await this.video.play();
     } catch {
