@@ -151,7 +151,9 @@ def test_a_title_stays_as_it_was_typed(own: Path, client_of: Callable[..., TestC
     client.__exit__(None, None, None)
     again = client_of(own)
     assert again.get("/api/videos/x").json()["title"] == title
-    assert again.get("/api/videos", params={"search": title.strip()}).json()["videos"][0]["title"] == title
+    assert (
+        again.get("/api/videos", params={"search": title.strip()[:50]}).json()["videos"][0]["title"] == title
+    )
     body = {"sentence": "the picture is green", "video_ids": ["x"]}
     assert {hit["title"] for hit in again.post("/api/search", json=body).json()["hits"]} == {title}
 

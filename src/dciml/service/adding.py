@@ -54,8 +54,7 @@ def split_name(file_name: str) -> tuple[str, str]:
     >>> split_name("../../etc/Süßes <b>.MP4"), split_name("C:\\\\films\\\\a.b.webm"), split_name("..mp4")
     (('Süßes _b_', '.mp4'), ('a.b', '.webm'), ('video', '.mp4'))
     """
-    name = unicodedata.normalize("NFC", file_name).replace("\\", "/").rpartition("/")[2]
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = os.path.splitext(_last_part(unicodedata.normalize("NFC", file_name)))
     if stem.startswith(".") and not suffix:
         stem, suffix = "", stem[stem.rfind(".") :]
     if suffix.lower() not in MEDIA_TYPES:
@@ -63,6 +62,11 @@ def split_name(file_name: str) -> tuple[str, str]:
             422, f"{shortened(name, 80)!r} does not have the name of a video file. To mend it: {MEND}."
         )
     return _cut(_safe(stem).strip(" .")).strip(" .") or "video", suffix.lower()
+
+
+def _last_part(file_name: str) -> str:
+    """A name without folders. Forms escape the quote, in whatever program; what was typed so cannot be told from it."""
+    return file_name.replace("\\", "/").rpartition("/")[2].replace("%22", '"')
 
 
 def title_of(file_name: str, typed: str | None = None) -> str | None:
@@ -77,9 +81,7 @@ def title_of(file_name: str, typed: str | None = None) -> str | None:
     ('b', ' 100% <b>', 'a"b"')
     """
     if typed is None:
-        # Forms escape the quote, in whatever program; what was typed so cannot be told from it.
-        name = file_name.replace("\\", "/").rpartition("/")[2].replace("%22", '"')
-        typed = os.path.splitext(name)[0]
+        typed = os.path.splitext(_last_part(file_name))[0]
     if len(typed) > MAX_TITLE_CHARS:
         what = f"The title has {len(typed)} characters, and {MAX_TITLE_CHARS} are the most."
         raise ServiceError(422, f"{what} To mend it: shorten the file's name.")

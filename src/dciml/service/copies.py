@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,8 +55,8 @@ class Copies:
         copy = self.folder / _name_of(media)
         if not copy.is_file() or copy.is_symlink():
             return None
-        with suppress(OSError):
-            os.utime(copy)
+        with suppress(OSError):  # the time of change stays: it is part of the copy's ETag
+            os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
         return copy
 
     def job(self, media: Path) -> Job | None:
@@ -134,7 +135,7 @@ class Copies:
         for copy in newest.parent.glob("*.mp4"):
             with suppress(OSError):
                 status = copy.stat()
-                kept.append((status.st_mtime, status.st_size, copy))
+                kept.append((status.st_atime, status.st_size, copy))
         total = sum(size for _, size, _ in kept)
         for _, size, copy in sorted(kept, key=lambda entry: entry[0]):
             if total <= self._limits.copies_bytes:
