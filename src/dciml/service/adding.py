@@ -54,7 +54,8 @@ def split_name(file_name: str) -> tuple[str, str]:
     >>> split_name("../../etc/Süßes <b>.MP4"), split_name("C:\\\\films\\\\a.b.webm"), split_name("..mp4")
     (('Süßes _b_', '.mp4'), ('a.b', '.webm'), ('video', '.mp4'))
     """
-    stem, suffix = os.path.splitext(_last_part(unicodedata.normalize("NFC", file_name)))
+    name = _last_part(unicodedata.normalize("NFC", file_name))
+    stem, suffix = os.path.splitext(name)
     if stem.startswith(".") and not suffix:
         stem, suffix = "", stem[stem.rfind(".") :]
     if suffix.lower() not in MEDIA_TYPES:

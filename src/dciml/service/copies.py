@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import threading
 import time
@@ -22,7 +21,6 @@ from dciml.service.streams import Streams, streams_of
 
 KEPT_JOBS, KEPT_LOOKS = 64, 256
 LOOKING_SECONDS, LOOKING_BYTES = 20.0, GIBIBYTE
-_log = logging.getLogger("dciml.service")
 
 
 class Copies:

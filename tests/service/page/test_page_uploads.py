@@ -1,10 +1,14 @@
-"""The queue of uploads in the page: many files, a busy server, a lost connection, duplicates, cancelling; and copies."""
+"""The queue of uploads in the page: many files, a busy server, a lost connection, duplicates; and converted copies."""
 
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -137,25 +141,73 @@ def test_a_refusal_for_now_is_waited_for_as_the_server_says(
     assert "The server is busy" in page.text_content(".queue-hold")
     page.wait_for_selector(".job.done", timeout=PATIENCE)
     assert len(times) == 3
-    assert all(later - earlier >= 4 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 4 for earlier, later in pairwise(times))
+
+
+class Line:
+    """A slow line to a server, which can be cut and mended."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._open, self.is_cut, self.bytes_per_second = port, set[socket.socket](), False, 40_000
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for end in list(self._open):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                if self.is_cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._open |= {near, far}
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError), source, target:
+            while piece := source.recv(4000):
+                target.sendall(piece)
+                if len(piece) == 4000:
+                    time.sleep(len(piece) / self.bytes_per_second)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def line(own_site: Callable[..., Any]) -> Iterator[tuple[Line, Any]]:
+    """A server, and the line to it."""
+    site = own_site()
+    made = Line(int(site.address.rpartition(":")[2]))
+    site.address = f"http://127.0.0.1:{made.port}"
+    yield made, site
+    made.close()
 
 
 def test_a_lost_connection_is_survived(
-    own_site: Callable[..., Any], visit: Callable[..., Any], tmp_path: Path
+    line: tuple[Line, Any], visit: Callable[..., Any], tmp_path: Path
 ) -> None:
-    visitor = visit("?view=videos", at=own_site())
+    cable, site = line
+    visitor = visit("?view=videos", at=site)
     page = visitor.page
     page.wait_for_selector("#videos-view a.hit")
-    line = page.context.new_cdp_session(page)
-    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 30_000}
-    line.send("Network.emulateNetworkConditions", slow)
     page.set_input_files("#files", [write(tmp_path / "a.mp4", 1), write(tmp_path / "b.mp4", 2)])
     visitor.until("(document.querySelector('.job.sending progress')?.value ?? 0) > 0.02")
-    line.send("Network.emulateNetworkConditions", slow | {"offline": True})
+    cable.cut()
     page.wait_for_selector(".job.lost")
     assert "connection lost" in page.text_content(".job.lost .state")
     assert page.locator(".job.lost >> text=Send again").first.is_visible()
-    line.send("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    cable.is_cut, cable.bytes_per_second = False, 10_000_000
     page.locator("text=Try now").click()
     until_ended(visitor, 2)
     assert counts(page) == {"done": 2}
@@ -225,7 +277,7 @@ def test_what_the_server_would_refuse_is_not_sent(
 
 @pytest.fixture
 def odd_site(own_site: Callable[..., Any], tmp_path: Path) -> Any:
-    """A server whose first video is MPEG-4 Part 2 in AVI, which no Chromium plays, and whose third is in HEVC with sound."""
+    """A server of a video in MPEG-4 Part 2 and AVI, which no Chromium plays, and of one in HEVC with sound."""
 
     def change(corpus: Any) -> None:
         for name, form, codec in (("kitchen/clock", "avi", "mpeg4"), ("Straße 1", "mp4", "libx265")):
