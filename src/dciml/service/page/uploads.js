@@ -75,11 +75,15 @@ export class Uploads {
 
   /** Ask how far the jobs are, and again as long as any goes on. */
   async look() {
+    if (this.looking) return; // what comes to be known meanwhile is asked for at the next turn
+    this.looking = true;
     clearTimeout(this.timer);
     try {
-      this.#take((await api.jobs()).jobs);
+      this.#take((await api.jobs()).jobs, this.items.filter((item) => item.jobId));
     } catch (error) {
       this.app.fault(error.message);
+    } finally {
+      this.looking = false;
     }
     if (this.items.some((item) => item.jobId && !OVER.has(item.state))) {
       this.timer = setTimeout(() => this.look(), POLL_MILLISECONDS);
@@ -210,18 +214,19 @@ export class Uploads {
     this.#paintHold();
   }
 
-  /** Take up what the server says of its jobs. */
-  #take(jobs) {
+  /** Take up what the server says of its jobs; `asked`: the items whose jobs it knew when it was asked. */
+  #take(jobs, asked) {
     const byId = new Map(jobs.map((job) => [job.job_id, job]));
     const known = new Set(this.items.map((item) => item.jobId));
-    const others = jobs.filter((job) => !known.has(job.job_id) && !this.dismissed.has(job.job_id));
+    // While files are being sent, an unknown job may be that of one whose answer is still on its way.
+    const others = this.sending ? [] : jobs.filter((job) => !known.has(job.job_id) && !this.dismissed.has(job.job_id));
     const over = others.filter((job) => OVER.has(job.state)).slice(0, SHOWN_OVER);
     for (const job of others.reverse()) {
       if (!OVER.has(job.state) || over.includes(job)) this.#learn(this.#item({ name: job.title ?? job.video_id ?? "A video" }), job, true);
     }
     let isGrown = false;
-    for (const item of this.items) {
-      if (!item.jobId || OVER.has(item.state)) continue;
+    for (const item of asked) {
+      if (OVER.has(item.state) || !this.items.includes(item)) continue;
       const job = byId.get(item.jobId);
       if (job) isGrown = this.#learn(item, job) || isGrown;
       else this.#refuse(item, "The server does not know of it any more: it was started again.", "failed");
