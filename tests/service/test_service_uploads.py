@@ -58,7 +58,7 @@ def test_what_the_index_holds_is_known_by_its_content(
     response = upload(client, "another name.webm", (own / "videos" / "v2.mp4").read_bytes())
     assert response.status_code == 409
     assert response.json()["video_id"] == "plain"
-    assert "already, as 'v2'" in response.json()["detail"]
+    assert "already, as “v2”" in response.json()["detail"]
     assert "job_id" not in response.json()
     assert not list((own / "index.added" / "incoming").iterdir())
     assert client.get("/api/jobs").json()["jobs"] == []

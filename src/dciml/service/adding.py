@@ -411,13 +411,13 @@ class Library:
             named = shortened(job.title or job.video_id or "")
             raise ServiceError(
                 409,
-                f"The same content is on its way into the index already, as {named!r}.",
+                f"The same content is on its way into the index already, as “{named}”.",
                 more={"video_id": job.video_id, "job_id": job.job_id},
             )
         if (video_id := self._find_content(content)) is not None:
             named = shortened(self.corpus.now.video(video_id).title)
             raise ServiceError(
-                409, f"The same content is in the index already, as {named!r}.", more={"video_id": video_id}
+                409, f"The same content is in the index already, as “{named}”.", more={"video_id": video_id}
             )
 
     def _find_content(self, content: Content) -> str | None:

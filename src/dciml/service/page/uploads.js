@@ -101,6 +101,7 @@ export class Uploads {
     item.row = this.#row(item);
     this.items.push(item);
     this.list.append(item.row.element);
+    this.#paintRow(item);
     return item;
   }
 
@@ -241,7 +242,7 @@ export class Uploads {
     const state = isSame ? { done: "there", failed: "failed", cancelled: "failed" }[job.state] ?? "coming" : job.state;
     this.#set(item, {
       state, label: null, jobId: job.job_id, videoId: job.video_id ?? item.videoId, progress: job.progress, left: job.seconds_left,
-      message: isSame && state === "failed" ? "The other file with this content was not added." : job.state === "failed" ? job.message : isSame ? item.message : "",
+      message: isSame && state === "failed" ? "The other file with this content was not added." : job.state === "failed" ? job.message : state === "coming" ? item.message : "",
     });
     if (state === "failed" && !isOld) this.#say(`${item.name}: ${WORDS.failed}. ${item.message}`);
     return state === "done" || state === "there";
