@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,6 +92,46 @@ def cut_video(
     return piece
 
 
+PLAYED_PICTURES = {"h264"}
+PLAYED_SOUNDS = {"aac", "mp3"}
+"""What every browser plays in an MP4 file."""
+PLAYED_PIXELS = {"yuv420p", "yuvj420p"}
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the form
+
+
+def convert_video(
+    path: Path,
+    out: Path,
+    *,
+    within: tuple[int, int],
+    on_progress: Callable[[float], None] | None = None,
+) -> Piece:
+    """Write a whole video as an MP4 file that every browser plays, with the same times.
+
+    Packets that browsers play are copied out of a form that they do not open. All else becomes H.264 and AAC anew; so
+    does what is in an MP4 file already, which then has another fault.
+
+    Args:
+        path: any video file that can be read.
+        out: the file to write. Not atomic: give the path that `atomic_path` yields.
+        within: (width, height) that the pictures must fit into; smaller ones keep their size.
+        on_progress: is told now and then how far it is, from 0 to 1; what it raises ends the conversion.
+    Raises:
+        DataError: the video is missing or damaged.
+    """
+    end = timeline_of(path).duration_seconds
+    with opened(path) as track:
+        context = track.stream.codec_context
+        is_played = (
+            context.codec.canonical_name in PLAYED_PICTURES
+            and context.pix_fmt in PLAYED_PIXELS
+            and max(context.width, context.height) <= max(within)
+            and track.container.format.name != MP4
+        )
+    piece = _copied(path, out, 0.0, end, PLAYED_PICTURES, PLAYED_SOUNDS) if is_played else None
+    return piece or _encoded(path, out, 0.0, end, within, on_progress)
+
+
 def _length_seconds(path: Path) -> float:
     with opened(path) as track:
         if track.has_index and track.container.duration:
@@ -127,18 +167,25 @@ def _track(path: Path) -> Iterator[VideoTrack]:
         yield track
 
 
-def _copied(path: Path, temporary: Path, start: float, end: float) -> Piece | None:
-    """Copy packets; None where that cannot be."""
+def _copied(
+    path: Path,
+    temporary: Path,
+    start: float,
+    end: float,
+    pictures: Set[str] = COPIED_PICTURES,
+    sounds: Set[str] = COPIED_SOUNDS,
+) -> Piece | None:
+    """Copy packets of these codecs; None where that cannot be."""
     try:
         with _track(path) as track:
-            if track.stream.codec_context.codec.canonical_name not in COPIED_PICTURES:
+            if track.stream.codec_context.codec.canonical_name not in pictures:
                 return None
             if not track.has_index and timeline_of(path).keys:  # its clock breaks, or has no times
                 return None
         key = _find_key(path, start)
         if key is None or start - key.seconds > MOST_EARLY_SECONDS:
             return None
-        sound = _copy_from(path, temporary, key, end)
+        sound = _copy_from(path, temporary, key, end, sounds)
         length = probe(temporary).duration_seconds  # decodes a picture, too
     except (_Uncopyable, DataError):
         return None
@@ -192,7 +239,7 @@ def _timed(track: VideoTrack) -> Iterator[Any]:
         raise _Uncopyable
 
 
-def _copy_from(path: Path, temporary: Path, key: _Key, end: float) -> Handling | None:
+def _copy_from(path: Path, temporary: Path, key: _Key, end: float, sounds: Set[str]) -> Handling | None:
     """Write the packets from a key picture on; returns what became of the sound."""
     with _track(path) as track, opened_container(path) as heard, _writer(temporary) as out:
         pictures = _picture_packets(track, key, end, out.add_stream_from_template(track.stream))
@@ -200,7 +247,7 @@ def _copy_from(path: Path, temporary: Path, key: _Key, end: float) -> Handling |
         if source is None:
             out.mux(pictures)
             return None
-        if source.codec_context is None or source.codec_context.codec.canonical_name in COPIED_SOUNDS:
+        if source.codec_context is None or source.codec_context.codec.canonical_name in sounds:
             stream = out.add_stream_from_template(source)
             sound = _sound_packets(heard, source, stream, key.seconds, end, track.zero_seconds)
             handling: Handling = "copied"
@@ -265,9 +312,18 @@ def _demuxed(container: Any, source: Any, seconds: float) -> Iterator[Any]:
     return (packet for packet in container.demux(source) if packet.size)
 
 
-def _encoded(path: Path, temporary: Path, start: float, end: float) -> Piece:
+def _encoded(
+    path: Path,
+    temporary: Path,
+    start: float,
+    end: float,
+    within: tuple[int, int] | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Piece:
     """Encode anew."""
-    pictures = _pictures(path, start, end)
+    pictures = _pictures(path, start, end, within)
+    if on_progress is not None:
+        pictures = _told(pictures, start, end, on_progress)
     first = next(pictures, None)
     if first is None:
         raise unreadable(path, f"it holds no picture at {start:.2f} s")
@@ -305,7 +361,33 @@ def _breaks(path: Path) -> bool:
     return has_times and bool(timeline_of(path).keys)
 
 
-def _pictures(path: Path, start: float, end: float) -> Iterator[tuple[float, float, RGBFrame]]:
+def _told(
+    pictures: Iterator[tuple[float, float, RGBFrame]],
+    start: float,
+    end: float,
+    on_progress: Callable[[float], None],
+) -> Iterator[tuple[float, float, RGBFrame]]:
+    for picture in pictures:
+        on_progress(min((picture[0] - start) / (end - start), 1.0))
+        yield picture
+
+
+def _even(width: int, height: int, within: tuple[int, int] | None) -> tuple[int, int]:
+    """The nearest even sides, in proportion, within a size, which may also stand upright.
+
+    >>> _even(3841, 2161, (1920, 1080)), _even(720, 1281, (1920, 1080)), _even(1, 1, None)
+    ((1918, 1080), (720, 1280), (2, 2))
+    """
+    if within is not None:
+        room = sorted(within, reverse=width >= height)
+        scale = min(1.0, room[0] / width, room[1] / height)
+        width, height = int(width * scale), int(height * scale)
+    return max(width - width % 2, 2), max(height - height % 2, 2)
+
+
+def _pictures(
+    path: Path, start: float, end: float, within: tuple[int, int] | None = None
+) -> Iterator[tuple[float, float, RGBFrame]]:
     """Seconds, length in seconds and picture of all that is on screen from one time to another; even sides."""
     for is_sought in (True, False):
         with _track(path) as track:
@@ -320,8 +402,7 @@ def _pictures(path: Path, start: float, end: float) -> Iterator[tuple[float, flo
             first = next(frames, None)
             if first is None or (first[0] > start + EPSILON and not is_sure):
                 continue  # the seek failed, or landed behind its target
-            width, height = track.shown_size(first[1])
-            scale = track.scaler((max(width - width % 2, 2), max(height - height % 2, 2)))
+            scale = track.scaler(_even(*track.shown_size(first[1]), within))
             for at, length, frame in _on_screen(track, first, frames, start, end):
                 yield at, length, scale(frame, track.orientation)
             return

@@ -39,7 +39,12 @@ def upload(client: TestClient, name: str, content: bytes) -> Any:
 
 @pytest.fixture
 def video(served: Path) -> bytes:
-    return (served / "videos" / "v1.mp4").read_bytes()
+    return fresh(served / "videos" / "v1.mp4")
+
+
+def fresh(file: Path, mark: bytes = b"") -> bytes:
+    """The same pictures in a file of other content: behind them comes a box that says nothing."""
+    return file.read_bytes() + (8 + len(mark)).to_bytes(4, "big") + b"free" + mark
 
 
 def test_an_uploaded_video_is_found_played_and_removed(
@@ -86,7 +91,7 @@ def test_a_video_that_was_taken_out_may_come_again_under_its_name(
     assert found("trip") == green_blue
     assert client.delete("/api/videos/trip").status_code == 204
     # Neither its old features, nor those of that name in the index's first store, are taken for those of a new file.
-    assert add("trip.mp4", (own / "videos" / "v2.mp4").read_bytes()) == ("done", "trip")
+    assert add("trip.mp4", fresh(own / "videos" / "v2.mp4")) == ("done", "trip")
     assert found("trip") == blue_red
     assert client.delete("/api/videos/plain").status_code == 204
     assert add("plain.mp4", video) == ("done", "plain")
@@ -177,7 +182,8 @@ def test_a_long_name_of_wide_letters_is_stored_whole_and_twice(
     own: Path, client_of: Callable[..., TestClient], video: bytes
 ) -> None:
     client = client_of(own)
-    jobs = [finished(client, upload(client, "映" * 90 + ".mp4", video).json()) for _ in range(2)]
+    contents = video, video + b"\0\0\0\x08free"
+    jobs = [finished(client, upload(client, "映" * 90 + ".mp4", content).json()) for content in contents]
     assert [job["state"] for job in jobs] == ["done", "done"], jobs
     kept = {file.name for file in (own / "index.added" / "videos").iterdir()}
     assert kept == {f"{job['video_id']}.mp4" for job in jobs}
@@ -192,7 +198,9 @@ def test_a_file_that_lies_there_already_is_not_written_over(
     assert finished(client, upload(client, "first.mp4", video).json())["state"] == "done"
     other = own / "index.added" / "videos" / "mine.mp4"
     other.write_bytes(b"somebody else's")
-    assert finished(client, upload(client, "mine.mp4", video).json())["video_id"] == "mine-2"
+    assert (
+        finished(client, upload(client, "mine.mp4", video + b"\0\0\0\x08free").json())["video_id"] == "mine-2"
+    )
     assert finished(client, upload(client, "mine.mp4", b"no video").json())["state"] == "failed"
     assert other.read_bytes() == b"somebody else's"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import threading
@@ -100,7 +101,7 @@ def test_clients_that_leave_in_the_middle_leave_nothing(
 def test_adding_removing_and_searching_at_once(own: Path, running: Callable[..., Any]) -> None:
     server = running(own, poll_seconds=0.05)
     content = (own / "videos" / "v1.mp4").read_bytes()
-    bodies = FORM + content + b"\r\n--x--\r\n"
+    numbers = itertools.count()
     end, seen, lock = threading.Event(), set(), threading.Lock()
 
     def note(what: str, status: int) -> None:
@@ -113,7 +114,9 @@ def test_adding_removing_and_searching_at_once(own: Path, running: Callable[...,
         while not end.is_set():
             with contextlib.closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
                 kind = {"Content-Type": "multipart/form-data; boundary=x"}
-                connection.request("POST", "/api/videos", bodies, kind)
+                own_mark = f"{next(numbers):08}".encode()  # the same content twice would be refused
+                body = FORM + content + b"\0\0\0\x10free" + own_mark + b"\r\n--x--\r\n"
+                connection.request("POST", "/api/videos", body, kind)
                 note("add", connection.getresponse().status)
             time.sleep(0.2)
 

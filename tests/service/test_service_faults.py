@@ -21,6 +21,8 @@ from dciml.service.jobs import Job
 from dciml.service.live import LiveCorpus
 from dciml.service.settings import ServiceSettings
 
+NOTHING = b"\0\0\0\x08free"  # a box without meaning makes the content one that the index does not hold
+
 
 class AtOnce:
     """Does each job when it is given, in this thread."""
@@ -78,7 +80,7 @@ def template(served: Path, tmp_path_factory: pytest.TempPathFactory, edited: Any
 
 
 def try_each(template: Path, place: Path, modes: tuple[Mode, ...], step: int) -> None:
-    content = (template / "videos" / "v1.mp4").read_bytes()
+    content = (template / "videos" / "v1.mp4").read_bytes() + NOTHING
     counting = Faults(shutil.copytree(template, place / "clean"))
     library = library_of(place / "clean")
     with counting.in_force():
@@ -125,7 +127,7 @@ def test_a_file_stays_when_the_change_was_committed_before_it_failed(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(template, tmp_path / "own"))
-    library, content = library_of(folder), (folder / "videos" / "v1.mp4").read_bytes()
+    library, content = library_of(folder), (folder / "videos" / "v1.mp4").read_bytes() + NOTHING
     real = library.corpus.change
 
     def change(work: Any) -> None:

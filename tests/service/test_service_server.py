@@ -238,7 +238,7 @@ def test_the_command_serves_adds_and_ends_on_sigterm(own: Path, ask_of: Callable
         assert "6 videos at http://127.0.0.1:" in greeting, greeting
         port = int(greeting.partition("127.0.0.1:")[2].partition("/")[0])
         assert ask_of(port, "POST", "/api/search", SENTENCE.encode(), JSON)[0] == 200
-        content = (own / "videos" / "v1.mp4").read_bytes()
+        content = (own / "videos" / "v1.mp4").read_bytes() + b"\0\0\0\x08free"
         form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="n.mp4"\r\n\r\n' + content
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
         assert ask_of(port, "POST", "/api/videos", form + b"\r\n--x--\r\n", kind)[0] == 202

@@ -262,6 +262,18 @@ class Catalogue:
             names = tuple(tag for (tag,) in tags)
             return CatalogueVideo(key, video_id, duration, title, media, names, date, checksum, added)
 
+    def media_paths(self) -> dict[str, str]:
+        """The file of each video that has one, as `CatalogueVideo.media_path`, by id."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT video_id, media_relative, media_absolute FROM videos "
+                "WHERE removed IS NULL AND media_absolute IS NOT NULL ORDER BY video_key"
+            )
+            return {
+                video_id: FolderReference(relative, absolute).find(self.file.parent)
+                for video_id, relative, absolute in rows
+            }
+
     def select(self, wanted: VideoFilter, generation: int, last_key: int) -> list[str]:
         """The ids of the videos that a filter lets through (`wanted.video_ids` aside), in the order of adding.
 

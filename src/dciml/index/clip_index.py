@@ -285,6 +285,10 @@ class ClipIndex:
         last_key = int(contents.keys.max(initial=0))
         return tuple(self._catalogue.same_titles(contents.generation, last_key))
 
+    def media_paths(self) -> dict[str, str]:
+        """The files of the videos by id, as the last commit has them; a video without one is left out."""
+        return self._catalogue.media_paths()
+
     def places(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Where videos stand in `video_ids`. Raises DataError for one that the index does not hold."""
         return self._state.places(video_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from dciml.datasets import DATA_FILE, DataFolder
 from dciml.errors import DataError
-from dciml.features import FeatureStore, WindowedStore, split_long
+from dciml.features import FeatureStore, WindowedStore, split_long, whole_id
 from dciml.files import atomic_folder, refuse_taken
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.names import same_name
@@ -90,6 +90,7 @@ def add_videos(
     tags: Sequence[str] = (),
     only: Collection[str] | None = None,
     replace: bool = False,
+    titles: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
     """Add the videos that the index does not hold yet. Returns: how many were added or replaced.
@@ -97,6 +98,7 @@ def add_videos(
     Args:
         only: of the videos, those with these ids; None: all.
         replace: videos that the index holds, but whose features have changed, give way to the new ones.
+        titles: by id; the others are called as their files.
     Raises:
         DataError, ModelError: as `build_index`; and the index was built with another model.
     """
@@ -121,7 +123,7 @@ def add_videos(
         new += parts
         wanted += 1
     if new:
-        _enter(index, model.engine, store, new, tags, replaces=old, on_progress=on_progress)
+        _enter(index, model.engine, store, new, tags, replaces=old, titles=titles, on_progress=on_progress)
     return wanted
 
 
@@ -166,6 +168,7 @@ def _enter(
     tags: Sequence[str],
     *,
     replaces: Sequence[str] = (),
+    titles: Mapping[str, str] | None = None,
     on_progress: OnProgress | None,
 ) -> None:
     """Encode videos and add them, some thousands a commit, so that memory stays bounded."""
@@ -184,15 +187,18 @@ def _enter(
             vectors,
             [store.duration_seconds(video_id) for video_id in portion],
             store.path,
-            [_details(store, video_id, tags) for video_id in portion],
+            [_details(store, video_id, tags, (titles or {}).get(whole_id(video_id))) for video_id in portion],
             replaces=[v for v in replaces if v in index] if last else present,
         )
 
 
-def _details(store: FeatureStore, video_id: str, tags: Sequence[str]) -> VideoDetails:
+def _details(
+    store: FeatureStore, video_id: str, tags: Sequence[str], title: str | None = None
+) -> VideoDetails:
     """The catalogue's entry of a video; its date is that of the media file."""
     media = _media_file(store, video_id)
     return VideoDetails(
+        title=title,
         media_path=media,
         tags=tuple(tags),
         date_unix=None if media is None else media.stat().st_mtime,

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import logging
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dciml.errors import ConfigError, DataError, DcimlError
+from dciml.features import whole_id
 from dciml.files import remove_leftovers, sync_folder, write_json
 from dciml.folders import refuse_foreign
 from dciml.index import ClipIndex
@@ -26,14 +25,20 @@ from dciml.locks import Lock, take
 from dciml.model_folder import Model
 from dciml.recipes.index import add_videos
 from dciml.search import WindowedIds
+from dciml.service.contents import CONTENTS_FILE, Content, Contents
 from dciml.service.encode import EncodeOrder
 from dciml.service.errors import ServiceError, shortened
-from dciml.service.files import MEDIA_TYPES
-from dciml.service.jobs import Job, JobFailed, JobQueue
+from dciml.service.files import MEDIA_TYPES, find_media
+from dciml.service.guarded import run_guarded
+from dciml.service.jobs import ENDED, Job, JobCancelled, JobFailed, JobQueue
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.settings import ServiceSettings
 from dciml.service.troubles import LOCKED, sentence_of, trouble_of
 
+MAX_TITLE_CHARS = 300
+UNTYPED = frozenset(
+    ("Cc", "Cs", "Zl", "Zp")
+)  # categories: controls, halves of surrogate pairs, line separators
 MAX_NAME_CHARS = 100
 MAX_NAME_BYTES = 180  # a file may have 255: the rest is for a number, the suffix, ends of temporary names
 PUNCTUATION = frozenset(" .()+-_")
@@ -49,7 +54,7 @@ def split_name(file_name: str) -> tuple[str, str]:
     >>> split_name("../../etc/Süßes <b>.MP4"), split_name("C:\\\\films\\\\a.b.webm"), split_name("..mp4")
     (('Süßes _b_', '.mp4'), ('a.b', '.webm'), ('video', '.mp4'))
     """
-    name = unicodedata.normalize("NFC", file_name).replace("\\", "/").rpartition("/")[2]
+    name = _last_part(unicodedata.normalize("NFC", file_name))
     stem, suffix = os.path.splitext(name)
     if stem.startswith(".") and not suffix:
         stem, suffix = "", stem[stem.rfind(".") :]
@@ -58,6 +63,33 @@ def split_name(file_name: str) -> tuple[str, str]:
             422, f"{shortened(name, 80)!r} does not have the name of a video file. To mend it: {MEND}."
         )
     return _cut(_safe(stem).strip(" .")).strip(" .") or "video", suffix.lower()
+
+
+def _last_part(file_name: str) -> str:
+    """A name without folders. Forms escape the quote, in whatever program; what was typed so cannot be told from it."""
+    return file_name.replace("\\", "/").rpartition("/")[2].replace("%22", '"')
+
+
+def title_of(file_name: str, typed: str | None = None) -> str | None:
+    """The title of an upload, every character as it was typed; None: there is none, and its id stands in.
+
+    Args:
+        file_name: of the file; without `typed`, its part before the suffix is the title.
+    Raises:
+        ServiceError: 422, too long, or with control characters, line breaks among them.
+
+    >>> title_of("C:\\films\\ “Ä” 👩‍🚀 a/b.mp4"), title_of("x.mp4", " 100% <b>"), title_of("a%22b%22.mp4")
+    ('b', ' 100% <b>', 'a"b"')
+    """
+    if typed is None:
+        typed = os.path.splitext(_last_part(file_name))[0]
+    if len(typed) > MAX_TITLE_CHARS:
+        what = f"The title has {len(typed)} characters, and {MAX_TITLE_CHARS} are the most."
+        raise ServiceError(422, f"{what} To mend it: shorten the file's name.")
+    if any(unicodedata.category(letter) in UNTYPED for letter in typed):
+        what = "The title has characters that cannot be shown: control characters or line breaks."
+        raise ServiceError(422, f"{what} To mend it: rename the file.")
+    return typed if typed.strip() else None
 
 
 def _safe(stem: str) -> str:
@@ -155,6 +187,8 @@ class AddedFolder:
     ADDED/added.json   says whose the folder is      ADDED/videos/     uploaded files
     ADDED/features/    the store of all that was added
     ADDED/incoming/    uploads whose job is not done; emptied when a server takes the folder
+    ADDED/copies/      copies of videos for browsers that cannot play the files themselves
+    ADDED/contents.sqlite  which content files have
 
     Args:
         path: is made when the first video comes.
@@ -167,30 +201,35 @@ class AddedFolder:
     def __init__(self, path: Path, *, is_named: bool) -> None:
         self.path, self._is_named = path, is_named
         self.videos, self.incoming, self.store = path / "videos", path / "incoming", path / "features"
+        self.copies, self.contents = path / "copies", Contents(path / CONTENTS_FILE)
         self._lock: Lock | None = None
         self._claiming = threading.Lock()
         if path.exists() or path.is_symlink():
-            self._claim()
+            self.claim()
 
-    def receive(self, content: BinaryIO, name: str) -> Path:
-        """Keep what a client sends, under a name of our own; returns the file.
+    def receive(self, content: BinaryIO, name: str) -> tuple[Path, Content]:
+        """Keep what a client sends, under a name of our own; returns the file and what it holds.
 
         Raises:
             OSError: there is no room, or no permission. DataError: the folder is not ours.
         """
-        self._claim()
+        self.claim()
         self.incoming.mkdir(parents=True, exist_ok=True)
         file = self.incoming / name
         opened = file.open("xb")
+        digest, num_bytes = hashlib.sha256(), 0
         try:
             with opened:
-                shutil.copyfileobj(content, opened, PIECE)
+                while piece := content.read(PIECE):
+                    opened.write(piece)
+                    digest.update(piece)
+                    num_bytes += len(piece)
                 opened.flush()
                 os.fsync(opened.fileno())  # what the index names must be on disk before it does
         except BaseException:
             file.unlink(missing_ok=True)
             raise
-        return file
+        return file, Content(digest.hexdigest(), num_bytes)
 
     def place(self, file: Path, final: Path) -> None:
         """Move a received file to where it stays. Nothing is written over: FileExistsError."""
@@ -213,7 +252,8 @@ class AddedFolder:
             if self._lock is not None:
                 self._lock.close()
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Make the folder where it is not there, and keep other servers out. Raises DataError, ConfigError."""
         with self._claiming:
             if self._lock is not None:
                 return
@@ -232,7 +272,7 @@ class AddedFolder:
             self._lock = lock
 
     def _check_no_links(self) -> None:
-        parts = (self.videos, self.incoming, self.store)
+        parts = (self.videos, self.incoming, self.store, self.copies)
         for folder in parts if self._is_named else (self.path, *parts):
             if folder.is_symlink():
                 raise ConfigError(
@@ -252,11 +292,16 @@ SHARE_OF_ENCODING = 0.95
 
 @dataclass(frozen=True)
 class _NewVideo:
-    """A video on its way: the file to read, and where it lies in the end; the same when it stays where it is."""
+    """A video on its way: the file to read, and where it lies in the end; the same when it stays where it is.
+
+    `title` and `content` are those of an upload.
+    """
 
     video_id: str
     file: Path
     final: Path
+    title: str | None = None
+    content: Content | None = None
 
 
 class Library:
@@ -270,6 +315,7 @@ class Library:
     def __init__(self, settings: ServiceSettings, corpus: LiveCorpus, jobs: JobQueue) -> None:
         self.settings, self.corpus, self.jobs = settings, corpus, jobs
         self._lock = threading.Lock()
+        self._coming: dict[str, Job] = {}  # by the digest of what is added
         self._locks = ExitStack()
         if settings.is_writable:
             with self._locks:
@@ -283,26 +329,36 @@ class Library:
         """Let another server change this index."""
         self._locks.close()
 
-    def add_upload(self, file_name: str, content: BinaryIO, client: str = "") -> Job:
+    def add_upload(
+        self, file_name: str, content: BinaryIO, client: str = "", title: str | None = None
+    ) -> Job:
         """Take an uploaded file and start the job that adds it.
 
+        Args:
+            title: as it was typed; None: the file's name says it.
         Raises:
-            ServiceError: the name is not that of a video (422), too many jobs (503).
+            ServiceError: the name is not that of a video, or the title cannot be shown (422), the same content is
+                there already or on its way (409), too many jobs (503).
             OSError: no room on the disk, or it may not be written.
         """
         stem, suffix = split_name(file_name)
-        job = Job(client=client)
+        job = Job(client=client, title=title_of(file_name, title))
         try:
-            file = self.added.receive(content, f"{job.job_id}{suffix}")
+            file, held = self.added.receive(content, f"{job.job_id}{suffix}")
         except DataError as error:  # another server has the folder
             if trouble_of(error) not in (None, LOCKED):
                 raise
             raise ServiceError(409, sentence_of(error)) from error
         try:
+            self._find_content(held)  # what must be read for it is read before others have to wait
             with self._lock:
+                self._refuse_same(held)
                 job.video_id = free_id(stem, self._taken() | self._kept_names())
-                new = _NewVideo(job.video_id, file, self.added.videos / f"{job.video_id}{suffix}")
+                final = self.added.videos / f"{job.video_id}{suffix}"
+                new = _NewVideo(job.video_id, file, final, job.title, held)
+                job.dropped = lambda: file.unlink(missing_ok=True)
                 self.jobs.submit(job, lambda job: self._add(job, new))
+                self._coming[held.digest] = job
         except BaseException:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
@@ -348,6 +404,34 @@ class Library:
             except OSError as error:  # the video is out of the index all the same
                 _log.warning("the file of a removed video could not be deleted: %s", error)
 
+    def _refuse_same(self, content: Content) -> None:
+        """Raises ServiceError: 409, a video has this content; `more` says which one."""
+        self._coming = {digest: job for digest, job in self._coming.items() if job.state not in ENDED}
+        if (job := self._coming.get(content.digest)) is not None:
+            named = shortened(job.title or job.video_id or "")
+            raise ServiceError(
+                409,
+                f"The same content is on its way into the index already, as “{named}”.",
+                more={"video_id": job.video_id, "job_id": job.job_id},
+            )
+        if (video_id := self._find_content(content)) is not None:
+            named = shortened(self.corpus.now.video(video_id).title)
+            raise ServiceError(
+                409, f"The same content is in the index already, as “{named}”.", more={"video_id": video_id}
+            )
+
+    def _find_content(self, content: Content) -> str | None:
+        """The video of the index that has this content, of those whose files may be played."""
+        self.corpus.refresh()
+        now, settings = self.corpus.now, self.settings
+        files: dict[str, str] = {}
+        for part, path in now.index.media_paths().items():
+            files.setdefault(whole_id(part), path)
+        found = self.added.contents.find(
+            content, files, lambda path: find_media(path, settings.played_roots, settings.allow_roots)
+        )
+        return found if found is not None and found in now else None
+
     def _taken(self) -> set[object]:
         """Ids of videos that are in the index or on their way; what was taken out of it may come again."""
         self.corpus.refresh()
@@ -363,12 +447,16 @@ class Library:
             check_looks_like_video(new.file)
             job.message = "reading the video"
             self._encode(job, new)
+            if job.is_cancelled:
+                raise JobCancelled
             job.message = "adding it to the index"
             if is_upload:
                 self._place(new)
                 is_placed = True
                 sync_folder(new.final.parent)
             self.corpus.change(self._entering(new))
+            if new.content is not None:
+                self.added.contents.keep(new.final.resolve(), new.content)
         except BaseException:
             with suppress(OSError):
                 if is_placed and not self._is_entered(new.video_id):
@@ -387,7 +475,8 @@ class Library:
 
     def _entering(self, new: _NewVideo) -> Callable[[Snapshot, ClipIndex, Model], None]:
         def work(_: Snapshot, index: ClipIndex, model: Model) -> None:
-            if not add_videos(index, model, self.added.store, only=[new.video_id]):
+            titles = {new.video_id: new.title} if new.title else None
+            if not add_videos(index, model, self.added.store, only=[new.video_id], titles=titles):
                 raise JobFailed("Meanwhile a video of this name has been added to the index.")
 
         return work
@@ -412,40 +501,11 @@ class Library:
             encoders=list(settings.encoders),
             device=settings.device,
         )
-        command = [sys.executable, "-m", "dciml.service.encode"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with (
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-            ) as process,
-            self.jobs.ended_by(process.kill),
-            _killed_after(process, self.settings.limits.job_seconds),
-        ):
-            last = _follow(process, order, job)
-        if not last.get("done"):
-            raise JobFailed(last.get("error", "The video could not be read, or it took too long."))
 
+        def on_progress(share: float) -> None:
+            job.progress = SHARE_OF_ENCODING * share
 
-def _follow(process: subprocess.Popen[bytes], order: EncodeOrder, job: Job) -> dict[str, Any]:
-    """Give the order and take what is said, to the last word."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    last: dict[str, Any] = {}
-    with suppress(BrokenPipeError):  # it ended before it read the order; then its last word is missing
-        process.stdin.write(order.to_json().encode())
-        process.stdin.close()
-    for line in process.stdout:
-        last = json.loads(line)
-        job.progress = SHARE_OF_ENCODING * float(last.get("progress", job.progress / SHARE_OF_ENCODING))
-    return last
-
-
-@contextmanager
-def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, process.kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+        seconds, ended_by = settings.limits.job_seconds, self.jobs.ended_by
+        fault = run_guarded("dciml.service.encode", order.to_json(), seconds, ended_by, on_progress)
+        if fault is not None:
+            raise JobFailed(fault)

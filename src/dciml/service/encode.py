@@ -1,20 +1,15 @@
 """Encodes one video into a feature store, as a process of its own: `python -m dciml.service.encode`.
 
 What comes from clients is decoded here and not in the server: a file that breaks the decoder breaks this process,
-which can be ended at any moment. Standard input takes one JSON object (see `EncodeOrder`); each line of standard output
-is one: `{"progress": 0.5}`, and at last `{"done": true}` or `{"error": "a sentence"}`.
+which can be ended at any moment. The order is an `EncodeOrder`; see `dciml.service.guarded`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dciml.errors import DataError, DcimlError
 from dciml.features import (
     FeatureStore,
     FeatureStoreWriter,
@@ -29,11 +24,9 @@ from dciml.features import (
     lasting_specs,
 )
 from dciml.media import RGBFrame, VideoInfo
-from dciml.processes import limit_memory, share_of_memory
-from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
+from dciml.service.guarded import Tell, carry_out
 
 STEP = 0.02
-Tell = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
@@ -104,28 +97,7 @@ def encode(order: EncodeOrder, tell: Tell) -> None:
 
 def main() -> None:
     """Read the order, carry it out, and say how it went."""
-    os.nice(10)  # people who search come first
-    with os.fdopen(os.dup(1), "w") as channel:
-        os.dup2(2, 1)  # what libraries print must not be taken for a word to the server
-
-        def tell(message: dict[str, object]) -> None:
-            print(json.dumps(message), file=channel, flush=True)
-
-        limit_memory(share_of_memory(1))
-        try:
-            encode(EncodeOrder(**json.loads(sys.stdin.read())), tell)
-        except MemoryError:
-            tell(
-                {"error": sentence_of(DataError("reading it needs too much memory", mend="convert the file"))}
-            )
-        except DcimlError as error:
-            trouble = trouble_of(error)
-            tell({"error": trouble.sentence if trouble else sentence_of(error)})
-        except OSError as error:
-            trouble = trouble_of(error)
-            tell({"error": trouble.sentence if trouble else MISTAKE})
-        else:
-            tell({"done": True})
+    carry_out(lambda text, tell: encode(EncodeOrder(**json.loads(text)), tell))
 
 
 def _reporting(encoder: VideoEncoder, tell: Tell) -> VideoEncoder:

@@ -34,10 +34,18 @@ class ServiceError(HTTPException):
     Args:
         status: the HTTP status.
         detail: one or two plain sentences; may quote the request, is never HTML.
+        more: further members of the problem, for programs.
     """
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(status, detail, dict(headers or {}))
+        self.more = dict(more or {})
 
 
 class UnknownVideo(ServiceError):
@@ -64,14 +72,25 @@ def shortened(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as a response."""
-    return Response(problem_content(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+def problem(
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Response:
+    """An error as a response; `more` are further members of it."""
+    return Response(problem_content(status, detail, more), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def problem_content(status: int, detail: str) -> bytes:
+def problem_content(status: int, detail: str, more: Mapping[str, Any] | None = None) -> bytes:
     """The body of an error; ASCII with \\u escapes: half a surrogate pair in a request must not break the answer."""
-    content = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
+    content = {
+        **(more or {}),
+        "type": "about:blank",
+        "title": _title(status),
+        "status": status,
+        "detail": detail,
+    }
     return json.dumps(content).encode("ascii")
 
 
@@ -86,7 +105,7 @@ def install(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        return problem(error.status_code, error.detail, error.headers)
+        return problem(error.status_code, error.detail, error.headers, error.more)
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -99,6 +99,15 @@ def media_url(video_id: str) -> str:
     return f"/media/{_quoted(video_id)}"
 
 
+def copy_url(video_id: str) -> str:
+    """Where the converted copy of a video's file is played from.
+
+    >>> copy_url("a/b?c")
+    '/copies/a%2Fb%3Fc'
+    """
+    return f"/copies/{_quoted(video_id)}"
+
+
 def thumbnail_url(video_id: str, seconds: float) -> str:
     """Where a picture of a video is.
 

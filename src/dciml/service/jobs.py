@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Generic, Literal, TypeVar
 
 from dciml.errors import DcimlError
@@ -18,11 +19,14 @@ from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+LEAST_PROGRESS = 0.05
+CANCELLED = "was cancelled"
+FULL_SECONDS = 15  # after which there may be room again
 _log = logging.getLogger("dciml.service")
 
 
 class JobCancelled(Exception):
-    """The server ends; the job leaves nothing half done."""
+    """Somebody cancelled the job, or the server ends; it leaves nothing half done."""
 
 
 class JobFailed(Exception):
@@ -31,7 +35,12 @@ class JobFailed(Exception):
 
 @dataclass
 class Job:
-    """A piece of work as clients see it; changed by its worker only."""
+    """A piece of work as clients see it; changed by its worker only.
+
+    Attributes:
+        begun: when its turn came (`monotonic`); None: not yet.
+        dropped: called when it is cancelled before its turn.
+    """
 
     video_id: str | None = None
     job_id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -39,6 +48,17 @@ class Job:
     progress: float = 0.0
     message: str = "waits for its turn"
     client: str = ""
+    title: str | None = None
+    begun: float | None = None
+    is_cancelled: bool = False
+    dropped: Callable[[], None] | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """A guess by how long it took so far; None: it does not run, or too little of it is done."""
+        if self.state != "running" or self.begun is None or self.progress < LEAST_PROGRESS:
+            return None
+        return (monotonic() - self.begun) * (1 - self.progress) / self.progress
 
 
 class JobQueue:
@@ -48,9 +68,20 @@ class JobQueue:
         max_queued: how many may wait; more are refused.
         max_kept: how many are remembered once they have ended.
         max_of_client: of those that wait, how many may be one client's; None: all.
+        what: the work, in the plural, where there is no room for more.
+        done: what a job that ended well says.
     """
 
-    def __init__(self, max_queued: int, max_kept: int, max_of_client: int | None = None) -> None:
+    def __init__(
+        self,
+        max_queued: int,
+        max_kept: int,
+        max_of_client: int | None = None,
+        *,
+        what: str = "videos to add",
+        done: str = "can be found now",
+    ) -> None:
+        self._what, self._done = what, done
         self._max_queued, self._max_kept = max_queued, max_kept
         self._max_of_client = max_queued if max_of_client is None else max_of_client
         self._jobs: dict[str, Job] = {}
@@ -58,27 +89,50 @@ class JobQueue:
         self._pool = ThreadPoolExecutor(1, "job")
         self._stopping = threading.Event()
         self._end: Callable[[], None] | None = None
+        self._running: Job | None = None
 
     def submit(self, job: Job, work: Callable[[Job], None]) -> None:
         """Let `work` run when its turn comes; what it raises becomes the job's message. Raises Busy."""
         with self._lock:
-            self._check_room(job.client)
+            if self._room(job.client) < 1:
+                raise Busy(self._what, retry_after_seconds=FULL_SECONDS)
             ended = [job_id for job_id, j in self._jobs.items() if j.state in ENDED]
             for job_id in ended[: max(0, len(ended) - self._max_kept + 1)]:
                 del self._jobs[job_id]
             self._jobs[job.job_id] = job
         self._pool.submit(self._run, job, work)
 
-    def check_room(self, client: str) -> None:
-        """Raises Busy: a job of this client could not wait now."""
-        with self._lock:
-            self._check_room(client)
+    def check_room(self, client: str, coming: int = 0, coming_of_client: int = 0) -> None:
+        """Raises Busy: a job of this client could not wait now, beside so many that are on their way."""
+        if self.room(client, coming, coming_of_client) < 1:
+            raise Busy(self._what, retry_after_seconds=FULL_SECONDS)
 
-    def _check_room(self, client: str) -> None:
+    def room(self, client: str, coming: int = 0, coming_of_client: int = 0) -> int:
+        """How many more jobs of a client could wait now, beside so many that are on their way."""
+        with self._lock:
+            return max(0, self._room(client, coming, coming_of_client))
+
+    def _room(self, client: str, coming: int = 0, coming_of_client: int = 0) -> int:
+        if self._stopping.is_set():
+            return 0
         queued = [job.client for job in self._jobs.values() if job.state == "queued"]
-        own = queued.count(client) if client else 0
-        if self._stopping.is_set() or len(queued) >= self._max_queued or own >= self._max_of_client:
-            raise Busy("videos to add", retry_after_seconds=30)
+        own = queued.count(client) + coming_of_client if client else 0
+        return min(self._max_queued - len(queued) - coming, self._max_of_client - own)
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job, at once where it waits. Returns: whether it had not ended yet."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or job.state in ENDED:
+                return False
+            job.is_cancelled = True
+            if job.state == "queued":
+                job.message, job.state = CANCELLED, "cancelled"
+                if job.dropped is not None:
+                    job.dropped()
+            elif self._running is job and self._end is not None:
+                self._end()
+            return True
 
     def get(self, job_id: str) -> Job | None:
         """A job by its id; None: unknown, or forgotten."""
@@ -103,9 +157,10 @@ class JobQueue:
 
     @contextmanager
     def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
-        """While a job does this, `close` calls `end`. Raises JobCancelled after it did."""
+        """While a job does this, `close` and `cancel` call `end`. Raises JobCancelled after they did."""
         with self._lock:
-            if self._stopping.is_set():
+            job = self._running
+            if self._stopping.is_set() or (job is not None and job.is_cancelled):
                 end()
             self._end = end
         try:
@@ -113,18 +168,23 @@ class JobQueue:
         finally:
             with self._lock:
                 self._end = None
-        if self._stopping.is_set():
+        if self._stopping.is_set() or (job is not None and job.is_cancelled):
             raise JobCancelled
 
     def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+        with self._lock:
+            if job.state in ENDED:  # cancelled before its turn
+                return
+            self._running, job.begun = job, monotonic()
+            job.message, job.state = "starts", "running"
         try:
             if self._stopping.is_set():
                 raise JobCancelled
-            job.state, job.message = "running", "starts"
             work(job)
-            job.progress, job.message, job.state = 1.0, "can be found now", "done"
+            job.progress, job.message, job.state = 1.0, self._done, "done"
         except JobCancelled:
-            job.message, job.state = "the server ended before it was done", "cancelled"
+            job.message = CANCELLED if job.is_cancelled else "the server ended before it was done"
+            job.state = "cancelled"
         except JobFailed as error:
             job.message, job.state = str(error), "failed"
         except DcimlError as error:
@@ -135,6 +195,9 @@ class JobQueue:
             trouble = trouble_of(error)
             _log.error("job %s failed: %s", job.job_id, error, exc_info=None if trouble else error)
             job.message, job.state = trouble.sentence if trouble else MISTAKE, "failed"
+        finally:
+            with self._lock:
+                self._running = None
 
 
 Key = TypeVar("Key")

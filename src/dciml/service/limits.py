@@ -44,6 +44,14 @@ class Slots:
         self._per_client = limit if per_client is None else per_client
         self._used_by: Counter[str] = Counter()
 
+    def free(self, client: str = "") -> int:
+        """How many more places a client could have now."""
+        return max(0, min(self.limit - self.used, self._per_client - self.used_by(client)))
+
+    def used_by(self, client: str) -> int:
+        """How many places a client has."""
+        return self._used_by.get(client, 0)
+
     @contextmanager
     def taken(self, client: str = "") -> Iterator[None]:
         """Hold a place. Raises Busy (503 with Retry-After) when there is none, or none for this client."""

@@ -93,10 +93,16 @@ async def media(video_id: str, request: Request) -> Response:
     """The video file, or a range of it (`Range: bytes=…`, one range)."""
     runtime = runtime_of(request)
     path = await asyncio.to_thread(media_path_of, runtime, video_id)
+    return send_file(request, path, path.name)
+
+
+def send_file(request: Request, path: Path, name: str) -> Response:
+    """A file, or the range of it that is asked for; `name` is what a browser saves it as. Raises ServiceError: 404."""
+    runtime = runtime_of(request)
     descriptor, status = open_media(path)
     response: Response | None = None
     try:
-        response = _respond(request, runtime, path, descriptor, status)
+        response = _respond(request, runtime, path, name, descriptor, status)
     finally:
         if not isinstance(response, FileSlice):
             os.close(descriptor)
@@ -130,7 +136,7 @@ def media_path_of(runtime: Runtime, video_id: str) -> Path:
 
 
 def _respond(
-    request: Request, runtime: Runtime, path: Path, descriptor: int, status: os.stat_result
+    request: Request, runtime: Runtime, path: Path, name: str, descriptor: int, status: os.stat_result
 ) -> Response:
     etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
     headers = {
@@ -138,7 +144,7 @@ def _respond(
         "ETag": etag,
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": disposition(path.name),
+        "Content-Disposition": disposition(name),
         "Content-Type": media_type(path),
     }
     if _matches(request.headers.get("if-none-match"), etag):

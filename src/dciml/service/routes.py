@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,10 +11,13 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from dciml.service import answers
+from dciml.service.adding import MAX_TITLE_CHARS
 from dciml.service.answers import SortOrder, as_video, example_sentences, list_videos
 from dciml.service.errors import ServiceError
+from dciml.service.files import MEDIA_TYPES
 from dciml.service.jobs import Job
 from dciml.service.limits import client_of
+from dciml.service.media import media_path_of
 from dciml.service.runtime import Runtime, runtime_of
 from dciml.service.schemas import (
     AddByPath,
@@ -24,10 +28,12 @@ from dciml.service.schemas import (
     JobOut,
     PictureRequest,
     Problem,
+    SameContent,
     SearchAnswer,
     SearchRequest,
     SimilarAnswer,
     SimilarRequest,
+    UploadsOut,
     VideoOut,
     VideoPage,
 )
@@ -81,7 +87,10 @@ ADD_BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "title": {"type": "string", "maxLength": MAX_TITLE_CHARS},
+                        "file": {"type": "string", "format": "binary"},
+                    },
                 }
             },
             "application/json": {"schema": AddByPath.model_json_schema()},
@@ -89,7 +98,11 @@ ADD_BODY = {
     }
 }
 ADD_REFUSED: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem} for code in (400, 403, 404, 409, 413, 415, 422, 503, 507)
+    **{code: {"model": Problem} for code in (400, 403, 404, 413, 415, 422, 503, 507)},
+    409: {
+        "model": SameContent,
+        "description": "The video, or its content, is there; or somebody else writes.",
+    },
 }
 
 
@@ -119,7 +132,10 @@ async def video(video_id: str, request: Request) -> VideoOut:
     "/videos", status_code=202, response_model=JobOut, responses=ADD_REFUSED, openapi_extra=ADD_BODY
 )
 async def add_video(request: Request) -> Response:
-    """Add a video: upload it as the form field `file`, or name a file below an allowed root. Follow the job."""
+    """Add a video: upload it as the form field `file`, or name a file below an allowed root. Follow the job.
+
+    The form field `title` says how the video is called; without it, that is the name of the file.
+    """
     runtime = runtime_of(request)
     _check_writable(runtime)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -139,8 +155,32 @@ async def remove_video(video_id: str, request: Request) -> Response:
     """Take a video out of the index; its file is deleted only if it was uploaded here."""
     runtime = runtime_of(request)
     _check_writable(runtime)
-    await runtime.change(lambda: runtime.library.remove(video_id))
+
+    def work() -> None:
+        path = None
+        with suppress(ServiceError):
+            path = media_path_of(runtime, video_id)
+        runtime.library.remove(video_id)
+        if path is not None:
+            runtime.copies.forget(path)
+
+    await runtime.change(work)
     return Response(status_code=204)
+
+
+@video_routes.get("/uploads")
+async def uploads(request: Request) -> UploadsOut:
+    """What may be sent here, and how much of it now."""
+    runtime = runtime_of(request)
+    limits = runtime.settings.limits
+    return UploadsOut(
+        allowed=runtime.settings.is_writable,
+        at_once=min(limits.running_uploads, limits.uploads_per_client),
+        room=runtime.upload_room(client_of(request.scope)),
+        max_bytes=limits.upload_bytes,
+        max_title_chars=MAX_TITLE_CHARS,
+        suffixes=sorted(MEDIA_TYPES),
+    )
 
 
 @video_routes.get("/folder")
@@ -177,9 +217,22 @@ async def job(job_id: str, request: Request) -> JobOut:
     return _job(found)
 
 
+@video_routes.delete("/jobs/{job_id}", status_code=204, responses={409: {"model": Problem}, **NOT_FOUND})
+async def cancel_job(job_id: str, request: Request) -> Response:
+    """Cancel a job; it leaves nothing half done. One that is as good as done may end well all the same."""
+    runtime = runtime_of(request)
+    _check_writable(runtime)
+    if runtime.jobs.get(job_id) is None:
+        raise ServiceError(404, "There is no such job, or it ended long ago.")
+    if not await runtime.change(lambda: runtime.jobs.cancel(job_id)):
+        raise ServiceError(409, "The job has ended already.")
+    return Response(status_code=204)
+
+
 async def _add_upload(runtime: Runtime, request: Request) -> Job:
     client = client_of(request.scope)
-    runtime.jobs.check_room(client)  # before gigabytes are sent in vain
+    coming = runtime.uploads.used, runtime.uploads.used_by(client)
+    runtime.jobs.check_room(client, *coming)  # before gigabytes are sent in vain
     with runtime.uploads.taken(client):
         return await _take_form(runtime, request)
 
@@ -189,9 +242,10 @@ async def _take_form(runtime: Runtime, request: Request) -> Job:
         file = form.get("file")
         if not isinstance(file, UploadFile) or not file.filename:
             raise ServiceError(422, "The form has no file in its field `file`.")
-        name, content = file.filename, file.file
+        name, content, title = file.filename, file.file, form.get("title")
+        typed = title if isinstance(title, str) else None
         return await runtime.change(
-            lambda: runtime.library.add_upload(name, content, client_of(request.scope))
+            lambda: runtime.library.add_upload(name, content, client_of(request.scope), typed)
         )
 
 
@@ -223,4 +277,6 @@ def _job(job: Job) -> JobOut:
         progress=round(job.progress, 3),
         message=job.message,
         video_id=job.video_id,
+        title=job.title,
+        seconds_left=job.seconds_left,
     )

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dciml.service import answers
 from dciml.service.adding import Library
+from dciml.service.copies import Copies
 from dciml.service.cutting import ClipCutter
 from dciml.service.folder import FolderWatch
 from dciml.service.jobs import JobQueue, State, Together
@@ -141,6 +142,10 @@ class Runtime:
         self.uploads = Slots(limits.running_uploads, "uploads", limits.uploads_per_client)
         self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs, limits.queued_jobs_per_client)
         self.library = Library(settings, self.corpus, self.jobs)
+        if settings.is_writable:
+            self.copies = Copies(self.library.added.copies, limits, self.library.added.claim)
+        else:
+            self.copies = Copies(settings.cache_folder / "copies", limits)
         is_watched = settings.home is not None and settings.is_writable
         self.folder = FolderWatch(settings.home, self.corpus) if is_watched and settings.home else None
         self.streams = Slots(limits.running_streams, "players", limits.streams_per_client)
@@ -177,6 +182,11 @@ class Runtime:
         with self.changes.taken():
             return await asyncio.get_running_loop().run_in_executor(self._change_pool, work)
 
+    def upload_room(self, client: str) -> int:
+        """How many more videos a client could send now."""
+        coming = self.uploads.used, self.uploads.used_by(client)
+        return min(self.uploads.free(client), self.jobs.room(client, *coming))
+
     def close(self) -> None:
         """Wait for what runs; forget what waits. Jobs are ended."""
         if self.folder is not None:
@@ -186,6 +196,7 @@ class Runtime:
             pool.shutdown(wait=True, cancel_futures=True)
         self.thumbnails.close()
         self.cutter.close()
+        self.copies.close()
         self._questions.close()
         self.library.close()
 

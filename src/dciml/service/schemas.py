@@ -209,6 +209,8 @@ class JobOut(BaseModel):
     progress: float = Field(description="0 to 1.")
     message: str
     video_id: str | None
+    title: str | None = Field(None, description="Of an upload, as it was typed.")
+    seconds_left: float | None = Field(None, description="A guess; null while it cannot be told.")
 
 
 class JobList(BaseModel):
@@ -232,6 +234,39 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class SameContent(Problem):
+    """The answer to an upload whose content is there already, and to other conflicts, without the ids."""
+
+    video_id: str | None = Field(None, description="The video that has this content.")
+    job_id: str | None = Field(None, description="The job that is adding it; absent: it is in the index.")
+
+
+class UploadsOut(BaseModel):
+    """What this server takes of this client."""
+
+    allowed: bool = Field(description="Whether videos may be added here at all.")
+    at_once: int = Field(description="How many files may be on their way at once.")
+    room: int = Field(description="How many could begin now.")
+    max_bytes: int = Field(description="Of a file with its form.")
+    max_title_chars: int
+    suffixes: list[str] = Field(description="Of the names of video files.")
+
+
+class CopyOut(BaseModel):
+    """A converted copy of a video, for browsers that cannot play its file."""
+
+    state: str = Field(description="none, queued, running, done, failed or cancelled.")
+    progress: float = Field(description="0 to 1.")
+    message: str
+    seconds_left: float | None = Field(description="A guess; null while it cannot be told.")
+    copy_url: str | None = Field(description="null: it is not there yet.")
+    form: str | None = Field(None, description="Of the file, for people; null: it cannot be read.")
+    pictures: str | None = Field(None, description="The codec of its pictures, for people.")
+    type: str | None = Field(
+        None, description="What a browser can be asked whether it plays these pictures; null: none does."
+    )
 
 
 class FolderFailure(BaseModel):

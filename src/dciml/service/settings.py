@@ -47,6 +47,10 @@ class Limits:
     shutdown_seconds: float = 20.0
     job_seconds: float = 3600.0
     thumbnail_cache_bytes: int = 256 * MEBIBYTE
+    queued_copies: int = 16
+    copy_seconds: float = 7200.0
+    copy_bytes: int = 4096 * MEBIBYTE
+    copies_bytes: int = 16384 * MEBIBYTE
 
 
 @dataclass(frozen=True)

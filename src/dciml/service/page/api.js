@@ -7,9 +7,10 @@ const HEADINGS = {
 };
 
 export class Problem extends Error {
-  constructor(title, detail, status) {
+  /** `retryAfter`: seconds that the server asks to wait; `more`: further members of its answer. */
+  constructor(title, detail, status, retryAfter = 0, more = {}) {
     super(detail || title);
-    [this.title, this.detail, this.status] = [title, detail, status];
+    [this.title, this.detail, this.status, this.retryAfter, this.more] = [title, detail, status, retryAfter, more];
   }
 
   /** Whether the same question may be answered another time. */
@@ -37,17 +38,24 @@ async function request(path, { read = (response) => response.json(), ...options 
     await askForToken();
     return request(path, { read, ...options }, false);
   }
-  if (!response.ok) throw await problemOf(response.status, () => response.json());
+  if (!response.ok) throw await problemOf(response.status, () => response.json(), response.headers.get("Retry-After"));
   return response.status === 204 ? null : read(response);
 }
 
-async function problemOf(status, readJson) {
+async function problemOf(status, readJson, retryAfter = null) {
   let body = {};
   try { body = await readJson(); } catch { /* a proxy's error page, say */ }
   const busy = status === 429 || status === 503;
   const title = HEADINGS[status] ?? (typeof body.title === "string" ? body.title : `The server answered ${status}`);
   const detail = typeof body.detail === "string" ? body.detail : busy ? "Try again in a moment." : "";
-  return new Problem(title, detail, status);
+  return new Problem(title, detail, status, secondsOf(retryAfter), body ?? {});
+}
+
+/** What `Retry-After` says: seconds, or a date. */
+function secondsOf(header) {
+  if (header === null) return 0;
+  const seconds = /^\d+$/.test(header.trim()) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
+  return seconds > 0 ? seconds : 0;
 }
 
 const post = (path, body, signal) =>
@@ -84,6 +92,10 @@ export const removeVideo = (id) => request(`api/videos/${encodeURIComponent(id)}
 export const folder = () => request("api/folder");
 export const jobs = () => request("api/jobs");
 export const job = (id) => request(`api/jobs/${encodeURIComponent(id)}`);
+export const cancelJob = (id) => request(`api/jobs/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const uploads = () => request("api/uploads");
+export const copy = (id) => request(`api/copies/${encodeURIComponent(id)}`);
+export const makeCopy = (id) => request(`api/copies/${encodeURIComponent(id)}`, { method: "POST" });
 export const addPath = (path) => post("api/videos", { path });
 
 export const videos = (offset, limit, words, signal) =>
@@ -107,8 +119,8 @@ export async function openSession(token) {
   if (!response.ok) throw await problemOf(response.status, () => response.json());
 }
 
-/** Send a file; `onProgress` hears the share sent. Returns { answer, cancel }. (fetch cannot tell how far it is.) */
-export function upload(file, onProgress) {
+/** Send a file under a title; `onProgress` hears the share sent. Returns { answer, cancel }. (fetch cannot tell how far it is.) */
+export function upload(file, title, onProgress) {
   const call = new XMLHttpRequest();
   const answer = new Promise((resolve, reject) => {
     call.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
@@ -116,11 +128,12 @@ export function upload(file, onProgress) {
     call.addEventListener("abort", () => reject(new Problem("Cancelled", "", 0)));
     call.addEventListener("load", async () => {
       const read = async () => JSON.parse(call.responseText);
-      if (call.status >= 400) reject(await problemOf(call.status, read));
+      if (call.status >= 400) reject(await problemOf(call.status, read, call.getResponseHeader("Retry-After")));
       else read().then(resolve, () => reject(new Problem("The server gave no answer that can be read", "", call.status)));
     });
   });
   const form = new FormData();
+  form.append("title", title);
   form.append("file", file, file.name);
   call.open("POST", "api/videos");
   call.send(form);

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, byId, h } from "./dom.js";
-import { count } from "./format.js";
+import { count, duration } from "./format.js";
 
 const WORKING_MILLISECONDS = 1000;
 const IDLE_MILLISECONDS = 5000;
@@ -55,10 +55,4 @@ export class Folder {
     this.failures.hidden = !now.failures.length;
     this.root.hidden = !this.words.textContent && this.notes.hidden && this.failures.hidden;
   }
-}
-
-function duration(seconds) {
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${Math.round(seconds / 360) / 10} h`;
 }

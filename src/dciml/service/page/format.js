@@ -28,6 +28,13 @@ export function spoken(seconds) {
   return parts.join(" ");
 }
 
+/** 100 → "2 min": how long something still takes, roughly. */
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${Math.round(seconds / 360) / 10} h`;
+}
+
 export const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
 /** A share as "87 %"; never "0 %" or "100 %" of something that is only nearly so. */

@@ -3,22 +3,16 @@
 import * as api from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { announce, button, byId, h, icon, notice } from "./dom.js";
-import { bytes, count } from "./format.js";
-import { card, followed, momentOf } from "./results.js";
+import { count } from "./format.js";
+import { card, momentOf } from "./results.js";
+import { Uploads } from "./uploads.js";
 
 const PAGE_VIDEOS = 48;
-const POLL_MILLISECONDS = 1000;
-const SENT_AT_ONCE = 2; // files; the rest wait for their turn
-const SHOWN_OVER = 5; // jobs that are over; they may be many
-const OVER = new Set(["done", "failed", "cancelled"]);
-const STATES = { queued: "waiting", running: "working", done: "added", failed: "failed", cancelled: "cancelled" };
 
 export class Library {
   /** `app`: { addressOfMoment, open, goVideos, changed }; `changed(removedId)` is told when videos came or went. */
   constructor(app) {
-    [this.app, this.words, this.videos, this.total, this.jobs, this.sending] = [app, "", [], 0, new Map(), new Map()];
-    this.dismissed = new Set();
-    [this.sentNow, this.line] = [0, []];
+    [this.app, this.words, this.videos, this.total] = [app, "", [], 0];
     this.root = byId("videos-view");
     this.find = h("input", { type: "search", id: "find-video", placeholder: "Part of its name, or a tag", oninput: () => this.#typed() });
     this.files = h("input", {
@@ -26,12 +20,17 @@ export class Library {
     });
     this.path = h("input", { type: "text", id: "path", required: true, placeholder: "folder/video.mp4" });
     this.fault = h("p", { class: "fault-line", role: "alert" });
-    this.jobList = h("ul", { class: "jobs", "aria-label": "Videos being added" });
+    this.uploads = new Uploads({
+      addressOfMoment: app.addressOfMoment,
+      open: app.open,
+      added: () => { app.changed(); this.reload(); },
+      fault: (words) => { this.fault.textContent = words; },
+    });
     this.status = h("p", { class: "status", role: "status" });
     this.grid = h("div", { class: "grid" });
     this.root.append(
       h("h1", { id: "videos-heading" }, "Videos"),
-      this.#dropArea(), this.#pathForm(), this.fault, this.jobList,
+      this.#dropArea(), this.#pathForm(), this.fault, this.uploads.element,
       h("div", { class: "finder" }, h("label", { for: "find-video" }, "Find a video"), this.find),
       this.status, this.grid,
     );
@@ -39,7 +38,7 @@ export class Library {
   }
 
   async show() {
-    await Promise.all([this.reload(), this.#pollJobs()]);
+    await Promise.all([this.reload(), this.uploads.look()]);
   }
 
   /** Read the list from its beginning. */
@@ -56,7 +55,8 @@ export class Library {
   }
 
   add(files) {
-    for (const file of files) this.#send(file);
+    this.fault.textContent = "";
+    this.uploads.add(files);
   }
 
   #dropArea() {
@@ -83,9 +83,8 @@ export class Library {
     this.fault.textContent = "";
     try {
       const job = await api.addPath(this.path.value);
-      this.jobs.set(job.job_id, { ...job, name: this.path.value });
+      this.uploads.follow(job, this.path.value);
       this.path.value = "";
-      await this.#pollJobs();
     } catch (error) {
       this.fault.textContent = error.message;
     }
@@ -112,106 +111,6 @@ export class Library {
   #chosen() {
     this.add(this.files.files);
     this.files.value = "";
-  }
-
-  async #send(file) {
-    const sent = { name: `${file.name}, ${bytes(file.size)}`, state: "sending", progress: 0, message: "" };
-    this.sending.set(sent, () => {
-      this.sending.delete(sent);
-      this.#paintJobs();
-    });
-    this.#paintJobs();
-    await this.#turn();
-    try {
-      if (!this.sending.has(sent)) return; // cancelled while it waited
-      const { answer, cancel } = api.upload(file, (share) => {
-        sent.progress = share;
-        this.#paintJobs();
-      });
-      this.sending.set(sent, cancel);
-      const job = await answer;
-      this.jobs.set(job.job_id, { ...job, name: file.name });
-      this.sending.delete(sent);
-    } catch (error) {
-      this.#refused(sent, error);
-    } finally {
-      this.#endTurn();
-    }
-    await this.#pollJobs();
-  }
-
-  /** Wait until fewer than so many files are on their way; the server takes no more of one client. */
-  #turn() {
-    if (this.sentNow >= SENT_AT_ONCE) return new Promise((begin) => this.line.push(begin));
-    this.sentNow += 1;
-    return Promise.resolve();
-  }
-
-  #endTurn() {
-    const begin = this.line.shift();
-    if (begin) begin();
-    else this.sentNow -= 1;
-  }
-
-  /** An upload that the reader cancelled goes; one that failed stays with its reason until it is dismissed. */
-  #refused(sent, error) {
-    this.sending.delete(sent);
-    announce(`${sent.name}: ${error.message}`);
-    if (error.title === "Cancelled") return;
-    Object.assign(sent, { state: "failed", message: error.message });
-    this.sending.set(sent, () => {
-      this.sending.delete(sent);
-      this.#paintJobs();
-    });
-  }
-
-  async #pollJobs() {
-    clearTimeout(this.timer);
-    try {
-      const { jobs } = await api.jobs();
-      const ran = (job) => this.jobs.has(job.job_id) && !OVER.has(this.jobs.get(job.job_id).state);
-      const finished = jobs.filter((job) => OVER.has(job.state) && ran(job));
-      this.jobs = new Map(jobs.map((job) => [job.job_id, { name: this.jobs.get(job.job_id)?.name, ...job }]));
-      this.#paintJobs();
-      for (const job of finished) announce(`${nameOf(job)}: ${STATES[job.state]}. ${job.message}`);
-      if (finished.some((job) => job.state === "done")) {
-        this.app.changed();
-        await this.reload();
-      }
-    } catch (error) {
-      this.fault.textContent = error.message;
-    }
-    if ([...this.jobs.values()].some((job) => !OVER.has(job.state))) {
-      this.timer = setTimeout(() => this.#pollJobs(), POLL_MILLISECONDS);
-    }
-  }
-
-  #paintJobs() {
-    const sending = [...this.sending].map(([sent, end]) => {
-      const does = sent.state === "failed" ? "Dismiss" : "Cancel";
-      return jobRow(sent, button({ label: `${does} ${sent.name}`, name: "close", onclick: end }));
-    });
-    const jobs = [...this.jobs.values()];
-    const over = jobs.filter((job) => OVER.has(job.state) && !this.dismissed.has(job.job_id)).slice(0, SHOWN_OVER);
-    const shown = jobs.filter((job) => !OVER.has(job.state) || over.includes(job));
-    this.jobList.replaceChildren(...sending, ...shown.map((job) => jobRow(job, this.#look(job), this.#dismissal(job))));
-  }
-
-  #dismissal(job) {
-    if (!OVER.has(job.state)) return null;
-    const onclick = () => {
-      this.dismissed.add(job.job_id);
-      this.#paintJobs();
-    };
-    return button({ label: `Dismiss ${nameOf(job)}`, name: "close", onclick });
-  }
-
-  /** A link to the video that a job has added. */
-  #look(job) {
-    if (job.state !== "done" || !job.video_id) return null;
-    const moment = { videoId: job.video_id, start: null, end: null };
-    const onclick = (event) => followed(event) && this.app.open(moment);
-    return h("a", { href: this.app.addressOfMoment(moment), onclick }, "Look at it");
   }
 
   #typed() {
@@ -269,19 +168,4 @@ export class Library {
       this.fault.textContent = error.message;
     }
   }
-}
-
-const nameOf = (job) => job.name ?? job.video_id ?? "A video";
-
-function jobRow(job, ...controls) {
-  const words = STATES[job.state] ?? "sending";
-  const isOver = OVER.has(job.state);
-  return h(
-    "li", { class: `job ${job.state}` },
-    h("span", { class: "name", dir: "auto" }, nameOf(job)),
-    isOver ? null : h("progress", { max: "1", value: String(job.progress), "aria-label": `${nameOf(job)}: ${words}` }),
-    h("span", { class: "state" }, words),
-    ...controls,
-    job.message && job.state !== "done" ? h("span", { class: "message" }, job.message) : null,
-  );
 }

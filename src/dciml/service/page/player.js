@@ -1,6 +1,7 @@
 // The player: jumps to a moment, plays it, stops or loops at its end. `Screen` is the picture with its controls.
 
 import { whyNoMedia } from "./api.js";
+import { Copies } from "./copies.js";
 import { button, h, icon } from "./dom.js";
 import { clock } from "./format.js";
 
@@ -28,15 +29,22 @@ export class Screen {
     );
     this.fault = h("div", { class: "fault", role: "alert", hidden: true });
     this.stage = h("div", { class: "stage" }, this.video, this.start, this.end, this.fault);
+    this.copies = new Copies({
+      show: (heading, words, ...parts) => this.#fault(heading, words, ...parts),
+      play: () => this.show(this.moment, true),
+    });
+    this.note = h("p", { class: "copy-note", hidden: true }, "A converted copy plays: this browser cannot play the file itself.");
     this.controls = this.#controls();
-    this.element = h("div", { class: "screen" }, this.stage);
+    this.element = h("div", { class: "screen" }, this.stage, this.note);
     this.#listen();
   }
 
   /** Show a moment { mediaUrl, thumbnailUrl, start, end, duration }; times null: the whole video. */
   show(moment, plays) {
     this.moment = moment;
+    this.copies.stop();
     this.#fault(null);
+    this.note.hidden = true;
     this.end.hidden = true;
     if (moment.mediaUrl === null) {
       this.#unload();
@@ -45,7 +53,9 @@ export class Screen {
       this.onTime(moment.start ?? 0);
       return;
     }
-    const address = new URL(moment.mediaUrl, location.href).href;
+    const copy = this.copies.addressOf(moment.videoId);
+    this.note.hidden = copy === undefined;
+    const address = new URL(copy ?? moment.mediaUrl, location.href).href;
     if (this.video.src !== address || this.video.error) {
       this.#poster(moment.thumbnailUrl);
       this.video.src = address;
@@ -73,6 +83,7 @@ export class Screen {
 
   close() {
     this.#unload();
+    this.copies.stop();
     [this.moment, this.guarded] = [null, false];
   }
 
@@ -118,6 +129,7 @@ export class Screen {
 
   async #play() {
     this.end.hidden = true;
+    if (!this.fault.hidden) return;
     try {
       await this.video.play();
     } catch {
@@ -208,6 +220,7 @@ export class Screen {
     video.addEventListener("playing", () => { this.end.hidden = true; this.#paint(); });
     video.addEventListener("ended", () => this.guarded && this.#atEnd());
     video.addEventListener("error", () => this.#failed());
+    video.addEventListener("loadedmetadata", () => !video.videoWidth && this.#failed()); // sound alone would play
     for (const name of ["waiting", "seeking"]) video.addEventListener(name, () => this.stage.classList.add("is-waiting"));
     for (const name of ["seeked", "playing", "canplay", "error"]) {
       video.addEventListener(name, () => this.stage.classList.remove("is-waiting"));
@@ -219,14 +232,22 @@ export class Screen {
     const { moment } = this;
     if (!moment || moment.mediaUrl === null) return;
     const code = this.video.error?.code;
-    this.#fault("This video does not play", ERRORS[code] ?? ERRORS[4]);
-    const reason = await whyNoMedia(moment.mediaUrl);
-    if (reason && moment === this.moment && !this.fault.hidden) this.#fault("This video does not play", reason);
+    const words = ERRORS[code] ?? ERRORS[4];
+    this.video.pause();
+    this.#fault("This video does not play", words);
+    const isCopy = this.copies.addressOf(moment.videoId) !== undefined;
+    const reason = await whyNoMedia(this.video.currentSrc || moment.mediaUrl);
+    if (moment !== this.moment || this.fault.hidden) return;
+    if (reason && isCopy) { // it was removed to make room, and may be made again
+      this.copies.forget(moment.videoId);
+      this.show(moment, false);
+    } else if (reason) this.#fault("This video does not play", reason);
+    else if (!isCopy) this.copies.offer(moment, words);
   }
 
-  #fault(heading, words = "") {
+  #fault(heading, words = "", ...parts) {
     this.fault.hidden = heading === null;
-    this.fault.replaceChildren(...(heading === null ? [] : [icon("alert"), h("strong", {}, heading), h("span", {}, words)]));
+    this.fault.replaceChildren(...(heading === null ? [] : [icon("alert"), h("strong", {}, heading), h("span", {}, words), ...parts]));
     this.#paint();
   }
 }
