@@ -18,6 +18,7 @@ from dciml.cli import (
     moments,
     search,
     serve,
+    teach,
     train,
 )
 from dciml.version import __version__
@@ -55,5 +56,6 @@ index.register(app)
 search.register(app)
 moments.register(app)
 serve.register(app)
+teach.register(app)
 mcp.register(app)
 inspect.register(app)

@@ -1,5 +1,6 @@
 from .base import EncodedSentence, FeatureSource, FloatRows, FrameEncoder, RowBuilder, TextEncoder
 from .encoded_text import EncodedCorpus, encode_cached
+from .encoders.captions import find_captions, read_captions
 from .encoders.joined import JoinedEncoder, VideoEncoder, encode_video
 from .encoders.query_features import QUERY_FEATURES_FILE, QueryFeatureEncoder, write_query_features
 from .encoders.specs import BUILTIN, create_encoder, encoder_of, lasting_specs, text_spec_of, widths_of
@@ -88,6 +89,7 @@ __all__ = [
     "extract_video",
     "extract_videos",
     "files_read",
+    "find_captions",
     "find_mismatch",
     "find_videos",
     "frame_rows",
@@ -101,6 +103,7 @@ __all__ = [
     "names_in",
     "open_features",
     "parse_window",
+    "read_captions",
     "read_cpl_vectors",
     "read_manifest",
     "refuse_mismatch",
