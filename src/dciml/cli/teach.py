@@ -89,8 +89,14 @@ def _alone(path: Path, device: str) -> Iterator[Home]:
     from dciml.recipes.home import SERVING_LOCK, is_home, read_home
 
     if not is_home(path):
-        what = "this is not the home of a folder of videos (no home.json)" if path.exists() else "there is no such folder"
-        raise DataError(what, where=path, mend="make one with `dciml serve FOLDER`; it is called FOLDER.dciml")
+        what = (
+            "this is not the home of a folder of videos (no home.json)"
+            if path.exists()
+            else "there is no such folder"
+        )
+        raise DataError(
+            what, where=path, mend="make one with `dciml serve FOLDER`; it is called FOLDER.dciml"
+        )
     home = read_home(path, device)
     if not (home.index / CATALOGUE_FILE).is_file():
         raise DataError("the home has no index yet", where=path, mend=f"call `dciml serve {path}` once")

@@ -120,7 +120,7 @@ class LocalScale(nn.Module):
 
     def _split(self, vectors: Tensor) -> Iterator[tuple[Tensor, float]]:
         widths = [width for width, _ in self.blocks]
-        return zip(vectors.split(widths, dim=-1), (weight for _, weight in self.blocks), strict=True)
+        return zip(torch.split(vectors, widths, dim=-1), (weight for _, weight in self.blocks), strict=True)
 
 
 class RetrievalBranch(nn.Module):

@@ -111,7 +111,7 @@ class Home:
     @property
     def notes(self) -> tuple[str, ...]:
         """What its evidence cannot do, in plain sentences."""
-        if self.encoders[0] != "builtin":
+        if self.encoders[0] != "builtin" or self.taught is not None:
             return ()
         return (
             "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "

@@ -142,6 +142,13 @@ class Verdict:
         """As the report is written."""
         return asdict(self) | {"is_better": self.is_better}
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Verdict:
+        """What `to_json` gave."""
+        fields = {key: value for key, value in content.items() if key != "is_better"}
+        pairs = {key: (int(fields[key][0]), int(fields[key][1])) for key in ("trained_on", "held_out")}
+        return cls(**{**fields, **pairs, "gain": Interval(**fields["gain"])})
+
     def lines(self) -> list[str]:
         """What came of it, in words."""
         captions = f", and {self.captions} from text beside the videos" if self.captions else ""

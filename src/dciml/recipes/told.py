@@ -100,7 +100,8 @@ def checked_moment(
     if duration_seconds is None:
         return start_seconds, end_seconds
     if start_seconds >= duration_seconds or end_seconds > duration_seconds + END_SLACK_SECONDS:
-        what = f"the moment ({start_seconds:g} to {end_seconds:g} s) is not inside of the video of {duration_seconds:g} s"
+        moment = f"the moment ({start_seconds:g} to {end_seconds:g} s)"
+        what = f"{moment} is not inside of the video of {duration_seconds:g} s"
         raise DataError(what, mend="choose a moment of the video")
     return start_seconds, min(end_seconds, duration_seconds)
 

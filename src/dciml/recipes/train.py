@@ -488,7 +488,7 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     for key in ("threads", "accelerator", "devices", "checkpoint_every_seconds"):
         del tree["training"][key]
     del tree["data"]["folder"]  # it may move; what it holds may not change
-    if not config.retrieval.local_blocks:  # as before there were such settings
+    if not run.config.retrieval.local_blocks:  # as before there were such settings
         del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
     return {
         **dict(_flat(tree, "")),

@@ -17,6 +17,7 @@ from dciml.service.errors import Busy
 from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["video", "teach"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 _log = logging.getLogger("dciml.service")
 
@@ -31,9 +32,10 @@ class JobFailed(Exception):
 
 @dataclass
 class Job:
-    """A piece of work as clients see it; changed by its worker only."""
+    """A piece of work as clients see it; changed by its worker only. `kind`: a video is added, or a model taught."""
 
     video_id: str | None = None
+    kind: Kind = "video"
     job_id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     state: State = "queued"
     progress: float = 0.0
@@ -59,8 +61,8 @@ class JobQueue:
         self._stopping = threading.Event()
         self._end: Callable[[], None] | None = None
 
-    def submit(self, job: Job, work: Callable[[Job], None]) -> None:
-        """Let `work` run when its turn comes; what it raises becomes the job's message. Raises Busy."""
+    def submit(self, job: Job, work: Callable[[Job], str | None]) -> None:
+        """Let `work` run when its turn comes; what it returns or raises becomes the job's message. Raises Busy."""
         with self._lock:
             self._check_room(job.client)
             ended = [job_id for job_id, j in self._jobs.items() if j.state in ENDED]
@@ -116,13 +118,13 @@ class JobQueue:
         if self._stopping.is_set():
             raise JobCancelled
 
-    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+    def _run(self, job: Job, work: Callable[[Job], str | None]) -> None:
         try:
             if self._stopping.is_set():
                 raise JobCancelled
             job.state, job.message = "running", "starts"
-            work(job)
-            job.progress, job.message, job.state = 1.0, "can be found now", "done"
+            said = work(job)
+            job.progress, job.message, job.state = 1.0, said or "can be found now", "done"
         except JobCancelled:
             job.message, job.state = "the server ended before it was done", "cancelled"
         except JobFailed as error:

@@ -29,6 +29,7 @@ from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.schemas import SearchAnswer, SearchRequest
 from dciml.service.settings import Limits, ServiceSettings
+from dciml.service.teaching import Teaching
 from dciml.service.thumbnails import ThumbnailCache
 from dciml.threads import set_num_shares
 
@@ -131,6 +132,7 @@ class Runtime:
         self.uploads = Slots(limits.running_uploads, "uploads", limits.uploads_per_client)
         self.jobs = JobQueue(limits.queued_jobs, limits.kept_jobs, limits.queued_jobs_per_client)
         self.library = Library(settings, self.corpus, self.jobs)
+        self.teaching = Teaching(settings, self.corpus, self.jobs)
         is_watched = settings.home is not None and settings.is_writable
         self.folder = FolderWatch(settings.home, self.corpus) if is_watched and settings.home else None
         self.streams = Slots(limits.running_streams, "players", limits.streams_per_client)

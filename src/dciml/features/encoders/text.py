@@ -83,9 +83,7 @@ class JointTextEncoder:
     def __init__(self, parts: Sequence[TextEncoder]) -> None:
         self._parts = tuple(parts)
         self.name = JOINT.join(part.name for part in self._parts)
-        knows = (
-            place for place, part in enumerate(self._parts) if not isinstance(part, BlankTextEncoder)
-        )
+        knows = (place for place, part in enumerate(self._parts) if not isinstance(part, BlankTextEncoder))
         self._of_words = next(knows, 0)
         words = self._parts[self._of_words]
         self.width, self.static_width = words.width, words.static_width
