@@ -5,6 +5,7 @@ import { confirmed } from "./dialogs.js";
 import { announce, button, byId, h, icon, notice } from "./dom.js";
 import { bytes, count } from "./format.js";
 import { card, followed, momentOf } from "./results.js";
+import { Teach } from "./teach.js";
 
 const PAGE_VIDEOS = 48;
 const POLL_MILLISECONDS = 1000;
@@ -29,9 +30,10 @@ export class Library {
     this.jobList = h("ul", { class: "jobs", "aria-label": "Videos being added" });
     this.status = h("p", { class: "status", role: "status" });
     this.grid = h("div", { class: "grid" });
+    this.teach = new Teach(app);
     this.root.append(
       h("h1", { id: "videos-heading" }, "Videos"),
-      this.#dropArea(), this.#pathForm(), this.fault, this.jobList,
+      this.#dropArea(), this.#pathForm(), this.fault, this.jobList, this.teach.element,
       h("div", { class: "finder" }, h("label", { for: "find-video" }, "Find a video"), this.find),
       this.status, this.grid,
     );
@@ -39,7 +41,7 @@ export class Library {
   }
 
   async show() {
-    await Promise.all([this.reload(), this.#pollJobs()]);
+    await Promise.all([this.reload(), this.#pollJobs(), this.teach.show()]);
   }
 
   /** Read the list from its beginning. */
@@ -168,7 +170,7 @@ export class Library {
   async #pollJobs() {
     clearTimeout(this.timer);
     try {
-      const { jobs } = await api.jobs();
+      const jobs = (await api.jobs()).jobs.filter((job) => job.kind === "video");
       const ran = (job) => this.jobs.has(job.job_id) && !OVER.has(this.jobs.get(job.job_id).state);
       const finished = jobs.filter((job) => OVER.has(job.state) && ran(job));
       this.jobs = new Map(jobs.map((job) => [job.job_id, { name: this.jobs.get(job.job_id)?.name, ...job }]));
