@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from dciml.cli.app import app
 from dciml.config import load_config
 from dciml.datasets import DataFolder
-from dciml.errors import DataError
+from dciml.errors import DataError, DcimlError
 from dciml.features import FeatureStore, FeatureStoreWriter
 from dciml.index import ClipIndex
 from dciml.locks import take
@@ -41,7 +43,7 @@ from dciml.recipes.teach import (
 )
 from dciml.recipes.told import read_told, tell
 
-FEW = ["training.epochs=20"]
+FEW = ["training.epochs=8", "training.local_lr=1.0e-3"]
 
 
 def content_of(home: Home) -> dict[str, bytes]:
@@ -182,6 +184,7 @@ def _all(index: ClipIndex, engine: Any) -> list[Any]:
     return index.search(_query(engine)[None], len(index))[0]
 
 
+@pytest.mark.slow
 def test_teaching_again_takes_the_next_place(own: Home) -> None:
     teach(own, FEW)
     assert own.taught == own.path / "taught-2"
@@ -203,6 +206,7 @@ def test_a_kill_between_two_steps_leaves_the_home_working(
     home_of: Callable[..., Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = home_of(tmp_path, NEEDED_VIDEOS)
+    verdict = Verdict((1, 1), 0, (1, 1), 1, {}, {}, recipe.Interval(1, 1, 1))
     steps = ("train", "_compare", "bring_over", "sync_folder", "write_json")
     for step in steps:
         real = getattr(recipe, step)
@@ -213,7 +217,6 @@ def test_a_kill_between_two_steps_leaves_the_home_working(
         monkeypatch.setattr(recipe, step, killed)
         # What a kill leaves: no clean-up runs.
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        verdict = Verdict((1, 1), 0, (1, 1), 1, {}, {}, recipe.Interval(1, 1, 1))
         if step != "_compare":
             monkeypatch.setattr(recipe, "_compare", lambda *_: verdict)
         if step != "train":
@@ -301,41 +304,36 @@ def test_settings_fit_the_untrained_model(taught: tuple[Home, Verdict], tmp_path
     )
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "dciml", "teach", *map(str, arguments)]
-        return subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
-
-    yield run
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "dciml", "teach", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def test_the_command_says_what_is_missing(
-    home_of: Callable[..., Home], tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def said_by(*arguments: object) -> str:
+    """What the command prints, or says is wrong."""
+    result = CliRunner().invoke(app, ["teach", *map(str, arguments)])
+    return str(result.exception) if isinstance(result.exception, DcimlError) else result.stdout
+
+
+def test_the_command_says_what_is_missing(home_of: Callable[..., Home], tmp_path: Path) -> None:
     home = home_of(tmp_path, 3)
-    few = command(home.path)
-    assert few.returncode == 1
-    assert "24 different videos are needed, and there are 3 sentence(s) for 3" in few.stderr
-    assert "tell of 21 more video(s)" in few.stderr
-    none = command(tmp_path / "films")
-    assert "this is not the home of a folder of videos" in none.stderr
-    assert "there is no such folder" in command(tmp_path / "nowhere").stderr
+    few = said_by(home.path)
+    assert "24 different videos are needed, and there are 3 sentence(s) for 3" in few
+    assert "tell of 21 more video(s)" in few
+    assert "this is not the home of a folder of videos" in said_by(tmp_path / "films")
+    assert "there is no such folder" in said_by(tmp_path / "nowhere")
     lock = take(home.index, "serving", name=SERVING_LOCK)
     try:
-        used = command(home.path)
+        used = said_by(home.path)
     finally:
         lock.close()
-    assert "it is in use by process" in used.stderr
-    assert "the button Teach" in used.stderr
-    assert command(home.path, "--undo").stdout == "No taught model is in use; nothing was changed.\n"
-    assert all("Traceback" not in result.stderr for result in (few, none, used))
+    assert "it is in use by process" in used
+    assert "the button Teach" in used
+    assert said_by(home.path, "--undo") == "No taught model is in use; nothing was changed.\n"
 
 
 @pytest.mark.slow
-def test_the_command_teaches_and_undoes(
-    home_of: Callable[..., Home], tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_the_command_teaches_and_undoes(home_of: Callable[..., Home], tmp_path: Path) -> None:
     home = home_of(tmp_path)
     done = command(home.path, "--quiet")
     assert done.returncode == 0, done.stderr

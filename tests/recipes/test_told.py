@@ -65,16 +65,33 @@ def test_the_same_is_kept_once_and_not_without_end(tmp_path: Path, monkeypatch: 
         tell(tmp_path, "a", 1.0, 2.0, "a cat")
 
 
+GOOD = {
+    "told_id": "a",
+    "video_id": "v",
+    "start_seconds": 0,
+    "end_seconds": 1,
+    "sentence": "x",
+    "written_unix": 0,
+}
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "[]",
         '{"told_id": "a"}',
-        '{"told_id": "a", "video_id": "v", "start_seconds": "0", "end_seconds": 1, "sentence": "x", "written_unix": 0}',
-        '{"told_id": "../a", "video_id": "v", "start_seconds": 0, "end_seconds": 1, "sentence": "x", "written_unix": 0}',
-        '{"told_id": "a", "video_id": "v", "start_seconds": 1, "end_seconds": 1, "sentence": "x", "written_unix": 0}',
-        '{"told_id": "a", "video_id": "v", "start_seconds": 0, "end_seconds": 1, "sentence": "", "written_unix": 0}',
-        '{"told_id": "a", "video_id": "v", "start_seconds": NaN, "end_seconds": 1, "sentence": "x", "written_unix": 0}',
+        *(
+            json.dumps(GOOD | change)
+            for change in (
+                {"start_seconds": "0"},
+                {"start_seconds": True},
+                {"start_seconds": 1},
+                {"start_seconds": float("nan")},
+                {"told_id": "../a"},
+                {"sentence": ""},
+                {"more": 1},
+            )
+        ),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:

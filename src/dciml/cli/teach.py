@@ -43,9 +43,9 @@ def teach(
     device: DeviceOption = "cpu",
 ) -> None:
     """Learn from the sentences that were written for moments in the page; kept only if it finds better."""
-    from dciml.recipes import teach as recipe
-
     with _alone(home, device) as own:
+        from dciml.recipes import teach as recipe  # which loads all that training takes
+
         if undo:
             _print_undone(recipe.undo(own), as_json=as_json)
             return
