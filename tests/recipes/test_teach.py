@@ -48,7 +48,11 @@ FEW = ["training.epochs=8", "training.local_lr=1.0e-3"]
 
 def content_of(home: Home) -> dict[str, bytes]:
     """All files but locks."""
-    files = [path for path in home.path.rglob("*") if path.is_file() and "lock" not in path.name and path.name != SERVING_LOCK]
+    files = [
+        path
+        for path in home.path.rglob("*")
+        if path.is_file() and "lock" not in path.name and path.name != SERVING_LOCK
+    ]
     return {str(path.relative_to(home.path)): path.read_bytes() for path in files}
 
 

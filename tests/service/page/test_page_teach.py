@@ -107,6 +107,7 @@ def test_the_button_teaches_and_says_what_came_of_it(
     assert page.is_hidden(".teach progress")
     assert page.locator("#videos-view .job").count() == 0  # no video is being added
     page.click("nav a:has-text('Search')")
+    page.wait_for_timeout(500)
     visitor.search("a purple thing")
     first = page.locator("#results a.hit").first.get_attribute("data-video") or ""
     assert int(first.rpartition("/")[2]) % 6 == 5
