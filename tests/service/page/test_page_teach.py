@@ -75,7 +75,6 @@ def test_a_sentence_is_written_for_a_moment_and_taken_back(
     assert page.inner_text(".telling .told strong") == told.sentence
     assert "00:02–00:06" in page.inner_text(".telling .told")
     page.click(".telling .told a")
-    page.wait_for_function  # noqa: B018  # the page's policy refuses evaluated text; the address tells
     assert "t=2-6" in page.url
     page.goto(page.url.split("?")[0] + "?v=films/2")  # a whole video: from where the player is
     page.click(".telling summary:has-text('This is …')")
@@ -107,8 +106,9 @@ def test_the_button_teaches_and_says_what_came_of_it(
     assert page.is_hidden(".teach progress")
     assert page.locator("#videos-view .job").count() == 0  # no video is being added
     page.click("nav a:has-text('Search')")
-    page.wait_for_timeout(500)
-    visitor.search("a purple thing")
+    page.fill("#sentence", "a purple thing")
+    page.press("#sentence", "Enter")
+    visitor.until("document.querySelector('#status').textContent.includes('found in')")
     first = page.locator("#results a.hit").first.get_attribute("data-video") or ""
     assert int(first.rpartition("/")[2]) % 6 == 5
     page.click("nav a:has-text('Videos')")
