@@ -16,6 +16,7 @@ from dciml.method.batch import Batch, QueryBatch, VideoBatch
 
 if TYPE_CHECKING:
     from dciml.config import RunConfig
+    from dciml.recipes.home import Home
 
 MOST_SECONDS, MOST_SECONDS_SLOW = 300, 1500
 
@@ -172,3 +173,54 @@ def tiny_config(tiny_data: Path) -> Callable[..., RunConfig]:
         return parse_config(tree, "test")
 
     return make
+
+
+THINGS = ("red", "green", "blue", "yellow", "grey", "purple")
+TOLD_SECONDS = 12.0
+
+
+def make_home(
+    folder: Path, num_videos: int = 36, num_told: int | None = None, *, is_known: bool = True
+) -> Home:
+    """A home of made-up rows, in which a sentence of each video says what its middle third shows.
+
+    The rows tell nothing to the untrained space, so that whatever finds them was taught. All videos have one file.
+
+    Args:
+        num_told: how many videos have a sentence; None: all.
+        is_known: whether the sentences have to do with the rows.
+    """
+    from dciml.features import FeatureStore, FeatureStoreWriter
+    from dciml.index import ClipIndex
+    from dciml.media import write_video
+    from dciml.model_folder import load_model
+    from dciml.recipes.home import WITHOUT_MODEL, open_home
+    from dciml.recipes.index import add_videos
+    from dciml.recipes.told import tell
+
+    films, rng = folder / "films", np.random.default_rng(5)
+    films.mkdir(parents=True)
+    file = films / "0.mp4"
+    write_video(file, [np.full((96, 128, 3), 5 * k, dtype=np.uint8) for k in range(48)], 4)
+    home = open_home(folder / "films.dciml", [films], WITHOUT_MODEL)
+    manifest = FeatureStore.open(home.store).manifest
+    seen = manifest.width - 256  # the rest is of words beside the videos, and there are none
+    looks = rng.normal(size=(len(THINGS), seen)) * 2
+    with FeatureStoreWriter(home.store, manifest, commit_every=num_videos) as writer:
+        for number in range(num_videos):
+            rows = np.zeros((12, manifest.width), dtype=np.float32)
+            rows[:, :seen] = rng.normal(size=(12, seen)) * 0.7
+            rows[4:8, :seen] += looks[number % len(THINGS)]
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            writer.append(f"films/{number}", rows, TOLD_SECONDS, source=str(file))
+    add_videos(ClipIndex.open(home.index), load_model(home.model), home.store)
+    for number in range(num_videos if num_told is None else num_told):
+        thing = THINGS[number % len(THINGS)] if is_known else f"word{number}"
+        tell(home.path, f"films/{number}", 4.0, 8.0, f"a {thing} thing {number}", TOLD_SECONDS)
+    return home
+
+
+@pytest.fixture(scope="session")
+def home_of() -> Callable[..., Home]:
+    """Makes homes in a folder: `home_of(tmp_path, num_videos, num_told)`."""
+    return make_home

@@ -24,7 +24,7 @@ BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def commands_of_the_page() -> list[list[str]]:
     """The `dciml` commands of the page that train, up to what needs a download, without the server."""
     text = (ROOT / "docs" / "YOUR_VIDEOS.md").read_text(encoding="utf-8")
-    text = text.partition("## Then: learn from your own sentences")[2]
+    text = text.partition("## Or: learn from a table of sentences")[2]
     text = text.partition("### With a pre-trained encoder")[0]
     lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     found = [shlex.split(line) for line in lines]

@@ -93,6 +93,15 @@ class RetrievalConfig(Settings):
         description="share of a clip of the local scale that comes from clips of its video which look alike; 0: none",
     )
     local_reach_unit: float = Field(0.2, gt=0, description="how near these are, as a share of the video")
+    local_blocks: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]], ...] = Field(
+        (),
+        max_length=64,
+        description="of the shared local scale: widths and weights of rows of several encoders side by side, each of "
+        "which is compared by itself; none: one encoder",
+    )
+    local_clip_weight: float = Field(
+        1.0, ge=0, le=1, description="with such blocks, share of a clip; its video's mean has the rest"
+    )
     local_weight: float = Field(
         0.75, ge=0, le=1, description="share of the local scale in a score; the first one, where it is chosen"
     )
@@ -371,6 +380,8 @@ class RunConfig(Settings):
             raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
         if self.grounding.anchors and self.retrieval.local == "none":
             raise ValueError("grounding.anchors needs the local scale, so set retrieval.local")
+        if self.retrieval.local_blocks and self.retrieval.local != "shared":
+            raise ValueError("retrieval.local_blocks needs the shared local scale, so set retrieval.local")
         return self
 
 

@@ -282,6 +282,8 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
             propagation=r.local_propagation,
             reach_unit=r.local_reach_unit,
             whitened=r.local_whitening,
+            blocks=r.local_blocks,
+            clip_weight=r.local_clip_weight,
         )
     retrieval = RetrievalBranch(
         text_width=card.text_width,
@@ -481,6 +483,8 @@ def folder_fingerprint(folder: Path, config: RunConfig) -> str:
     settings = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
     if not settings["grounding"]["anchors"]:  # as before there was such a setting
         del settings["grounding"]["anchors"], settings["grounding"]["anchor_floor"]
+    if not settings["retrieval"]["local_blocks"]:  # the same
+        del settings["retrieval"]["local_blocks"], settings["retrieval"]["local_clip_weight"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (CARD_FILE, VOCABULARY_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())

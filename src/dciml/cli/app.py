@@ -19,6 +19,7 @@ from dciml.cli import (
     moments,
     search,
     serve,
+    teach,
     train,
 )
 from dciml.version import __version__
@@ -76,5 +77,6 @@ index.register(app)
 search.register(app)
 moments.register(app)
 serve.register(app)
+teach.register(app)
 mcp.register(app)
 inspect.register(app)

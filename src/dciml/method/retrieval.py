@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,6 +50,10 @@ class LocalScale(nn.Module):
         propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
         reach_unit: how far they may be, in unit time.
         whitened: words and clips are whitened; `Whitening.fit` says how, from the training data.
+        blocks: widths and weights of rows of several encoders side by side, where `shared`: before the first step the
+            similarity is then that of `CosineSpace` with these blocks; (): one block, as it is. Vectors are then wider
+            by one number.
+        clip_weight: with blocks, share of a clip; its video's mean has the rest.
     """
 
     def __init__(
@@ -61,11 +67,20 @@ class LocalScale(nn.Module):
         propagation: float = 0.0,
         reach_unit: float = 0.2,
         whitened: bool = False,
+        blocks: Sequence[tuple[int, float]] = (),
+        clip_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if blocks and sum(block_width for block_width, _ in blocks) != video_width:
+            raise ValueError(f"the blocks {tuple(blocks)} are not {video_width} wide together")
+        if blocks and whitened:
+            raise ValueError("blocks are not whitened: they have weights of their own")
         self.whiten_words = Whitening(text_width) if whitened else None
         self.whiten_clips = Whitening(video_width) if whitened else None
         self.width, self.shared, self.propagation, self.reach_unit = width, shared, propagation, reach_unit
+        self.blocks, self.clip_weight = tuple(blocks), clip_weight
+        if blocks:
+            self.width = width + 1
         self.word_score = nn.Linear(text_width, 1, bias=False)
         self.text = nn.Linear(text_width, width)
         self.video = nn.Linear(video_width, width)
@@ -88,10 +103,15 @@ class LocalScale(nn.Module):
         if not self.shared:
             return learned
         assert queries.sentences is not None
-        return queries.sentences + learned
+        if not self.blocks:
+            return queries.sentences + learned
+        weighed = [weight * F.normalize(block, dim=-1) for block, weight in self._split(queries.sentences)]
+        return F.pad(torch.cat(weighed, dim=-1) + learned, (0, 1))
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
         """Clip vectors, not normalised."""
+        if self.blocks:
+            return self._clips_of_blocks(videos)
         clips, whiten = self.propagated(videos), self.whiten_clips
         centred = clips if whiten is None else clips - whiten.mean
         learned = _through(self.video, whiten, self.dropout(centred))
@@ -100,6 +120,23 @@ class LocalScale(nn.Module):
     def propagated(self, videos: VideoBatch) -> Float[Tensor, "videos clips width"]:
         """The clips as this scale looks at them, see `propagate`."""
         return propagate(videos.clips, self.propagation, self.reach_unit)
+
+    def _clips_of_blocks(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
+        """One more number, which no sentence meets, makes all untrained vectors equally long: their cosine with a
+        sentence is then the sum of the cosines of all blocks, whether or not a clip has rows of each.
+        """
+        untrained = torch.cat([self._fused(block) for block, _ in self._split(videos.clips)], dim=-1)
+        room = (len(self.blocks) - untrained.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
+        return torch.cat([untrained + self.video(self.dropout(untrained)), room], dim=-1)
+
+    def _fused(self, block: Float[Tensor, "videos clips block"]) -> Float[Tensor, "videos clips block"]:
+        unit = propagate(F.normalize(block, dim=-1), self.propagation, self.reach_unit)
+        whole = F.normalize(unit.mean(dim=1, keepdim=True), dim=-1)
+        return self.clip_weight * unit + (1 - self.clip_weight) * whole
+
+    def _split(self, vectors: Tensor) -> Iterator[tuple[Tensor, float]]:
+        widths = [width for width, _ in self.blocks]
+        return zip(torch.split(vectors, widths, dim=-1), (weight for _, weight in self.blocks), strict=True)
 
 
 def _through(layer: nn.Linear, whiten: Whitening | None, rows: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ HOME/home.json   whose the folder is: which folders of videos, which encoders
 HOME/store/      feature rows of the videos        HOME/model/   the untrained model that compares them with sentences
 HOME/index/      the index                         HOME/index.added/   what was uploaded to the page, see `dciml serve`
 HOME/speech/     what is said in the videos, where speech is recognised
+HOME/told.jsonl  what people told of moments       HOME/taught-N/      a model that learned from it, and its index
+HOME/taught.json which of these is in use, if any; see `dciml teach`
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +47,10 @@ from dciml.recipes.index import build_index
 
 HOME_FILE = "home.json"
 HOME_SUFFIX = ".dciml"
+TAUGHT_FILE = "taught.json"
+TAUGHT_NAME = re.compile(r"taught-[0-9]{1,9}")
+SERVING_LOCK = ".serving"
+"""In the index folder, of who may change the index from time to time, as a server does."""
 ROWS_PER_SECOND = 1.0
 MODEL_NAME, MODEL_GIGABYTES = "google/siglip2-base-patch32-256", 1.5
 TEXT_BESIDE = "text:words:256"
@@ -83,8 +90,26 @@ class Home:
 
     @property
     def index(self) -> Path:
-        """The index folder."""
+        """The index folder of the untrained model."""
         return self.path / "index"
+
+    @property
+    def taught(self) -> Path | None:
+        """The folder of the taught model that is in use, which holds `model` and `index`; None: none is."""
+        try:
+            found = read_json(self.path / TAUGHT_FILE)
+        except DataError:  # there is none, or it cannot be read: the untrained model is always there
+            return None
+        name = found.get("in_use") if isinstance(found, dict) else None
+        if not isinstance(name, str) or not TAUGHT_NAME.fullmatch(name):
+            return None
+        return self.path / name if (self.path / name / "index" / CATALOGUE_FILE).is_file() else None
+
+    @property
+    def present_index(self) -> Path:
+        """The index that is in use: of the taught model, where there is one."""
+        taught = self.taught
+        return self.index if taught is None else taught / "index"
 
     @cached_property
     def encoder(self) -> VideoEncoder:
@@ -95,7 +120,7 @@ class Home:
     def notes(self) -> tuple[str, ...]:
         """What its evidence cannot do, in plain sentences."""
         notes = []
-        if self.encoders[0] == "builtin":
+        if self.encoders[0] == "builtin" and self.taught is None:
             notes.append(
                 "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "
                 "moments are found by colours, outlines and motion. See --encoder."

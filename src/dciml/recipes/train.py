@@ -7,7 +7,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -137,9 +137,18 @@ class Run:
             raise Stopped(f"stopped in {place}; the run is saved in {self.out}, go on with --resume")
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Path:
     """Run to the end and leave a model folder in `out`.
 
+    Args:
+        on_epoch: is told after each epoch how many are done.
     Raises:
         ModelError: `out` holds a run or a model and `resume` is not set, or the run there has other settings.
         DataError: `out` is not a run's, another process trains there, or the data folder cannot be used.
@@ -150,18 +159,26 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     fabric = make_fabric(config)
     reporter = Reporter(out, enabled=fabric.global_rank == 0, quiet=quiet)
     with reporter.showing():
-        _run(config, out, fabric, reporter, resume=resume)
+        _run(config, out, fabric, reporter, on_epoch, resume=resume)
     return out
 
 
-def _run(config: RunConfig, out: Path, fabric: Fabric, reporter: Reporter, *, resume: bool) -> None:
+def _run(
+    config: RunConfig,
+    out: Path,
+    fabric: Fabric,
+    reporter: Reporter,
+    on_epoch: Callable[[int], None] | None,
+    *,
+    resume: bool,
+) -> None:
     run = _set_up(config, out, fabric, reporter)
     lock = _own(out) if fabric.global_rank == 0 else None
     try:
         with run.stop.listening():
             _begin(run, resume, reporter)
             with _repeatable(fabric), reporter.open(run.progress, config.training.epochs):
-                _epochs(run, reporter)
+                _epochs(run, reporter, on_epoch)
         if lock is not None:
             reporter.stage("calibrating")
             reporter.note(_calibrated(run))
@@ -351,7 +368,8 @@ def _check_shared_space(config: RunConfig, encoded: EncodedCorpus, rows: StoreMa
     if config.retrieval.local != "shared":
         return
     fits = encoded.sentences is not None and encoded.sentences.shape[1] == rows.width
-    if not fits or same_space(rows.encoder, encoded.encoder_name) is False:
+    is_other = not config.retrieval.local_blocks and same_space(rows.encoder, encoded.encoder_name) is False
+    if not fits or is_other:
         raise ConfigError(
             f"retrieval.local: shared needs sentence vectors in the space of the video rows ({rows.encoder}, width "
             f"{rows.width}), but {config.text.encoder} has none such; set it to linear, or use the text encoder that "
@@ -392,7 +410,7 @@ def make_optimizers(config: RunConfig, model: DualBranch) -> dict[str, torch.opt
     return {side: torch.optim.AdamW(groups[side], **how) for side in SIDES}  # type: ignore[arg-type]
 
 
-def _epochs(run: Run, reporter: Reporter) -> None:
+def _epochs(run: Run, reporter: Reporter, on_epoch: Callable[[int], None] | None) -> None:
     fabric, total_epochs = run.fabric, run.config.training.epochs
     steps_per_epoch = len(epoch_groups(run.training, 0, fabric.global_rank, fabric.world_size))
     if steps_per_epoch == 0:
@@ -407,6 +425,8 @@ def _epochs(run: Run, reporter: Reporter) -> None:
             _validate_and_keep(run, reporter, epoch)
         run.progress = replace(run.progress, epoch=epoch + 1, step_in_epoch=0)
         run.save()
+        if on_epoch is not None:
+            on_epoch(epoch + 1)
         if epoch + 1 < total_epochs:
             run.stop_if_asked()
 
@@ -502,6 +522,10 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     for key in ("threads", "accelerator", "devices", "fixed_shapes", "checkpoint_every_seconds"):
         del tree["training"][key]
     del tree["data"]["folder"]  # it may move; what it holds may not change
+    if not run.config.retrieval.local_blocks:  # as before there were such settings
+        del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
+    if not run.config.retrieval.local_whitening:
+        del tree["retrieval"]["local_whitening"]
     return {
         **dict(_flat(tree, "")),
         "number of processes": run.fabric.world_size,

@@ -1,8 +1,9 @@
 from .apart import EvidencePart, captions_beside
 from .calibration import Calibration, fit_calibration, read_calibration
+from .contrast import contrast_windows
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
-from .searcher import Answer, Searcher
+from .searcher import Answer, Searcher, VideoStores
 from .shown import ShownAnswer, ShownHit, grouped
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "ShownAnswer",
     "ShownHit",
     "Space",
+    "VideoStores",
     "WindowedIds",
     "captions_beside",
+    "contrast_windows",
     "fit_calibration",
     "grouped",
     "pooled_clips",

@@ -23,6 +23,7 @@ from dciml.folders import refuse_foreign
 from dciml.index import ClipIndex
 from dciml.locks import Lock, take
 from dciml.model_folder import Model
+from dciml.recipes.home import SERVING_LOCK
 from dciml.recipes.index import add_videos
 from dciml.search import WindowedIds
 from dciml.service.contents import CONTENTS_FILE, Content, Contents
@@ -175,7 +176,6 @@ def check_looks_like_video(file: Path) -> None:
 
 
 ADDED_FILE = "added.json"
-SERVING_LOCK = ".serving"
 PIECE = 1024 * 1024
 END_THE_OTHER = "end that server, or serve with --read-only"
 _PARTS = {"videos", "features", "incoming"}
@@ -484,7 +484,7 @@ class Library:
     def _is_entered(self, video_id: str) -> bool:
         """Does the index hold a video, though its job did not end well? Yes, too, where that cannot be told."""
         try:
-            index = ClipIndex.open(self.settings.index, store=self.settings.vector_store)
+            index = ClipIndex.open(self.settings.present_index, store=self.settings.vector_store)
         except (DcimlError, sqlite3.Error, OSError):
             return True
         return video_id in WindowedIds(index.video_ids).whole_videos

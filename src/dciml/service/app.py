@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
-from dciml.service import clips, copy_routes, errors, media, routes
+from dciml.service import clips, copy_routes, errors, media, routes, told_routes
 from dciml.service.access import AccessControl, SecurityHeaders
 from dciml.service.errors import MEDIA_TYPE
 from dciml.service.limits import BodyAndTime, ClearFraming
@@ -102,7 +102,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.runtime = runtime
     errors.install(app)
     _add_own_routes(app)
-    for router in (routes.search_routes, routes.video_routes, media.router, clips.router, copy_routes.router):
+    video_routers = (routes.video_routes, told_routes.router, media.router, clips.router, copy_routes.router)
+    for router in (routes.search_routes, *video_routers):
         app.include_router(router)
         _answer_head(app, router.routes)
     _answer_head(app, app.routes)

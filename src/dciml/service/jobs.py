@@ -18,6 +18,7 @@ from dciml.service.errors import Busy
 from dciml.service.troubles import MISTAKE, sentence_of, trouble_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["video", "teach"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 LEAST_PROGRESS = 0.05
 CANCELLED = "was cancelled"
@@ -38,11 +39,13 @@ class Job:
     """A piece of work as clients see it; changed by its worker only.
 
     Attributes:
+        kind: a video is added, or a model taught.
         begun: when its turn came (`monotonic`); None: not yet.
         dropped: called when it is cancelled before its turn.
     """
 
     video_id: str | None = None
+    kind: Kind = "video"
     job_id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     state: State = "queued"
     progress: float = 0.0
@@ -91,8 +94,8 @@ class JobQueue:
         self._end: Callable[[], None] | None = None
         self._running: Job | None = None
 
-    def submit(self, job: Job, work: Callable[[Job], None]) -> None:
-        """Let `work` run when its turn comes; what it raises becomes the job's message. Raises Busy."""
+    def submit(self, job: Job, work: Callable[[Job], str | None]) -> None:
+        """Let `work` run when its turn comes; what it returns or raises becomes the job's message. Raises Busy."""
         with self._lock:
             if self._room(job.client) < 1:
                 raise Busy(self._what, retry_after_seconds=FULL_SECONDS)
@@ -171,7 +174,7 @@ class JobQueue:
         if self._stopping.is_set() or (job is not None and job.is_cancelled):
             raise JobCancelled
 
-    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+    def _run(self, job: Job, work: Callable[[Job], str | None]) -> None:
         with self._lock:
             if job.state in ENDED:  # cancelled before its turn
                 return
@@ -180,8 +183,8 @@ class JobQueue:
         try:
             if self._stopping.is_set():
                 raise JobCancelled
-            work(job)
-            job.progress, job.message, job.state = 1.0, self._done, "done"
+            said = work(job)
+            job.progress, job.message, job.state = 1.0, said or self._done, "done"
         except JobCancelled:
             job.message = CANCELLED if job.is_cancelled else "the server ended before it was done"
             job.state = "cancelled"

@@ -111,7 +111,7 @@ class LiveCorpus:
         """
         with self._lock:
             try:
-                if self._generation() == self._snapshot.generation:
+                if self._is_present():
                     return False
                 self._snapshot = self._open()
             except (DcimlError, sqlite3.Error, OSError) as error:
@@ -129,9 +129,14 @@ class LiveCorpus:
         disturbed.
         """
         with self._lock:
-            is_present = self._generation() == self._snapshot.generation
-            now = self._snapshot if is_present else self._open()
+            now = self._snapshot if self._is_present() else self._open()
             work(now, self._open_index(), self.model)
+            self._snapshot = self._open()
+
+    def exchange(self, work: Callable[[], None]) -> None:
+        """Let `work` put another index in the place of this one, and take that up; changes wait meanwhile."""
+        with self._lock:
+            work()
             self._snapshot = self._open()
 
     def _open(self) -> Snapshot:
@@ -144,11 +149,14 @@ class LiveCorpus:
         return Snapshot(searcher, self.settings)
 
     def _open_index(self) -> ClipIndex:
-        return ClipIndex.open(self.settings.index, store=self.settings.vector_store)
+        return ClipIndex.open(self.settings.present_index, store=self.settings.vector_store)
 
-    def _generation(self) -> int:
-        """The number of the last commit of the index. Raises DcimlError, OSError, sqlite3.Error."""
-        return Catalogue(self.settings.index / CATALOGUE_FILE).generation()
+    def _is_present(self) -> bool:
+        """Whether the snapshot shows the last commit. Raises DcimlError, OSError, sqlite3.Error."""
+        place = self.settings.present_index
+        if place != self._snapshot.index.path:
+            return False
+        return Catalogue(place / CATALOGUE_FILE).generation() == self._snapshot.generation
 
     def _load_model(self, index: ClipIndex) -> Model:
         return load_model(self.settings.model or index.model_folder(), self.settings.device)

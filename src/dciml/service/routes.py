@@ -37,6 +37,7 @@ from dciml.service.schemas import (
     VideoOut,
     VideoPage,
 )
+from dciml.service.settings import ServiceSettings
 
 search_routes = APIRouter(prefix="/api", tags=["search"])
 REFUSED: dict[int | str, dict[str, Any]] = {
@@ -145,7 +146,7 @@ async def add_video(request: Request) -> Response:
         job = await _add_path(runtime, await request.body(), client_of(request.scope))
     else:
         raise ServiceError(415, "Send a form with the field `file`, or JSON with the field `path`.")
-    return JSONResponse(_job(job).model_dump(), 202, {"Location": f"/api/jobs/{job.job_id}"})
+    return JSONResponse(job_out(job).model_dump(), 202, {"Location": f"/api/jobs/{job.job_id}"})
 
 
 @video_routes.delete(
@@ -205,7 +206,7 @@ async def folder(request: Request) -> FolderOut:
 @video_routes.get("/jobs")
 async def jobs(request: Request) -> JobList:
     """The last jobs, newest first."""
-    return JobList(jobs=[_job(job) for job in runtime_of(request).jobs.all()])
+    return JobList(jobs=[job_out(job) for job in runtime_of(request).jobs.all()])
 
 
 @video_routes.get("/jobs/{job_id}", responses=NOT_FOUND)
@@ -214,7 +215,7 @@ async def job(job_id: str, request: Request) -> JobOut:
     found = runtime_of(request).jobs.get(job_id)
     if found is None:
         raise ServiceError(404, "There is no such job, or it ended long ago.")
-    return _job(found)
+    return job_out(found)
 
 
 @video_routes.delete("/jobs/{job_id}", status_code=204, responses={409: {"model": Problem}, **NOT_FOUND})
@@ -258,21 +259,26 @@ async def _add_path(runtime: Runtime, body: bytes, client: str) -> Job:
 
 
 def _check_writable(runtime: Runtime) -> None:
-    settings = runtime.settings
+    if why := why_read_only(runtime.settings):
+        raise ServiceError(403, f"Videos cannot be added or removed here: {why}.")
+
+
+def why_read_only(settings: ServiceSettings) -> str | None:
+    """Why nothing may be changed here, in words; None: it may."""
     if settings.is_writable:
-        return
+        return None
     if settings.read_only:
-        why = "this server was started with --read-only"
-    elif settings.cannot_be_written:
-        why = "the index cannot be written"
-    else:
-        why = "others can reach this server and it has no token"
-    raise ServiceError(403, f"Videos cannot be added or removed here: {why}.")
+        return "this server was started with --read-only"
+    if settings.cannot_be_written:
+        return "the index cannot be written"
+    return "others can reach this server and it has no token"
 
 
-def _job(job: Job) -> JobOut:
+def job_out(job: Job) -> JobOut:
+    """A job as it is sent."""
     return JobOut(
         job_id=job.job_id,
+        kind=job.kind,
         state=job.state,
         progress=round(job.progress, 3),
         message=job.message,

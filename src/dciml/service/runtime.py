@@ -31,6 +31,7 @@ from dciml.service.limits import Slots
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.schemas import SearchAnswer, SearchRequest
 from dciml.service.settings import Limits, ServiceSettings
+from dciml.service.teaching import Teaching
 from dciml.service.thumbnails import ThumbnailCache
 from dciml.threads import set_num_shares
 
@@ -146,6 +147,7 @@ class Runtime:
             self.copies = Copies(self.library.added.copies, limits, self.library.added.claim)
         else:
             self.copies = Copies(settings.cache_folder / "copies", limits)
+        self.teaching = Teaching(settings, self.corpus, self.jobs)
         is_watched = settings.home is not None and settings.is_writable
         self.folder = FolderWatch(settings.home, self.corpus) if is_watched and settings.home else None
         self.streams = Slots(limits.running_streams, "players", limits.streams_per_client)

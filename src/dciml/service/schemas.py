@@ -202,9 +202,10 @@ class AddByPath(_Request):
 
 
 class JobOut(BaseModel):
-    """Work on a video that is being added."""
+    """Work on a video that is being added, or on a model that is being taught."""
 
     job_id: str
+    kind: str = Field(description="video or teach.")
     state: str = Field(description="queued, running, done, failed or cancelled.")
     progress: float = Field(description="0 to 1.")
     message: str
@@ -291,3 +292,70 @@ class FolderOut(BaseModel):
     notes: list[str] = Field(
         [], description="What the evidence of this collection cannot do, in plain sentences."
     )
+
+
+class TellRequest(_Request):
+    """A sentence for a moment of a video."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "video_id": "kitchen/monday",
+                    "start_seconds": 12.4,
+                    "end_seconds": 19.1,
+                    "sentence": "a woman cuts an onion",
+                }
+            ]
+        },
+    )
+    video_id: VideoId
+    start_seconds: Seconds
+    end_seconds: Seconds
+    sentence: Annotated[str, Field(min_length=1, max_length=MAX_SENTENCE_CHARS)]
+
+
+class ToldOut(BaseModel):
+    """What somebody told of a moment."""
+
+    told_id: str
+    video_id: str
+    title: str = Field(description="Of the video; its id where the index does not hold it any more.")
+    start_seconds: float
+    end_seconds: float
+    sentence: str
+    written_unix: float
+
+
+class ToldPage(BaseModel):
+    """Some of what was told, newest first; `total` counts all that match."""
+
+    total: int
+    told: list[ToldOut]
+
+
+class TeachReport(BaseModel):
+    """How the taught model and the untrained one did on sentences that neither was taught; in per cent."""
+
+    trained_on_sentences: int
+    held_out_sentences: int
+    untrained: dict[str, float]
+    trained: dict[str, float]
+    gain: float = Field(description="Of the mean reciprocal rank, in points.")
+    gain_low: float
+    gain_high: float
+
+
+class TeachOut(BaseModel):
+    """What there is to learn from, and what was learned."""
+
+    can_tell: bool = Field(description="Whether this server keeps sentences for moments.")
+    why_not: str | None = None
+    sentences: int = Field(
+        0, description="Of videos that the index holds; the same of one video counts once."
+    )
+    videos: int = Field(0, description="With a sentence.")
+    needed_videos: int = Field(description="How many it takes.")
+    taught: bool = Field(False, description="Whether a taught model is in use.")
+    report: TeachReport | None = None
+    job: JobOut | None = Field(None, description="The last job of teaching.")

@@ -120,6 +120,12 @@ class ServiceSettings:
             return False
 
     @property
+    def present_index(self) -> Path:
+        """The index that answers: of a home, that of its taught model, where there is one."""
+        is_own = self.home is not None and self.index == self.home.index
+        return self.home.present_index if is_own and self.home is not None else self.index
+
+    @property
     def added_folder(self) -> Path:
         """Where added videos and their features are kept."""
         if self.added is not None:

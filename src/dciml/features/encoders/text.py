@@ -76,22 +76,26 @@ class BlankTextEncoder:
 class JointTextEncoder:
     """Several text encoders for rows of several encoders side by side: their sentence vectors stand end to end.
 
-    Each part's vector has length 1 by itself (zero for a blank part). Rows of single words are those of the first part.
+    Each part's vector has length 1 by itself (zero for a blank part). Rows of single words are those of the first part
+    that is not blank.
     """
 
     def __init__(self, parts: Sequence[TextEncoder]) -> None:
         self.parts = tuple(parts)
         self.name = JOINT.join(part.name for part in self.parts)
-        self.width, self.static_width = self.parts[0].width, self.parts[0].static_width
+        knows = (place for place, part in enumerate(self.parts) if not isinstance(part, BlankTextEncoder))
+        self._of_words = next(knows, 0)
+        words = self.parts[self._of_words]
+        self.width, self.static_width = words.width, words.static_width
 
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Encode sentences. Raises DataError for one without a word."""
         columns = [part.encode(sentences) for part in self.parts]
         return [
             EncodedSentence(
-                encoded[0].words,
-                encoded[0].contextual,
-                encoded[0].static,
+                encoded[self._of_words].words,
+                encoded[self._of_words].contextual,
+                encoded[self._of_words].static,
                 np.concatenate([sentence_vector(part) for part in encoded]),
             )
             for encoded in zip(*columns, strict=True)

@@ -96,6 +96,14 @@ export const cancelJob = (id) => request(`api/jobs/${encodeURIComponent(id)}`, {
 export const uploads = () => request("api/uploads");
 export const copy = (id) => request(`api/copies/${encodeURIComponent(id)}`);
 export const makeCopy = (id) => request(`api/copies/${encodeURIComponent(id)}`, { method: "POST" });
+export const teaching = () => request("api/teach");
+export const teach = () => request("api/teach", { method: "POST" });
+export const undoTeaching = () => request("api/teach", { method: "DELETE" });
+export const takeBack = (id) => request(`api/told/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const told = (videoId, offset, limit) =>
+  request(`api/told?${new URLSearchParams({ offset, limit, ...(videoId === null ? {} : { video_id: videoId }) })}`);
+export const tell = (videoId, start, end, sentence) =>
+  post("api/told", { video_id: videoId, start_seconds: start, end_seconds: end, sentence });
 export const addPath = (path) => post("api/videos", { path });
 
 export const videos = (offset, limit, words, signal) =>

@@ -5,6 +5,7 @@ import { confirmed } from "./dialogs.js";
 import { announce, button, byId, h, icon, notice } from "./dom.js";
 import { count } from "./format.js";
 import { card, momentOf } from "./results.js";
+import { Teach } from "./teach.js";
 import { Uploads } from "./uploads.js";
 
 const PAGE_VIDEOS = 48;
@@ -28,9 +29,10 @@ export class Library {
     });
     this.status = h("p", { class: "status", role: "status" });
     this.grid = h("div", { class: "grid" });
+    this.teach = new Teach(app);
     this.root.append(
       h("h1", { id: "videos-heading" }, "Videos"),
-      this.#dropArea(), this.#pathForm(), this.fault, this.uploads.element,
+      this.#dropArea(), this.#pathForm(), this.fault, this.uploads.element, this.teach.element,
       h("div", { class: "finder" }, h("label", { for: "find-video" }, "Find a video"), this.find),
       this.status, this.grid,
     );
@@ -38,7 +40,7 @@ export class Library {
   }
 
   async show() {
-    await Promise.all([this.reload(), this.uploads.look()]);
+    await Promise.all([this.reload(), this.uploads.look(), this.teach.show()]);
   }
 
   /** Read the list from its beginning. */

@@ -7,6 +7,7 @@ import { sameMoment } from "./place.js";
 import { Screen } from "./player.js";
 import { followed, sureTag } from "./results.js";
 import { saveButton } from "./save.js";
+import { Told } from "./teach.js";
 import { Timeline } from "./timeline.js";
 
 export class Panel {
@@ -25,12 +26,13 @@ export class Panel {
     this.facts = h("p", { class: "facts" });
     this.actions = h("div", { class: "actions" });
     this.others = h("div", { class: "others" });
+    this.told = new Told(this.app, () => this.screen.video.currentTime);
     element.append(
       h(
         "header", {}, h("div", {}, this.heading, this.facts),
         button({ label: "Close the player (Esc)", name: "close", onclick: () => this.app.close() }),
       ),
-      this.screen.element, this.timeline.element, this.screen.controls, this.actions, this.others,
+      this.screen.element, this.timeline.element, this.screen.controls, this.actions, this.told.element, this.others,
     );
     [this.moment, this.duration, this.relevance, this.moments] = [null, 0, null, []];
   }
@@ -43,6 +45,7 @@ export class Panel {
     this.#act();
     this.know({ relevance, moments });
     this.screen.show(moment, plays);
+    this.told.show(moment);
   }
 
   /** Learn more of the open video: relevance over time, and its other moments. */

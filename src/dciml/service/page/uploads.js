@@ -79,7 +79,7 @@ export class Uploads {
     this.looking = true;
     clearTimeout(this.timer);
     try {
-      this.#take((await api.jobs()).jobs, this.items.filter((item) => item.jobId));
+      this.#take((await api.jobs()).jobs.filter((job) => job.kind === "video"), this.items.filter((item) => item.jobId));
     } catch (error) {
       this.app.fault(error.message);
     } finally {
