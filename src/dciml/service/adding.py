@@ -79,8 +79,8 @@ def title_of(file_name: str, typed: str | None = None) -> str | None:
     Raises:
         ServiceError: 422, too long, or with control characters, line breaks among them.
 
-    >>> title_of("C:\\films\\ “Ä” 👩‍🚀 a/b.mp4"), title_of("x.mp4", " 100% <b>"), title_of("a%22b%22.mp4")
-    ('b', ' 100% <b>', 'a"b"')
+    >>> title_of("C:/films/ “Ä” 🚀 a.mp4"), title_of("x.mp4", " 100% <b>"), title_of("a%22b%22.mp4")
+    (' “Ä” 🚀 a', ' 100% <b>', 'a"b"')
     """
     if typed is None:
         typed = os.path.splitext(_last_part(file_name))[0]

@@ -78,8 +78,9 @@ export class Uploads {
     if (this.looking) return; // what comes to be known meanwhile is asked for at the next turn
     this.looking = true;
     clearTimeout(this.timer);
+    const asked = this.items.filter((item) => item.jobId);
     try {
-      this.#take((await api.jobs()).jobs.filter((job) => job.kind === "video"), this.items.filter((item) => item.jobId));
+      this.#take((await api.jobs()).jobs.filter((job) => job.kind === "video"), asked);
     } catch (error) {
       this.app.fault(error.message);
     } finally {
