@@ -10,7 +10,7 @@ import pytest
 from dciml import inputs, strict, video_clock, video_streams, video_track
 from dciml.features import extract, store_format
 from dciml.features.sources import arrays, hdf5
-from dciml.service import clips, cutting, schemas, thumbnails
+from dciml.service import adding, clips, convert, cutting, schemas, thumbnails
 from dciml.service.settings import Limits
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +41,14 @@ SET = {
     ],
     "JSON body of a request": [LIMITS.body_bytes / MIB],
     "upload": [LIMITS.upload_bytes / MIB, LIMITS.upload_seconds, LIMITS.upload_bytes_per_second / KIB],
+    "title of an upload": [adding.MAX_TITLE_CHARS],
+    "a converted copy": [
+        LIMITS.copy_seconds,
+        convert.MEMORY_BYTES / GIB,
+        LIMITS.copy_bytes / MIB,
+        LIMITS.copies_bytes / MIB,
+        LIMITS.queued_copies,
+    ],
     "answer": [LIMITS.send_bytes_per_second / KIB],
     "sentence of a search": [schemas.MAX_SENTENCE_CHARS],
     "moments in an answer over HTTP": [schemas.MAX_HITS],

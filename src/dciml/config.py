@@ -73,6 +73,11 @@ class RetrievalConfig(Settings):
     num_blocks: int = Field(2, ge=1, le=64)
     dropout: float = Field(0.2, ge=0, lt=1)
     clip_weight: float = Field(0.7, ge=0, le=1, description="the frame scale has the rest")
+    whitening: bool = Field(
+        False,
+        description="clips and frames are whitened by the training videos first: for features in which what tells "
+        "videos apart varies much less than the rest; with few pairs or good features it memorises sooner",
+    )
     local: Literal["none", "linear", "shared"] = Field(
         "none",
         description="a third scale, of words and clips each by itself: none, as published; linear; or shared, "
@@ -81,11 +86,6 @@ class RetrievalConfig(Settings):
     )
     local_width: int = Field(256, ge=1, le=16_384, description="of the linear local scale")
     local_dropout: float = Field(0.1, ge=0, lt=1)
-    local_whitening: bool = Field(
-        False,
-        description="words and clips of the local scale are whitened by the training data first: for features in which "
-        "what tells videos apart varies much less than the rest; with few pairs it memorises sooner",
-    )
     local_propagation: float = Field(
         0.0,
         ge=0,
@@ -380,6 +380,10 @@ class RunConfig(Settings):
             raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
         if self.grounding.anchors and self.retrieval.local == "none":
             raise ValueError("grounding.anchors needs the local scale, so set retrieval.local")
+        if self.retrieval.whitening and self.retrieval.local == "shared":
+            raise ValueError(
+                "retrieval.whitening would leave the shared space, so set retrieval.local to linear or none"
+            )
         if self.retrieval.local_blocks and self.retrieval.local != "shared":
             raise ValueError("retrieval.local_blocks needs the shared local scale, so set retrieval.local")
         return self

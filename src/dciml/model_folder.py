@@ -281,7 +281,6 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
             shared=r.local == "shared",
             propagation=r.local_propagation,
             reach_unit=r.local_reach_unit,
-            whitened=r.local_whitening,
             blocks=r.local_blocks,
             clip_weight=r.local_clip_weight,
         )
@@ -297,6 +296,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         clip_weight=r.clip_weight,
         local=local,
         local_weight=r.local_weight,
+        whitened=r.whitening,
         **shared,
     )
     grounding = GroundingBranch(

@@ -104,7 +104,7 @@ def test_whitening_is_of_the_training_data_and_kept_with_the_weights(
     tiny_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config = tiny_config(
-        retrieval={"local": "linear", "local_width": 12, "local_whitening": True}, training={"epochs": 1}
+        retrieval={"local": "linear", "local_width": 12, "whitening": True}, training={"epochs": 1}
     )
     out = train(config, tmp_path / "run", quiet=True)
     weights, _ = load_tensors(out / WEIGHTS_FILE)
@@ -112,16 +112,16 @@ def test_whitening_is_of_the_training_data_and_kept_with_the_weights(
     training, _ = split_off_validation(data.pairs("train"), config.data.validation_fraction, config.seed)
     videos = list(dict.fromkeys(pair.video_id for pair in training))
     clips = collate_videos(data.store, videos, num_clips=config.retrieval.num_clips, max_frames=4).clips
-    mean = weights["retrieval.local.whiten_clips.mean"]
+    mean = weights["retrieval.whiten.mean"]
     torch.testing.assert_close(mean, clips.flatten(0, 1).mean(dim=0), atol=1e-5, rtol=1e-4)
-    matrix = weights["retrieval.local.whiten_words.matrix"]
+    matrix = weights["retrieval.whiten.matrix"]
     assert not torch.equal(matrix, torch.eye(len(matrix)))
     loaded = load_model(out).engine
     assert isinstance(loaded, DualEngine)
-    local = loaded.dual.retrieval.local
-    assert local is not None
-    assert local.whiten_words is not None
-    assert torch.equal(local.whiten_words.matrix, matrix)
+    assert loaded.dual.retrieval.whiten is not None
+    assert torch.equal(loaded.dual.retrieval.whiten.matrix, matrix)
+    with pytest.raises(ConfigError, match=r"retrieval\.whitening would leave the shared space"):
+        tiny_config(retrieval={"local": "shared", "whitening": True})
 
 
 def build_dual_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dciml.config import RunConfig, parse_config
 from dciml.method.terms import PATHWAY_TERMS, TERMS
 from dciml.model_folder import build_step
-from dciml.recipes.train import set_lr
+from dciml.recipes.train import make_fabric, set_lr
 from dciml.training.steps import Step, lr_factor
 
 
@@ -22,8 +22,8 @@ def make(**changes: object) -> RunConfig:
 
 def step_in(config: RunConfig, epoch: int) -> Step:
     """What the settings make of an epoch."""
-    fabric, model = cast("Any", None), cast("Any", None)
-    return build_step(config, fabric, model, epoch, torch.Generator())
+    model = cast("Any", None)
+    return build_step(config, make_fabric(config), model, epoch, torch.Generator())
 
 
 def test_rate_rises_then_falls_to_zero() -> None:

@@ -2,7 +2,7 @@ from .baselines import CosineSpace, SharedSpace, pad_words
 from .batch import Batch, BatchSizes, QueryBatch, collate_queries, collate_videos, hidden_positions
 from .fast import fixed_shapes
 from .grounding import GroundingBranch, Watched
-from .layers import as_teacher
+from .layers import Whitening, as_teacher
 from .losses import GroundingLosses, RetrievalLosses, info_nce, soft_max_pool
 from .mutual import DualBranch, best_clip, proposal_feature
 from .outputs import BestClip, EncodedVideos, LocalOutput, RetrievalOutput, Selection
@@ -33,6 +33,7 @@ __all__ = [
     "Selection",
     "SharedSpace",
     "Watched",
+    "Whitening",
     "as_teacher",
     "best_clip",
     "collate_queries",

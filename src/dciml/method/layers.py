@@ -312,7 +312,7 @@ def propagate(
 
 
 class Whitening(nn.Module):
-    """(x − mean) · matrix: what usually varies little counts as much as what varies much (ZCA; METHOD §3.5).
+    """(x − mean) · matrix: what usually varies little counts as much as what varies much (ZCA; METHOD §3.6).
 
     Mean and matrix are of the training rows, see `fit`, and no loss reaches them; before that x stays as it is.
 
@@ -328,7 +328,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, rows: Float[Tensor, "rows width"], shrink: float = 0.1) -> None:
-        """Whiten like these rows, which come out with a mean squared length of about 1.
+        """Whiten like these rows, which come out about even in all directions.
 
         Args:
             shrink: added to each direction's variance, as a share of the mean variance, so that directions of pure
@@ -338,13 +338,13 @@ class Whitening(nn.Module):
         mean = wide.mean(dim=0)
         variances, directions = torch.linalg.eigh((wide - mean).t() @ (wide - mean) / len(wide))
         variances = variances.clamp(min=0)
-        scale = (variances + (shrink * variances.mean()).clamp(min=1e-12)).rsqrt() / len(mean) ** 0.5
+        scale = (variances + (shrink * variances.mean()).clamp(min=1e-12)).rsqrt()
         self.mean.copy_(mean)
         self.matrix.copy_((directions * scale) @ directions.t())
 
-    def through(self, layer: nn.Linear, rows: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
-        """A layer of whitened rows, of rows less the mean: the matrix meets the few weights and not the many rows."""
-        return F.linear(rows, layer.weight @ self.matrix, layer.bias)
+    def forward(self, rows: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape width"]:
+        whitened: Tensor = (rows - self.mean) @ self.matrix
+        return whitened
 
 
 def word_nll(

@@ -99,7 +99,7 @@ def best_clip(
     queries, owner = retrieval.encode_queries(batch.queries), batch.video_of_query
     own = retrieval.encode_clips(batch.videos)[owner]
     if queries.local is not None and retrieval.local is not None:
-        similarity = paired_similarity(queries.local, retrieval.local.encode_clips(batch.videos)[owner])
+        similarity = paired_similarity(queries.local, retrieval.encode_local_clips(batch.videos)[owner])
     else:
         similarity = paired_similarity(queries.context, own)
     index = similarity.argmax(dim=1)
@@ -196,7 +196,7 @@ class DualBranch(nn.Module):
         local = self.retrieval.local
         assert local is not None
         with as_teacher(self.retrieval):
-            own = local.encode_clips(batch.videos)[batch.video_of_query]
+            own = self.retrieval.encode_local_clips(batch.videos)[batch.video_of_query]
             anchors = self.anchors(local.encode_queries(batch.queries), own)
         return replace(batch, queries=replace(batch.queries, anchors=anchors))
 

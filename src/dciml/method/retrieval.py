@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -49,7 +50,6 @@ class LocalScale(nn.Module):
             `video_width`.
         propagation: share of a clip that comes from clips of its video which look alike, see `propagate`; 0: none.
         reach_unit: how far they may be, in unit time.
-        whitened: words and clips are whitened; `Whitening.fit` says how, from the training data.
         blocks: widths and weights of rows of several encoders side by side, where `shared`: before the first step the
             similarity is then that of `CosineSpace` with these blocks; (): one block, as it is. Vectors are then wider
             by one number.
@@ -66,17 +66,12 @@ class LocalScale(nn.Module):
         shared: bool = False,
         propagation: float = 0.0,
         reach_unit: float = 0.2,
-        whitened: bool = False,
         blocks: Sequence[tuple[int, float]] = (),
         clip_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if blocks and sum(block_width for block_width, _ in blocks) != video_width:
             raise ValueError(f"the blocks {tuple(blocks)} are not {video_width} wide together")
-        if blocks and whitened:
-            raise ValueError("blocks are not whitened: they have weights of their own")
-        self.whiten_words = Whitening(text_width) if whitened else None
-        self.whiten_clips = Whitening(video_width) if whitened else None
         self.width, self.shared, self.propagation, self.reach_unit = width, shared, propagation, reach_unit
         self.blocks, self.clip_weight = tuple(blocks), clip_weight
         if blocks:
@@ -93,13 +88,9 @@ class LocalScale(nn.Module):
 
     def encode_queries(self, queries: QueryBatch) -> Float[Tensor, "queries local"]:
         """One vector a sentence, not normalised."""
-        words, whiten = queries.words, self.whiten_words
-        if whiten is not None:
-            words = words - whiten.mean
-        scores = _through(self.word_score, whiten, words)[..., 0].float()
-        share = scores.masked_fill(~queries.word_mask, float("-inf")).softmax(dim=-1).to(words.dtype)
-        pooled = torch.einsum("ql,qlw->qw", share, words)
-        learned = _through(self.text, whiten, self.dropout(pooled))
+        scores = self.word_score(queries.words)[..., 0].float().masked_fill(~queries.word_mask, float("-inf"))
+        pooled = torch.einsum("ql,qlw->qw", scores.softmax(dim=-1).to(queries.words.dtype), queries.words)
+        learned: Tensor = self.text(self.dropout(pooled))
         if not self.shared:
             return learned
         assert queries.sentences is not None
@@ -112,14 +103,9 @@ class LocalScale(nn.Module):
         """Clip vectors, not normalised."""
         if self.blocks:
             return self._clips_of_blocks(videos)
-        clips, whiten = self.propagated(videos), self.whiten_clips
-        centred = clips if whiten is None else clips - whiten.mean
-        learned = _through(self.video, whiten, self.dropout(centred))
+        clips = propagate(videos.clips, self.propagation, self.reach_unit)
+        learned: Tensor = self.video(self.dropout(clips))
         return clips + learned if self.shared else learned
-
-    def propagated(self, videos: VideoBatch) -> Float[Tensor, "videos clips width"]:
-        """The clips as this scale looks at them, see `propagate`."""
-        return propagate(videos.clips, self.propagation, self.reach_unit)
 
     def _clips_of_blocks(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
         """One more number, which no sentence meets, makes all untrained vectors equally long: their cosine with a
@@ -139,11 +125,6 @@ class LocalScale(nn.Module):
         return zip(torch.split(vectors, widths, dim=-1), (weight for _, weight in self.blocks), strict=True)
 
 
-def _through(layer: nn.Linear, whiten: Whitening | None, rows: Tensor) -> Tensor:
-    out: Tensor = layer(rows) if whiten is None else whiten.through(layer, rows)
-    return out
-
-
 class RetrievalBranch(nn.Module):
     """Sentence → one vector; video → S clip vectors and one frame vector; and, if it is given, the local scale.
 
@@ -154,6 +135,7 @@ class RetrievalBranch(nn.Module):
         clip_weight: share of the clip scale in the score of both; the frame scale has the rest.
         local: a third scale; None: the published two.
         local_weight: its share in the score at first. Training may choose another.
+        whitened: all scales look at whitened rows (METHOD §3.6).
     """
 
     def __init__(
@@ -172,8 +154,10 @@ class RetrievalBranch(nn.Module):
         clip_weight: float = 0.7,
         local: LocalScale | None = None,
         local_weight: float = 0.75,
+        whitened: bool = False,
     ) -> None:
         super().__init__()
+        self.whiten = Whitening(video_width) if whitened else None
         self.hidden, self.num_clips, self.clip_weight = hidden, num_clips, clip_weight
         self.query_input = InputLayer(text_width, hidden, max_words, dropout)
         self.query_block = GaussianAttentionBlock(hidden, heads, None, dropout)
@@ -211,14 +195,30 @@ class RetrievalBranch(nn.Module):
 
     def encode_videos(self, videos: VideoBatch) -> EncodedVideos:
         """All scales of each video."""
+        videos = self._seen(videos)
         frames = self.frame_input(Sequences.of(videos.frames, videos.frame_mask))
         for block in self.frame_blocks:
             frames = block(frames)
         local_clips = None if self.local is None else self.local.encode_clips(videos)
-        return EncodedVideos(self.encode_clips(videos), self.frame_pool(frames), local_clips)
+        return EncodedVideos(self._context_clips(videos), self.frame_pool(frames), local_clips)
 
     def encode_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         """Clip vectors alone, not normalised."""
+        return self._context_clips(self._seen(videos))
+
+    def encode_local_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips local"]:
+        """Clip vectors of the local scale alone, not normalised."""
+        assert self.local is not None
+        local: Tensor = self.local.encode_clips(self._seen(videos))
+        return local
+
+    def _seen(self, videos: VideoBatch) -> VideoBatch:
+        if self.whiten is None:
+            return videos
+        clips, frames = (F.normalize(self.whiten(rows), dim=-1) for rows in (videos.clips, videos.frames))
+        return replace(videos, clips=clips, frames=frames)
+
+    def _context_clips(self, videos: VideoBatch) -> Float[Tensor, "videos clips hidden"]:
         clips = self.clip_input(Sequences.full(videos.clips))
         for block in self.clip_blocks:
             clips = block(clips)

@@ -346,8 +346,8 @@ def _set_up(config: RunConfig, out: Path, fabric: Fabric, reporter: Reporter) ->
     model = build_dual(config, card).to(fabric.device)
     optimizers = _on_fabric(fabric, make_optimizers(config, model))
     training, validation = pair_data(is_held_out=False), pair_data(is_held_out=True)
-    if model.retrieval.local is not None:
-        fit_whitening(model.retrieval.local, training)
+    if model.retrieval.whiten is not None:
+        fit_whitening(model.retrieval.whiten, training)
     moments = _moments_of(folder, config, held_out) if config.data.validation_moments else None
     return Run(fabric, config, out, card, model, optimizers, training, validation, moments)
 
@@ -524,8 +524,8 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     del tree["data"]["folder"]  # it may move; what it holds may not change
     if not run.config.retrieval.local_blocks:  # as before there were such settings
         del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
-    if not run.config.retrieval.local_whitening:
-        del tree["retrieval"]["local_whitening"]
+    if not run.config.retrieval.whitening:
+        del tree["retrieval"]["whitening"]
     return {
         **dict(_flat(tree, "")),
         "number of processes": run.fabric.world_size,

@@ -284,10 +284,10 @@ class DualEngine:
     def _watch(self, store: FeatureStore, video_ids: Sequence[str]) -> Watched:
         most, clips = self.sizes.max_frames, self.num_clips if self._anchored else 0
         videos = collate_videos(store, video_ids, num_clips=clips, max_frames=most).to(self.device)
-        watched, local = self.dual.grounding.watch(videos), self.dual.retrieval.local
-        if local is None or not self._anchored:
+        watched = self.dual.grounding.watch(videos)
+        if not self._anchored:
             return watched
-        return replace(watched, local_clips=local.encode_clips(videos))
+        return replace(watched, local_clips=self.dual.retrieval.encode_local_clips(videos))
 
     @property
     def _anchored(self) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import time_ns
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,9 +28,11 @@ from dciml.features.encoders.text import NO_WORDS, create_text_encoder, sentence
 from dciml.features.pooling import l2_normalize
 from dciml.features.vocabulary import tokenize
 from dciml.inputs import MAX_CAPTION_BYTES, read_decoded
-from dciml.media import RGBFrame, VideoInfo
 from dciml.names import refuse_lookalikes, same_name
 from dciml.strict import parse_json
+
+if TYPE_CHECKING:
+    from dciml.media import RGBFrame, VideoInfo
 
 SUFFIXES = (".jsonl", ".srt", ".vtt")
 """The forms that are read; of several beside one video the first counts."""
