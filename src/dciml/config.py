@@ -208,6 +208,13 @@ class TrainingConfig(Settings):
         description="sentences of a batch and process, drawn anew in each step, that the grounding branch and the "
         "pathways look at; null: all, as published",
     )
+    grounding_updates: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="updates of the grounding branch for each of retrieval, on sentences of the same batch drawn anew; "
+        "in joint mode there is one of both",
+    )
     batch_videos: int = Field(16, ge=1, description="videos per batch and process, with all their sentences")
     max_sentences_per_video: int | None = Field(None, ge=1, description="drawn anew each epoch; null: all")
     retrieval_lr: float = Field(2.5e-4, gt=0)

@@ -379,6 +379,7 @@ def build_step(
         easiness=easiness(epoch, epochs=g.easiness_epochs, exponent=g.easiness_exponent),
         hard_pool_size=hard_pool_size(epoch, from_epoch=r.hard_negatives_from_epoch, size=r.hard_pool_size),
         grounding_queries=config.training.grounding_queries,
+        grounding_updates=config.training.grounding_updates,
         num_windows=g.num_proposals if config.mutual.to_grounding_form == "windows" else None,
         clip_norm=config.training.clip_norm,
         epoch=epoch,

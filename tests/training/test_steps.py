@@ -297,3 +297,25 @@ def test_grounding_looks_at_drawn_sentences_when_asked(
             assert values.keys() == set(RETRIEVAL_TERMS + GROUNDING_TERMS)
             seen.add(round(values["reconstruct"], 5))
     assert len(seen) == len(batch.queries.query_ids)
+
+
+def test_grounding_is_updated_as_often_as_asked_and_retrieval_once(batch: Batch) -> None:
+    counts = {}
+    for number in (1, 3):
+        model = make_model()
+        own = optimizers(model)
+        begun = dict.fromkeys(own, 0)
+
+        def count(side: str, begun: dict[str, int] = begun) -> Callable[..., None]:
+            def stepped(*_: object) -> None:
+                begun[side] += 1
+
+            return stepped
+
+        for side, optimizer in own.items():
+            optimizer.register_step_post_hook(count(side))
+        step = make_step(model, settings(training={"grounding_updates": number, "grounding_queries": 1}))
+        values = training_step(step, batch, own)
+        assert values.keys() == set(RETRIEVAL_TERMS + GROUNDING_TERMS)
+        counts[number] = begun
+    assert counts == {1: {"retrieval": 1, "grounding": 1}, 3: {"retrieval": 1, "grounding": 3}}

@@ -524,8 +524,9 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     del tree["data"]["folder"]  # it may move; what it holds may not change
     if not run.config.retrieval.local_blocks:  # as before there were such settings
         del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
-    if not run.config.retrieval.whitening:
-        del tree["retrieval"]["whitening"]
+    for part, name, unset in (("retrieval", "whitening", False), ("training", "grounding_updates", 1)):
+        if tree[part][name] == unset:
+            del tree[part][name]
     return {
         **dict(_flat(tree, "")),
         "number of processes": run.fabric.world_size,

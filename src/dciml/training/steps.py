@@ -143,6 +143,7 @@ class Step:
         easiness: how far negatives reach towards the proposal.
         hard_pool_size: of the triplet losses; None: negatives at random.
         grounding_queries: sentences of a batch that grounding and the pathways look at, drawn; None: all.
+        grounding_updates: of the grounding branch for each of retrieval, each with sentences drawn anew.
         num_windows: how many windows retrieval gives grounding as labels; None: its best clip instead.
         clip_norm: largest norm of a side's gradient; None: any.
         fixed_shapes: sizes do not depend on values, so that the host need not wait for the device (`fixed_shapes`).
@@ -157,6 +158,7 @@ class Step:
     easiness: float
     hard_pool_size: int | None
     grounding_queries: int | None
+    grounding_updates: int
     num_windows: int | None
     clip_norm: float | None
     epoch: int
@@ -196,6 +198,8 @@ def training_step(step: Step, batch: Batch, optimizers: Optimizers) -> dict[str,
         else:
             terms = retrieval_step(step, batch, grounded, optimizers["retrieval"])
             terms |= grounding_step(step, grounded, optimizers["grounding"])
+            for _ in range(step.grounding_updates - 1):
+                terms |= grounding_step(step, choose_proposals(step, batch), optimizers["grounding"])
     return read_losses(step, batch, terms)
 
 
