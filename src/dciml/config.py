@@ -137,6 +137,13 @@ class GroundingConfig(Settings):
     num_positions: int = Field(32, ge=2, le=4096)
     gaussian_sigma: float = Field(9.0, gt=0, description="σ of a proposal is its width divided by this")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    content_weight: float = Field(
+        1.0,
+        ge=1,
+        le=100,
+        description="how much nouns, verbs, adjectives and adverbs count in the likelihood of a sentence, beside 1 of "
+        "other words; 1: all alike, as published",
+    )
     dropout: float = Field(0.2, ge=0, lt=1)
     reference_margin: float = Field(0.1, ge=0, description="nats")
     negative_margin: float = Field(0.15, ge=0, description="nats")

@@ -309,6 +309,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         num_positions=g.num_positions,
         gaussian_sigma=g.gaussian_sigma,
         label_smoothing=g.label_smoothing,
+        content_weight=g.content_weight,
         dropout=g.dropout,
         anchored=g.anchors,
         anchor_floor=g.anchor_floor,

@@ -75,6 +75,10 @@ def test_queries_are_padded_cut_and_marked() -> None:
     assert queries.word_ids[2].tolist() == [known[0], 0, int(vocabulary.ids(["sits"])[0]), 0]
     assert queries.hidden_words.int().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]]
     assert not (queries.hidden_words & ~queries.word_mask).any()
+    assert queries.content_words is not None
+    weighty = [vocabulary.weights(sentence.words[:4]) > 1 for sentence in encoded]
+    assert queries.content_words.tolist() == [[*row, *[False] * (4 - len(row))] for row in map(list, weighty)]
+    assert queries.content_words[0].tolist() == [False, True, True, True]
     assert not collate_queries(["y"], encoded[1:2], vocabulary, max_words=4).hidden_words.any()
 
 

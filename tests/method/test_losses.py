@@ -135,19 +135,23 @@ def clips_with_gradient(temperature: float | None) -> int:
     return int((output.clips.grad.abs().sum(dim=-1) > 0).sum())
 
 
-def test_word_nll_equals_the_slow_definition() -> None:
+@pytest.mark.parametrize("word_weights", [None, [1.0, 4.0, 1.0, 4.0]])
+def test_word_nll_equals_the_slow_definition(word_weights: list[float] | None) -> None:
     torch.manual_seed(0)
     states, ids = torch.randn(2, 3, 4), torch.tensor([[1, 2, 0], [3, 0, 0]])
     mask = torch.tensor([[True, True, True], [True, False, False]])
     weight, bias = torch.randn(5, 4), torch.randn(5)
     packing = Packing.of(mask)
-    out = word_nll(packing.pack(states), ids[mask], packing, (weight, bias), 0.1)
+    weights = None if word_weights is None else torch.tensor(word_weights)
+    out = word_nll(packing.pack(states), ids[mask], packing, (weight, bias), 0.1, weights)
+    each = iter(word_weights or [1.0] * 4)
     for q, words in enumerate((3, 1)):
-        losses = []
+        losses, counts = [], [next(each) for _ in range(words)]
         for i in range(words):
             log_p = torch.log_softmax(weight @ states[q, i] + bias, dim=0)
             losses.append(-(0.9 * log_p[ids[q, i]] + 0.1 * log_p.mean()))
-        assert out[q].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+        mean = sum(count * loss.item() for count, loss in zip(counts, losses, strict=True)) / sum(counts)
+        assert out[q].item() == pytest.approx(mean, rel=1e-5)
 
 
 CLASSES = torch.tensor([6, 0, 3, 3, 1])

@@ -75,6 +75,7 @@ def padded_queries(queries: QueryBatch, length: int) -> QueryBatch:
         word_mask=F.pad(queries.word_mask, (0, more)),
         word_ids=F.pad(queries.word_ids, (0, more)),
         hidden_words=F.pad(queries.hidden_words, (0, more)),
+        content_words=None if queries.content_words is None else F.pad(queries.content_words, (0, more)),
     )
 
 
@@ -124,7 +125,7 @@ def plain_stack(
 
 
 def plain_nll(branch: GroundingBranch, queries: QueryBatch, states: Tensor) -> Tensor:
-    """Mean over real words of the cross-entropy with the smoothed target written out; (queries,)."""
+    """Mean over real words, content words weighing more, of the cross-entropy with the smoothed target written out."""
     log_probability = torch.log_softmax(
         branch.vocabulary_head(states), dim=-1
     )  # (queries, words, vocabulary)
@@ -132,6 +133,8 @@ def plain_nll(branch: GroundingBranch, queries: QueryBatch, states: Tensor) -> T
     target = F.one_hot(queries.word_ids, size) * (1 - smoothing) + smoothing / size
     per_word = -(target * log_probability).sum(dim=-1)
     mask = queries.word_mask.float()
+    if queries.content_words is not None:
+        mask = mask * torch.where(queries.content_words, branch.content_weight, 1.0)
     return (per_word * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 

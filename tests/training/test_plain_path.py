@@ -31,6 +31,22 @@ def test_with_anchors_too_every_term_equals_the_plain_path(batch_of: Callable[..
             torch.testing.assert_close(values[term].double(), expected[term].double(), atol=1e-5, rtol=1e-4)
 
 
+def test_where_content_words_count_more_every_term_and_gradient_equals_the_plain_path(
+    batch_of: Callable[..., Batch],
+) -> None:
+    batch, rng = batch_of((2, 1, 3, 1)), torch.Generator().manual_seed(0)
+    content = (torch.rand(batch.queries.word_mask.shape, generator=rng) < 0.5) & batch.queries.word_mask
+    fast, plain = make_step(2, torch.float32), make_step(2, torch.float64)
+    alike = fast_terms(fast, batch, "grounding")["reconstruct"].item()
+    batch = replace(batch, queries=replace(batch.queries, content_words=content))
+    for step in (fast, plain):
+        step.model.grounding.content_weight = 4.0
+    expected = plain_terms(plain, in_double(batch), "grounding")
+    found = fast_terms(fast, batch, "grounding")
+    assert found["reconstruct"].item() != pytest.approx(alike, rel=1e-6)
+    compare_terms(fast, found, plain, expected, "grounding")
+
+
 @pytest.mark.parametrize("side", ["retrieval", "grounding"])
 @pytest.mark.parametrize(
     ("layers", "sentences"),

@@ -67,6 +67,7 @@ class QueryBatch:
     where the reconstruction's input is replaced by the mask vector. `sentences` are vectors in the space of the video
     rows, L2-normalised; None where the text encoder has none. `anchors` are centre, width and share of the spans at
     which the proposals of each sentence begin in its own video, best first; None: they begin anywhere.
+    `content_words` is True at nouns, verbs, adjectives and adverbs; None: not known, all words are alike.
     """
 
     query_ids: tuple[str, ...]
@@ -77,6 +78,7 @@ class QueryBatch:
     hidden_words: Bool[Tensor, "queries words"]
     sentences: Float[Tensor, "queries sentence_width"] | None = None
     anchors: Float[Tensor, "queries proposals 3"] | None = None
+    content_words: Bool[Tensor, "queries words"] | None = None
 
     def to(self, device: torch.device) -> QueryBatch:
         """The same on another device."""
@@ -97,6 +99,7 @@ class QueryBatch:
             word_mask=F.pad(self.word_mask, (0, room)),
             word_ids=F.pad(self.word_ids, (0, room)),
             hidden_words=F.pad(self.hidden_words, (0, room)),
+            content_words=None if self.content_words is None else F.pad(self.content_words, (0, room)),
         )
         return _each_tensor(wide, lambda x: _repeat_last(x, more))
 
@@ -223,15 +226,25 @@ def collate_queries(
     words, word_mask = _padded([s.contextual[:max_words] for s in sentences])
     static_words, _ = _padded([s.static[:max_words] for s in sentences])
     word_ids = torch.zeros(word_mask.shape, dtype=torch.int64)
-    hidden_words = torch.zeros(word_mask.shape, dtype=torch.bool)
+    hidden_words, content_words = (torch.zeros(word_mask.shape, dtype=torch.bool) for _ in range(2))
     for i, sentence in enumerate(sentences):
         ids = vocabulary.ids(sentence.words[:max_words])
         word_ids[i, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+        content_words[i, : len(ids)] = torch.from_numpy(vocabulary.weights(sentence.words[:max_words]) > 1)
         if hidden is not None:
             hidden_words[i, hidden[i]] = True
     whole = [s.sentence for s in sentences if s.sentence is not None]
     vectors = torch.from_numpy(l2_normalize(np.stack(whole))) if len(whole) == len(sentences) else None
-    return QueryBatch(tuple(query_ids), words, static_words, word_mask, word_ids, hidden_words, vectors)
+    return QueryBatch(
+        tuple(query_ids),
+        words,
+        static_words,
+        word_mask,
+        word_ids,
+        hidden_words,
+        vectors,
+        content_words=content_words,
+    )
 
 
 def hidden_positions(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -94,6 +94,7 @@ class GroundingBranch(nn.Module):
         num_positions: frames that the reconstruction reads (32).
         gaussian_sigma: a proposal's σ is width / `gaussian_sigma` (9); a negative's width / (`gaussian_sigma` / 2).
         label_smoothing: of the word loss.
+        content_weight: how much a content word counts in the likelihood of a sentence, beside 1 of the others.
         anchored: proposals begin at the anchors of the batch and move away from them; else they begin anywhere.
         anchor_floor: share of the clips that count nearly alike where anchors are looked for.
     """
@@ -113,6 +114,7 @@ class GroundingBranch(nn.Module):
         gaussian_sigma: float = 9.0,
         min_width: float = 0.01,
         label_smoothing: float = 0.1,
+        content_weight: float = 1.0,
         dropout: float = 0.2,
         anchored: bool = False,
         anchor_floor: float = 0.4,
@@ -120,7 +122,7 @@ class GroundingBranch(nn.Module):
         super().__init__()
         self.anchored, self.anchor_floor = anchored, anchor_floor
         self.hidden, self.num_positions, self.max_words = hidden, num_positions, max_words
-        self.num_proposals = num_proposals
+        self.num_proposals, self.content_weight = num_proposals, content_weight
         self.gaussian_sigma, self.min_width, self.label_smoothing = gaussian_sigma, min_width, label_smoothing
         self.frame_project = nn.Linear(video_width, hidden)
         self.word_project = nn.Linear(static_width, hidden)
@@ -252,12 +254,14 @@ class GroundingBranch(nn.Module):
     ) -> Float[Tensor, " memories"]:
         """Mean negative log-likelihood of the words of sentence `beside[i]`, nats, given the frames of memory i."""
         packing = Packing.of(queries.word_mask[beside])
+        content = None if self.content_weight == 1 else queries.content_words
         return word_nll(
             self.reconstruct(queries, memory, beside),
             packing.pack(queries.word_ids[beside]),
             packing,
             (self.vocabulary_head.weight, self.vocabulary_head.bias),
             self.label_smoothing,
+            None if content is None else packing.pack(1 + (self.content_weight - 1) * content[beside]),
         )
 
     def nll_of_views(

@@ -353,6 +353,7 @@ def word_nll(
     packing: Packing,
     head: tuple[Float[Tensor, "vocabulary hidden"], Float[Tensor, " vocabulary"]],
     label_smoothing: float,
+    word_weights: Float[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, " sentences"]:
     """Mean over each sentence's words of the label-smoothed cross-entropy, in nats.
 
@@ -361,9 +362,11 @@ def word_nll(
     Args:
         states, word_ids: the packed words of the sentences.
         head: weight and bias that turn a state into logits.
+        word_weights: how much each word counts in the mean; None: all alike.
     """
     per_word = fast.linear_cross_entropy(states, word_ids, *head, label_smoothing)
     sentence = packing.sequence_of_row(per_word.device)
     zeros = per_word.new_zeros(packing.batch)
-    counts = zeros.index_add(0, sentence, packing.only_real(torch.ones_like(per_word)))
-    return zeros.index_add(0, sentence, packing.only_real(per_word)) / counts.clamp(min=1)
+    weights = packing.only_real(torch.ones_like(per_word) if word_weights is None else word_weights)
+    total = zeros.index_add(0, sentence, weights)
+    return zeros.index_add(0, sentence, packing.only_real(per_word) * weights) / total.clamp(min=1)

@@ -524,7 +524,12 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     del tree["data"]["folder"]  # it may move; what it holds may not change
     if not run.config.retrieval.local_blocks:  # as before there were such settings
         del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
-    for part, name, unset in (("retrieval", "whitening", False), ("training", "grounding_updates", 1)):
+    unset_settings = (
+        ("retrieval", "whitening", False),
+        ("grounding", "content_weight", 1.0),
+        ("training", "grounding_updates", 1),
+    )
+    for part, name, unset in unset_settings:
         if tree[part][name] == unset:
             del tree[part][name]
     return {
