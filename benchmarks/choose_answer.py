@@ -30,7 +30,7 @@ SPAN_SETTINGS: dict[str, list[Any]] = {
     "reconstruction_weight": [0.0, 0.1, 0.3, 1.0, 3.0],
 }
 LIST_SETTINGS: dict[str, list[Any]] = {
-    "video_weight": [3.0, 10.0, 30.0, 100.0],
+    "video_weight": [0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0],
     "span_reference": ["best", "softmax", "absolute"],
     "nms_iou": [None, 0.5],
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dciml
-from dciml.config import RunConfig
+from dciml.config import RunConfig, without_later_settings
 from dciml.datasets.folder import DataFolder
 from dciml.errors import ModelError
 from dciml.features.encoders.words import WordEncoder
@@ -145,6 +145,17 @@ def test_fingerprint_changes_with_what_decides_the_answers(folder: Path) -> None
     assert len(set(seen)) == 3
     config.write_text(config.read_text().replace("video_weight: 10.0", "video_weight: 3.0"))
     assert load_model(folder).engine.fingerprint == seen[2]  # how spans are ranked is asked at search time
+
+
+def test_settings_that_came_later_leave_the_fingerprints_of_earlier_models(tiny_config: MakeConfig) -> None:
+    """A new setting that a model's vectors depend on belongs into LATER_SETTINGS, or all indexes are of other models."""
+    tree = without_later_settings(tiny_config().model_dump(mode="json"))
+    assert len(tree["retrieval"]) == 23
+    assert len(tree["grounding"]) == 15
+    changed = tiny_config(retrieval={"local": "linear", "whitening": True}, grounding={"content_weight": 4.0})
+    kept = without_later_settings(changed.model_dump(mode="json"))
+    assert kept["retrieval"]["whitening"] is True
+    assert kept["grounding"]["content_weight"] == 4.0
 
 
 def test_store_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:

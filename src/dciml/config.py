@@ -403,6 +403,27 @@ class RunConfig(Settings):
         return self
 
 
+LATER_SETTINGS: tuple[tuple[str, str, Any, tuple[str, ...]], ...] = (
+    ("retrieval", "whitening", False, ()),
+    ("retrieval", "local_blocks", [], ("local_clip_weight",)),
+    ("grounding", "content_weight", 1.0, ()),
+    ("training", "grounding_updates", 1, ()),
+)
+"""Part, name, what it was before there was such a setting, and other settings that mean nothing then."""
+
+
+def without_later_settings(tree: dict[str, Any]) -> dict[str, Any]:
+    """Settings as `model_dump(mode="json")` has them, less those that came later and change nothing.
+
+    What is known by its settings, a model by its fingerprint and a run that goes on, stays the same so.
+    """
+    for part, name, unset, idle in LATER_SETTINGS:
+        if part in tree and tree[part][name] == unset:
+            for key in (name, *idle):
+                del tree[part][key]
+    return tree
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply overrides of the form `training.epochs=3` (the value is YAML).
 

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dciml.config import AnswerConfig, IndexConfig, RunConfig, Settings, load_config
+from dciml.config import AnswerConfig, IndexConfig, RunConfig, Settings, load_config, without_later_settings
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features import (
     FeatureStore,
@@ -482,11 +482,10 @@ def make_text_encoder(config: RunConfig, vocabulary: Vocabulary, device: str = "
 
 def folder_fingerprint(folder: Path, config: RunConfig) -> str:
     """SHA-256 of what decides a model's vectors and spans: weights, card, vocabulary, and the settings of both."""
-    settings = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
+    tree = config.model_dump(mode="json", include={"text", "retrieval", "grounding"})
+    settings = without_later_settings(tree)
     if not settings["grounding"]["anchors"]:  # as before there was such a setting
         del settings["grounding"]["anchors"], settings["grounding"]["anchor_floor"]
-    if not settings["retrieval"]["local_blocks"]:  # the same
-        del settings["retrieval"]["local_blocks"], settings["retrieval"]["local_clip_weight"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (CARD_FILE, VOCABULARY_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())

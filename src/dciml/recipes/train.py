@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from dciml import cautions
-from dciml.config import RunConfig, dump_config
+from dciml.config import RunConfig, dump_config, without_later_settings
 from dciml.datasets import DataFolder, split_off_validation
 from dciml.errors import ConfigError, DataError, ModelError
 from dciml.features import (
@@ -522,18 +522,8 @@ def fixed_settings(run: Run) -> dict[str, Any]:
     for key in ("threads", "accelerator", "devices", "fixed_shapes", "checkpoint_every_seconds"):
         del tree["training"][key]
     del tree["data"]["folder"]  # it may move; what it holds may not change
-    if not run.config.retrieval.local_blocks:  # as before there were such settings
-        del tree["retrieval"]["local_blocks"], tree["retrieval"]["local_clip_weight"]
-    unset_settings = (
-        ("retrieval", "whitening", False),
-        ("grounding", "content_weight", 1.0),
-        ("training", "grounding_updates", 1),
-    )
-    for part, name, unset in unset_settings:
-        if tree[part][name] == unset:
-            del tree[part][name]
     return {
-        **dict(_flat(tree, "")),
+        **dict(_flat(without_later_settings(tree), "")),
         "number of processes": run.fabric.world_size,
         "text encoder": run.card.text_encoder,
         "content of the data folder": _data_digest(run),
