@@ -137,6 +137,12 @@ class GroundingConfig(Settings):
     num_positions: int = Field(32, ge=2, le=4096)
     gaussian_sigma: float = Field(9.0, gt=0, description="σ of a proposal is its width divided by this")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    negatives: Literal["beside", "alike", "other_video"] = Field(
+        "beside",
+        description="what the best proposal must be better than: Gaussians that fill the room on both sides, as "
+        "published; of its own width there; or its own on another video, and one of its width in the wider room. The "
+        "published ones differ from a proposal in shape, which tells them apart without a look at the video",
+    )
     content_weight: float = Field(
         1.0,
         ge=1,
@@ -172,6 +178,11 @@ class MutualConfig(Settings):
     implicit_to_retrieval: bool = True
     explicit_to_grounding: bool = True
     implicit_to_grounding: bool = True
+    warm_start: bool = Field(
+        False,
+        description="when the warm-up is over, grounding's projection of frames becomes that of the local scale, as "
+        "far as its width goes (an implicit pathway to grounding)",
+    )
     from_epoch: int = Field(15, ge=0, description="warm-up: the branches learn alone before this epoch")
     to_retrieval_form: PlaceForm = Field(
         "mask",
@@ -392,6 +403,11 @@ class RunConfig(Settings):
                 raise ValueError(f"{branch}.hidden must be a multiple of 2 · {branch}.heads")
         if self.mutual.to_retrieval_form == "distribution" and self.retrieval.local == "none":
             raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
+        if self.mutual.warm_start and (self.retrieval.local == "none" or not self.mutual.from_epoch):
+            raise ValueError(
+                "mutual.warm_start needs a local scale that has learned, so set retrieval.local, and mutual.from_epoch "
+                "to 1 at least"
+            )
         if self.grounding.anchors and self.retrieval.local == "none":
             raise ValueError("grounding.anchors needs the local scale, so set retrieval.local")
         if self.retrieval.whitening and self.retrieval.local == "shared":
@@ -407,6 +423,8 @@ LATER_SETTINGS: tuple[tuple[str, str, Any, tuple[str, ...]], ...] = (
     ("retrieval", "whitening", False, ()),
     ("retrieval", "local_blocks", [], ("local_clip_weight",)),
     ("grounding", "content_weight", 1.0, ()),
+    ("grounding", "negatives", "beside", ()),
+    ("mutual", "warm_start", False, ()),
     ("training", "grounding_updates", 1, ()),
 )
 """Part, name, what it was before there was such a setting, and other settings that mean nothing then."""

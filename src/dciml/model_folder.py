@@ -310,6 +310,7 @@ def build_dual(config: RunConfig, card: ModelCard) -> DualBranch:
         gaussian_sigma=g.gaussian_sigma,
         label_smoothing=g.label_smoothing,
         content_weight=g.content_weight,
+        negatives=g.negatives,
         dropout=g.dropout,
         anchored=g.anchors,
         anchor_floor=g.anchor_floor,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,9 @@ from dciml.method.outputs import GroundingOutput, Proposals, Reconstructions, Se
 
 SEQUENCES_AT_ONCE = {"cpu": 256, "cuda": 2048}
 """How many (query, proposal) pairs are judged together: few enough for a cache; on a GPU enough for a usual batch."""
+
+
+Negatives = Literal["beside", "alike", "other_video"]
 
 
 def sinusoids(positions: Float[Tensor, "*shape"], width: int) -> Float[Tensor, "*shape width"]:
@@ -94,6 +98,8 @@ class GroundingBranch(nn.Module):
         num_positions: frames that the reconstruction reads (32).
         gaussian_sigma: a proposal's σ is width / `gaussian_sigma` (9); a negative's width / (`gaussian_sigma` / 2).
         label_smoothing: of the word loss.
+        negatives: what the best proposal is compared with, besides the whole video, see
+            `negative_log_weights`; with `other_video` the left one is its own Gaussian on another video of the batch.
         content_weight: how much a content word counts in the likelihood of a sentence, beside 1 of the others.
         anchored: proposals begin at the anchors of the batch and move away from them; else they begin anywhere.
         anchor_floor: share of the clips that count nearly alike where anchors are looked for.
@@ -115,6 +121,7 @@ class GroundingBranch(nn.Module):
         min_width: float = 0.01,
         label_smoothing: float = 0.1,
         content_weight: float = 1.0,
+        negatives: Negatives = "beside",
         dropout: float = 0.2,
         anchored: bool = False,
         anchor_floor: float = 0.4,
@@ -122,7 +129,7 @@ class GroundingBranch(nn.Module):
         super().__init__()
         self.anchored, self.anchor_floor = anchored, anchor_floor
         self.hidden, self.num_positions, self.max_words = hidden, num_positions, max_words
-        self.num_proposals, self.content_weight = num_proposals, content_weight
+        self.num_proposals, self.content_weight, self.negatives = num_proposals, content_weight, negatives
         self.gaussian_sigma, self.min_width, self.label_smoothing = gaussian_sigma, min_width, label_smoothing
         self.frame_project = nn.Linear(video_width, hidden)
         self.word_project = nn.Linear(static_width, hidden)
@@ -281,13 +288,21 @@ class GroundingBranch(nn.Module):
     def negative_log_weights(
         self, best: Proposals, easiness: float
     ) -> tuple[Float[Tensor, "queries positions"], Float[Tensor, "queries positions"]]:
-        """Gaussians in the room left and right of the best proposal (METHOD §4.4).
+        """Gaussians in the room left and right of the best proposal, or of its own shape there (METHOD §4.4).
 
         Args:
             best: (queries, 1).
             easiness: e in [0, 1]: how far the negatives reach from the video's ends towards the proposal.
         """
         center, width = best.centers[:, 0], best.widths[:, 0]
+        if self.negatives != "beside":
+            rooms = (center - width / 2).clamp(min=0), (1 - center - width / 2).clamp(min=0)
+            places = rooms[0] / 2, 1 - rooms[1] / 2
+            if self.negatives == "other_video":  # the left one is seen there; the other has the wider room
+                places = places[0], torch.where(rooms[0] > rooms[1], *places)
+            sigma = width / self.gaussian_sigma
+            left, right = (log_gaussian(place, sigma, self.num_positions) for place in places)
+            return left, right
         left = easiness * (center - width / 2).clamp(min=0)
         right = easiness * (1 - center - width / 2).clamp(min=0)
         scale = self.gaussian_sigma / 2
@@ -349,9 +364,12 @@ class GroundingBranch(nn.Module):
         best = proposals.at(best_index)
         under_best = self.log_weights(best)[:, 0]
         left, right = self.negative_log_weights(best, easiness)
+        elsewhere = self.negatives == "other_video" and len(sampled) > 1
         views = {
             "best": View.own(sampled, owner, under_best),
-            "left": View.own(sampled, owner, left),
+            "left": View.own(sampled, (owner + 1) % len(sampled), under_best)
+            if elsewhere
+            else View.own(sampled, owner, left),
             "right": View.own(sampled, owner, right),
             "whole": View.evenly(sampled, owner),
         }

@@ -209,6 +209,26 @@ class DualBranch(nn.Module):
             paired_similarity(query, own_clips), grounding.num_proposals, grounding.anchor_floor
         )
 
+    @torch.no_grad()
+    def warm_start(self) -> nn.Parameter:
+        """Project frames in grounding as the local scale projects clips, as far as the width goes (METHOD §5.7).
+
+        The leading directions of the local projection, as large together as the weights that they replace.
+        Returns: what was changed.
+        """
+        local, weight = self.retrieval.local, self.grounding.frame_project.weight
+        assert local is not None
+        assert isinstance(weight, nn.Parameter)
+        projection = local.video.weight
+        if local.shared:
+            projection = projection + torch.eye(*projection.shape, device=projection.device)
+        _, values, directions = torch.linalg.svd(projection.float(), full_matrices=False)
+        leading = (values[:, None] * directions)[: len(weight)]
+        rest = weight[len(leading) :]
+        leading = leading * (weight[: len(leading)].norm() / leading.norm().clamp(min=1e-12))
+        weight.copy_(torch.cat([leading, rest]))
+        return weight
+
     def select(self, batch: Batch) -> Selection:
         """Judge every proposal of each sentence, with its anchors."""
         return self.grounding.select(self.anchored(batch))

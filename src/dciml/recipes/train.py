@@ -438,6 +438,10 @@ def _one_epoch(run: Run, reporter: Reporter, epoch: int, total_steps: int) -> No
     reporter.start_epoch(epoch, len(groups), run.progress.step_in_epoch)
     batches = (_make_batch(run, g, epoch) for g in groups[run.progress.step_in_epoch :])
     run.model.train()
+    if config.mutual.warm_start and epoch == config.mutual.from_epoch and not run.progress.step_in_epoch:
+        changed = run.model.warm_start()
+        for optimizer in run.optimizers.values():
+            optimizer.state.pop(changed, None)  # what it knows is of other weights
     saved_at = monotonic()
     for batch in on_device(prefetched(batches), fabric.device):
         step = run.progress.step
