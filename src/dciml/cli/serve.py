@@ -261,7 +261,7 @@ def with_its_precision(home: Home, precision: Precision | None) -> Home:
 
     if with_precision(home.encoders, precision) != home.encoders:
         raise ConfigError(
-            f"the rows of {home.path} were made in float32, and cannot be mixed with those of {precision}. "
+            f"the rows of {home.path} were made in another precision, and cannot be mixed with those of {precision}. "
             "To mend it: leave out --precision, or name another place with --home."
         )
     return home

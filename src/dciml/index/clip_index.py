@@ -455,8 +455,19 @@ def _catalogue_of(path: Path) -> Catalogue:
     if not os.path.lexists(path / CATALOGUE_FILE):
         # `os.path.exists` says no to names that no file system takes, where `Path.exists` raises.
         what = "this folder is not an index" if os.path.exists(path) else "there is no such folder"
-        raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
+        inside = [path / name for name in _indexes_inside(path)]
+        mend = "name a folder that `dciml index` has made"
+        raise DataError(what, where=path, mend=f"name {' or '.join(map(str, inside))}" if inside else mend)
     return Catalogue(path / CATALOGUE_FILE)
+
+
+def _indexes_inside(path: Path) -> list[str]:
+    """Indexes in the home of a folder of videos, the untrained one first, and those of taught models."""
+    try:
+        found = [str(file.parent.relative_to(path)) for file in path.glob(f"taught-*/index/{CATALOGUE_FILE}")]
+        return (["index"] if (path / "index" / CATALOGUE_FILE).exists() else []) + sorted(found)
+    except (OSError, ValueError):  # names that no file system takes
+        return []
 
 
 def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:
