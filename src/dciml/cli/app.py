@@ -29,7 +29,7 @@ ORDER = (
     *("extract", "merge-stores", "import", "inspect"),
     *("baseline", "train", "calibrate", "evaluate", "compare"),
     *("index", "index-add", "index-remove", "index-compact", "index-verify", "index-backup"),
-    *("search", "similar", "cut", "export", "teach", "mcp", "mcp-config"),
+    *("search", "similar", "teach", "cut", "export", "mcp", "mcp-config"),
 )
 """In which one works with the commands; those that are not named come last."""
 
