@@ -455,7 +455,11 @@ def _catalogue_of(path: Path) -> Catalogue:
     if not os.path.lexists(path / CATALOGUE_FILE):
         # `os.path.exists` says no to names that no file system takes, where `Path.exists` raises.
         what = "this folder is not an index" if os.path.exists(path) else "there is no such folder"
-        raise DataError(what, where=path, mend="name a folder that `dciml index` has made")
+        raise DataError(
+            what,
+            where=path,
+            mend="name one that `dciml index` has made, or a home, as `dciml serve` makes of a folder of videos",
+        )
     return Catalogue(path / CATALOGUE_FILE)
 
 
