@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,19 +16,31 @@ import dciml
 from dciml.cli.app import app
 from dciml.cli.mcp import started_for
 from dciml.errors import DataError
+from dciml.features import extract_videos
 from dciml.homes import home_meant, index_in_use, refuse_home
 from dciml.index import ClipIndex, verify_index
+from dciml.media import write_video
 from dciml.model_folder import load_model
 from dciml.recipes.doctor import check_folders
 from dciml.recipes.home import WITHOUT_MODEL, Home, open_home
+from dciml.recipes.index import add_videos
 
 MOVED = {"--device": None, "--model": None, "--features": None, "--store": None}
 
 
 @pytest.fixture(scope="module")
-def made(home_of: Callable[..., Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home of six videos."""
-    return home_of(tmp_path_factory.mktemp("made"), 6)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home of six videos with subtitles, each six seconds long."""
+    films = tmp_path_factory.mktemp("made") / "films"
+    films.mkdir()
+    for number, thing in enumerate(("red kite", "dog", "cat", "boat", "tree", "red ball")):
+        pictures = [np.full((32, 48, 3), (40 * number + 9 * k) % 250, dtype=np.uint8) for k in range(24)]
+        write_video(films / f"{number}.mp4", pictures, 4)
+        (films / f"{number}.srt").write_text(f"1\n00:00:02,000 --> 00:00:04,000\na {thing}\n")
+    home = open_home(films.with_name("films.dciml"), [films], WITHOUT_MODEL)
+    extract_videos(home.find(), home.encoder, home.store, workers=1)
+    add_videos(ClipIndex.open(home.index), load_model(home.model), home.store)
+    return home
 
 
 @pytest.fixture
@@ -95,16 +107,14 @@ def test_commands_that_read_take_a_home(home: Home, tmp_path: Path) -> None:
     give_taught(home)
     for place in (home.path, home.path.with_name("films")):
         hits = json.loads(command("search", place, "red", "--json", "-k", 9).stdout)["hits"]
-        assert len({hit["video_id"] for hit in hits}) <= 4
-        alike = json.loads(command("similar", place, "films/0", 4, 8, "--json").stdout)
+        assert {hit["video_id"] for hit in hits} == {"films/0.mp4"}  # the red ball is not in the taught index
+        alike = json.loads(command("similar", place, "films/0.mp4", 2, 4, "--json").stdout)
         assert alike["hits"]
         checked = json.loads(command("index-verify", place, "--json").stdout)
         assert (checked["index"], checked["videos"]) == (str(home.path / "taught-2" / "index"), 4)
-        exported = command("export", place, "red", "--format", "json", "--out", "-", "--all").stdout
+        exported = command("export", place, "red", "--format", "json", "--out", "-").stdout
         assert json.loads(exported)["hits"]
-        cut = command(
-            "cut", place, "red", "-k", 1, "--all", "--json", "--out", tmp_path / f"cut-{place.name}"
-        )
+        cut = command("cut", place, "red", "-k", 1, "--json", "--out", tmp_path / f"cut-{place.name}")
         assert len(json.loads(cut.stdout)["clips"]) == 1
         assert json.loads(command("inspect", place, "--json").stdout)["index"]["videos"] == 4
         command("index-backup", place, tmp_path / f"copy-{place.name}")
@@ -210,7 +220,7 @@ def test_a_home_of_no_videos_yet_says_so(tmp_path: Path, made: Home) -> None:
     ("words", "how"),
     [
         (("index-add", "HOME", "STORE"), "put the video file into"),
-        (("index-remove", "HOME", "films/0"), "take the video file out of"),
+        (("index-remove", "HOME", "films/0.mp4"), "take the video file out of"),
         (("index-compact", "HOME"), "name the index itself, such as"),
     ],
 )
