@@ -107,7 +107,9 @@ def test_commands_that_read_take_a_home(home: Home, tmp_path: Path) -> None:
     give_taught(home)
     for place in (home.path, home.path.with_name("films")):
         hits = json.loads(command("search", place, "red", "--json", "-k", 9).stdout)["hits"]
-        assert {hit["video_id"] for hit in hits} == {"films/0.mp4"}  # the red ball is not in the taught index
+        found = [hit["video_id"] for hit in hits]
+        assert found[0] == "films/0.mp4"
+        assert "films/5.mp4" not in found  # the red ball is not in the taught index
         alike = json.loads(command("similar", place, "films/0.mp4", 2, 4, "--json").stdout)
         assert alike["hits"]
         checked = json.loads(command("index-verify", place, "--json").stdout)

@@ -45,6 +45,7 @@ EXTRAS = {
     "hub": "models on the Hugging Face Hub (`dciml.hub`)",
     "serve": "`dciml serve` and its page",
     "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
+    "mteb": "models in evaluations of mteb (`dciml.mteb`)",
     "milvus": "an index in Milvus",
     "ray": "extraction under Ray",
     "export": "`dciml export` for editing programs (edl, otio)",
