@@ -20,6 +20,7 @@ from datasets import Dataset, Video
 from dciml.cautions import tell
 from dciml.errors import ConfigError, DataError
 from dciml.features import (
+    Failure,
     FeatureStore,
     FeatureStoreWriter,
     StoreManifest,
@@ -140,7 +141,7 @@ class MtebModel:
         else:
             scores = self._scores(_texts(corpus), queries, place).T
         ids = np.array([str(name) for name in corpus["id"]])
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for query, row in zip(queries["id"], scores, strict=True):
             allowed = None if top_ranked is None else set(top_ranked[query])
             order = [
@@ -175,7 +176,7 @@ class MtebModel:
         encoder = self.encoder
         FeatureStoreWriter(place, StoreManifest(encoder.name, encoder.width, encoder.rows_per_second)).close()
         files = videos.cast_column("video", Video(decode=False))
-        failed = {}
+        failed: dict[str, Failure] = {}
         for start in range(0, len(files), VIDEOS_AT_ONCE):
             some = range(start, min(start + VIDEOS_AT_ONCE, len(files)))
             with TemporaryDirectory(dir=temporary) as written:
