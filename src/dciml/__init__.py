@@ -25,7 +25,7 @@ def load(folder: str | Path, device: str = "cpu") -> Model:
 
 
 def open_index(folder: str | Path, device: str = "cpu") -> Searcher:
-    """Open an index folder together with the model that it was built with.
+    """Open an index folder together with the model that it was built with; of a home, the index that is in use.
 
     `.answer("a sentence")` gives hits, how sure they are, and the relevance of clips; `.similar(video_id, start, end)`
     finds moments like a given one; `.search("a sentence")` gives hits alone.

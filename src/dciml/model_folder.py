@@ -31,6 +31,7 @@ from dciml.features import (
 )
 from dciml.files import read_json, write_json
 from dciml.folders import CARD_FILE, RUN_FILE, SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE
+from dciml.homes import index_in_use
 from dciml.index import ClipIndex
 from dciml.method import (
     PATHWAY_TERMS,
@@ -504,13 +505,18 @@ def open_searcher(
     """Open an index with the model and the features that it names.
 
     Args:
+        folder: of the index; or a home, or videos with a home beside them: then the index that is in use there.
         model_folder, store_path, vector_store: where the model, the features, and the database of the vectors
             (`milvus:URI`) are now, if they have moved since the index was built.
     Raises:
         ModelError: the folder holds no index, or its model changed since it was built.
-        DataError: the features are gone.
+        DataError: the features are gone; the home is damaged, or has no index yet.
     """
-    index = ClipIndex.open(folder, store=vector_store)
+    place = index_in_use(folder)
+    index = ClipIndex.open(place, store=vector_store)
+    if place != folder and not len(index):
+        mend = f"call `dciml serve {folder}`, which reads them, and search while it works"
+        raise DataError("the home holds no video yet that was read", where=folder, mend=mend)
     model = load_model(model_folder or index.model_folder(), device)
     store = FeatureStore.open(store_path or index.store_path())
     return Searcher(model.engine, index, store, model.answer, model.calibration)

@@ -15,12 +15,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dciml.errors import DataError
+from dciml.homes import is_home
 from dciml.index import ClipIndex
 from dciml.media import write_video
 from dciml.recipes.home import (
     WITHOUT_MODEL,
     Home,
-    is_home,
     look,
     not_entered,
     open_home,

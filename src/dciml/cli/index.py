@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[Path, typer.Argument(help="Model folder.")]
 FeaturesArgument = Annotated[Path, typer.Argument(help="Feature store, or data folder.")]
+ChangedIndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
 VideoIdsArgument = Annotated[list[str], typer.Argument(help="Ids of the videos to take out.")]
 OutOption = Annotated[
     Path, typer.Option("--out", callback=new_folder, help="Folder to write; must not exist yet.")
@@ -86,7 +87,7 @@ def index(
 
 
 def index_add(
-    index: IndexArgument,
+    index: ChangedIndexArgument,
     features: FeaturesArgument,
     split: SplitOption = None,
     tag: TagOption = None,
@@ -98,10 +99,12 @@ def index_add(
     json: JsonOption = False,
 ) -> None:
     """Add the videos that an index does not hold yet."""
+    from dciml.homes import refuse_home
     from dciml.index import ClipIndex
     from dciml.model_folder import load_model
     from dciml.recipes.index import add_videos
 
+    refuse_home(index, "put the video file into {folders}; `dciml serve {home}` reads it and adds it")
     opened = ClipIndex.open(index, store=store)
     loaded = with_windows(load_model(model or opened.model_folder(), device), window_seconds)
     with _progress() as report:
@@ -114,25 +117,33 @@ def index_add(
 
 
 def index_remove(
-    index: IndexArgument,
+    index: ChangedIndexArgument,
     video_ids: VideoIdsArgument,
     store: MovedStoreOption = None,
     json: JsonOption = False,
 ) -> None:
     """Take videos out of an index."""
+    from dciml.homes import refuse_home
     from dciml.index import ClipIndex
     from dciml.recipes.index import remove_videos
 
+    refuse_home(
+        index, "take the video file out of {folders}; `dciml serve {home}` then takes it out of the index"
+    )
     opened = ClipIndex.open(index, store=store)
     removed = remove_videos(opened, video_ids)
     facts = _facts(index, opened) | {"removed": removed}
     say(f"{index}: {_videos(removed)} removed, {_videos_of(opened)} left.", facts, as_json=json)
 
 
-def index_compact(index: IndexArgument, store: MovedStoreOption = None, json: JsonOption = False) -> None:
+def index_compact(
+    index: ChangedIndexArgument, store: MovedStoreOption = None, json: JsonOption = False
+) -> None:
     """Give back the room of removed videos, and fit an index's files to what it holds now; searches may go on."""
+    from dciml.homes import refuse_home
     from dciml.index import ClipIndex
 
+    refuse_home(index, "end its server, and name the index itself, such as {home}/index")
     opened = ClipIndex.open(index, store=store)
     opened.compact()
     say(f"{index}: {_videos_of(opened)}, compact.", _facts(index, opened), as_json=json)
@@ -140,8 +151,10 @@ def index_compact(index: IndexArgument, store: MovedStoreOption = None, json: Js
 
 def index_verify(index: IndexArgument, store: MovedStoreOption = None, json: JsonOption = False) -> None:
     """Read everything in an index and compare checksums; the exit status is 1 when something is damaged."""
+    from dciml.homes import index_in_use
     from dciml.index import CATALOGUE_FILE, Catalogue, ClipIndex, verify_index
 
+    index = index_in_use(index)
     damages = verify_index(index, store=store)
     for damage in damages:
         typer.echo(f"{index}: {damage}", err=True)
@@ -162,9 +175,10 @@ def index_verify(index: IndexArgument, store: MovedStoreOption = None, json: Jso
 
 def index_backup(index: IndexArgument, target: TargetArgument, json: JsonOption = False) -> None:
     """Copy an index as it was last committed, while searches and changes go on."""
+    from dciml.homes import index_in_use
     from dciml.index import ClipIndex
 
-    ClipIndex.open(index).back_up(target)
+    ClipIndex.open(index_in_use(index)).back_up(target)
     copy = ClipIndex.open(target)
     say(f"{target}: {_videos_of(copy)}.", _facts(target, copy), as_json=json)
 

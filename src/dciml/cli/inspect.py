@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from dciml.recipes.inspect import Inspection, Section, Value
 
-PathArgument = Annotated[Path, typer.Argument(help="A feature store, data folder, model folder or index.")]
+PathArgument = Annotated[
+    Path, typer.Argument(help="A feature store, data folder, model folder, index or home.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with times in seconds.")]
 
 MIN_WIDTH = 100
@@ -116,8 +118,8 @@ DoctorJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FoldersArgument = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Stores, data, models and indexes, or folders that hold some: all of them is read. Left-over half-written "
-        "files are removed there, or where none is named here."
+        help="Stores, data, models, indexes and homes, or folders that hold some: all of them is read. Left-over "
+        "half-written files are removed there, or where none is named here."
     ),
 ]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}

@@ -31,7 +31,7 @@ PortOption = Annotated[
 ]
 ConfiguredIndex = Annotated[
     Path | None,
-    typer.Argument(metavar="INDEX", help="Index folder that the client is to start a server for."),
+    typer.Argument(metavar="INDEX", help="Index folder, or home, that the client is to start a server for."),
 ]
 UrlOption = Annotated[
     str | None, typer.Option("--http", metavar="URL", help="Instead: where `dciml mcp --http` listens.")
@@ -63,10 +63,16 @@ def mcp(
     check_installed((*SERVICE_PACKAGES, "mcp"), "mcp")
     # Read when NumPy is loaded, which is below, as for `dciml serve`.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from dciml.homes import home_meant, index_in_use
+    from dciml.recipes.home import read_home
     from dciml.service import ServiceSettings, run_mcp_http, run_mcp_stdio
 
+    place = home_meant(index)
+    home = None if place is None else read_home(place, device)
+    index_in_use(place or index)  # says what is wrong with a home
     settings = ServiceSettings(
-        index=index,
+        index=index if home is None else home.index,
+        home=home,  # a taught model is taken up as soon as there is one
         model=model,
         features=features,
         vector_store=store,
@@ -109,11 +115,13 @@ def started_for(index: Path, options: dict[str, str | Path | None]) -> dict[str,
     """How a client starts a server for an index: paths are absolute, as it is somewhere else.
 
     Raises:
-        DataError: there is no index.
+        DataError: there is no index, or the home is damaged.
     """
+    from dciml.homes import home_meant, index_in_use
     from dciml.index import ClipIndex
 
-    ClipIndex.open(index, store=None if options["--store"] is None else str(options["--store"]))
+    index = home_meant(index) or index
+    ClipIndex.open(index_in_use(index), store=None if options["--store"] is None else str(options["--store"]))
     script = Path(sys.executable).with_name("dciml")
     program = [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "dciml"]
     given = [

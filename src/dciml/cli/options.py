@@ -12,7 +12,13 @@ import typer
 if TYPE_CHECKING:
     from dciml.model_folder import Model
 
-IndexArgument = Annotated[Path, typer.Argument(help="Index folder, as written by `dciml index`.")]
+IndexArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Index folder, as written by `dciml index`; or a home (FOLDER.dciml), as `dciml serve FOLDER` makes it, "
+        "or that FOLDER."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 MovedModelOption = Annotated[

@@ -229,15 +229,16 @@ def prepare(
         DataError, ConfigError: as `open_home`; the model is neither here nor to be fetched.
     """
     from dciml.features import with_precision
+    from dciml.homes import is_home
     from dciml.recipes import home as recipe
 
     if len(encoders) == 1:
         encoders = (*encoders, recipe.TEXT_BESIDE)
-    if len(paths) == 1 and recipe.is_home(paths[0]):
+    if len(paths) == 1 and is_home(paths[0]):
         make_sure_of_speech(speech_model, yes)
         return with_its_precision(recipe.open_home(paths[0], (), encoders, device, speech_model), precision)
     place = place or recipe.place_of_home(paths)
-    if recipe.is_home(place):
+    if is_home(place):
         make_sure_of_speech(speech_model, yes)
         return with_its_precision(recipe.open_home(place, paths, encoders, device, speech_model), precision)
     recipe.refuse_without_videos(paths)

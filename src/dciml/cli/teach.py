@@ -62,7 +62,7 @@ def teach(
         typer.echo(line)
     if shown is not None:
         typer.echo(
-            f"`dciml serve {home}` uses it from now on; other commands take {shown / 'index'}. "
+            f"It is used from now on, by `dciml serve {home}`, `dciml search {home}` and the like. "
             f"The way back: dciml teach {home} --undo"
         )
 
@@ -84,9 +84,10 @@ def _alone(path: Path, device: str) -> Iterator[Home]:
         DataError: this is no home, or a server or another `dciml teach` has it.
     """
     from dciml.errors import DataError
+    from dciml.homes import is_home
     from dciml.index import CATALOGUE_FILE
     from dciml.locks import take
-    from dciml.recipes.home import SERVING_LOCK, is_home, read_home
+    from dciml.recipes.home import SERVING_LOCK, read_home
 
     if not is_home(path):
         what = (

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from dciml.explain import explained
 from dciml.files import remove_leftovers
 from dciml.folders import WEIGHTS_FILE, kind_of
+from dciml.homes import home_meant, index_in_use, taught_folder
 
 State = Literal["ok", "warn", "fail"]
 
@@ -44,6 +45,7 @@ EXTRAS = {
     "hub": "models on the Hugging Face Hub (`dciml.hub`)",
     "serve": "`dciml serve` and its page",
     "mcp": "`dciml mcp`, for programs that ask by the Model Context Protocol",
+    "mteb": "models in evaluations of mteb (`dciml.mteb`)",
     "milvus": "an index in Milvus",
     "ray": "extraction under Ray",
     "export": "`dciml export` for editing programs (edl, otio)",
@@ -263,11 +265,23 @@ def check_models() -> Iterator[Check]:
 
 
 def check_folders(folders: Iterable[Path]) -> Iterator[Check]:
-    """Stores, data, models and indexes in folders, and in the folders in these: everything in them is read."""
-    for folder in dict.fromkeys(place for named in folders for place in (named, *_subfolders(named))):
+    """Stores, data, models and indexes in folders, and in the folders in these: everything in them is read.
+
+    Of a home, or videos with a home beside them, the taught model that is in use and its index are read as well.
+    """
+    for folder in dict.fromkeys(place for named in folders for place in _places(named)):
         kind = kind_of(folder)
         if kind in READERS:
             yield _check_folder(folder, kind)
+
+
+def _places(named: Path) -> list[Path]:
+    places = [named, *_subfolders(named)]
+    if (home := home_meant(named)) is not None:
+        places += [home, *_subfolders(home)]
+        if (taught := taught_folder(home).folder) is not None:
+            places += _subfolders(taught)
+    return places
 
 
 def _check_folder(folder: Path, kind: str) -> Check:
@@ -313,11 +327,19 @@ def _read_model(folder: Path) -> tuple[str, list[str]]:
     return "its settings, words and weights were loaded", []
 
 
+def _read_home(folder: Path) -> tuple[str, list[str]]:
+    wrong = taught_folder(folder).wrong
+    if wrong:
+        return "", [wrong]
+    return f"{index_in_use(folder).relative_to(folder)} is in use", []
+
+
 READERS: dict[str, Callable[[Path], tuple[str, list[str]]]] = {
     "a feature store": _read_store,
     "a data folder": _read_data,
     "an index": _read_index,
     "a model folder": _read_model,
+    "the home of a folder of videos": _read_home,
 }
 """Kind of folder → reads all of it; gives what was read, and what is damaged."""
 

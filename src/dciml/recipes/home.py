@@ -11,7 +11,6 @@ HOME/taught.json which of these is in use, if any; see `dciml teach`
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,17 +37,14 @@ from dciml.features import (
     text_spec_of,
     whole_id,
 )
-from dciml.files import read_json, write_json
+from dciml.files import write_json
 from dciml.folders import CARD_FILE, kind_of, refuse_foreign
+from dciml.homes import HOME_FILE, is_home, place_beside, read_home_file, taught_folder
 from dciml.index import CATALOGUE_FILE, ClipIndex
 from dciml.model_folder import load_model
 from dciml.recipes.baseline import CosineConfig, build_cosine
 from dciml.recipes.index import build_index
 
-HOME_FILE = "home.json"
-HOME_SUFFIX = ".dciml"
-TAUGHT_FILE = "taught.json"
-TAUGHT_NAME = re.compile(r"taught-[0-9]{1,9}")
 SERVING_LOCK = ".serving"
 """In the index folder, of who may change the index from time to time, as a server does."""
 ROWS_PER_SECOND = 1.0
@@ -96,14 +92,7 @@ class Home:
     @property
     def taught(self) -> Path | None:
         """The folder of the taught model that is in use, which holds `model` and `index`; None: none is."""
-        try:
-            found = read_json(self.path / TAUGHT_FILE)
-        except DataError:  # there is none, or it cannot be read: the untrained model is always there
-            return None
-        name = found.get("in_use") if isinstance(found, dict) else None
-        if not isinstance(name, str) or not TAUGHT_NAME.fullmatch(name):
-            return None
-        return self.path / name if (self.path / name / "index" / CATALOGUE_FILE).is_file() else None
+        return taught_folder(self.path).folder
 
     @property
     def present_index(self) -> Path:
@@ -153,38 +142,23 @@ def refuse_without_videos(paths: Sequence[Path]) -> None:
     find_videos(paths, "path")
 
 
-def is_home(path: Path) -> bool:
-    """Whether a folder is a home."""
-    return (path / HOME_FILE).is_file()
-
-
 def place_of_home(paths: Sequence[Path]) -> Path:
     """Where the home of some folders or files is where nothing else is said: beside the first of them.
 
     >>> place_of_home([Path("/films/")]).as_posix()
     '/films.dciml'
     """
-    first = Path(os.path.abspath(paths[0]))
-    if first == Path(first.anchor):
+    place = place_beside(paths[0])
+    if place is None:
         raise ConfigError(
-            f"{first} is a whole disk. To mend it: say with --home where the index is to be kept."
+            f"{os.path.abspath(paths[0])} is a whole disk. To mend it: say with --home where the index is to be kept."
         )
-    return first.with_name(first.name + HOME_SUFFIX)
+    return place
 
 
 def read_home(path: Path, device: str = "cpu") -> Home:
     """A home as its file says. Raises DataError: damaged, or of another version."""
-    found = read_json(path / HOME_FILE)
-    strings = isinstance(found, dict) and all(
-        isinstance(found.get(key), list) and found[key] and all(isinstance(each, str) for each in found[key])
-        for key in ("folders", "encoders")
-    )
-    if not strings or found.get("format") != "dciml home" or found.get("format_version") != 1:
-        raise DataError(
-            "this does not describe a home of this version",
-            where=path / HOME_FILE,
-            mend="remove the home, and serve again",
-        )
+    found = read_home_file(path)
     speech = found.get("speech")
     return Home(
         path,

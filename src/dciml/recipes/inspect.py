@@ -18,6 +18,7 @@ from dciml.errors import DataError, DcimlError, ModelError
 from dciml.features import MANIFEST_FILE, FeatureStore, Vocabulary, WindowedStore, rows_fit, tokenize
 from dciml.files import read_json
 from dciml.folders import CARD_FILE, CHECKPOINT_FILE, RUN_FILE, SETTINGS_FILE, WEIGHTS_FILE
+from dciml.homes import home_meant, index_in_use
 from dciml.index import ClipIndex
 from dciml.inputs import check_input_file
 from dciml.search import WindowedIds
@@ -65,12 +66,14 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Look into a folder of any kind; reads all rows of a store.
+    """Look into a folder of any kind; of a home, into the index that is in use. Reads all rows of a store.
 
     Raises:
         DataError: it is none of the four, or so damaged that nothing can be said of it.
         ModelError: a model or an index is damaged.
     """
+    if (home := home_meant(path)) is not None:
+        path = index_in_use(home)
     kind = recognise(path)
     if kind == "store":
         return inspect_store(path)

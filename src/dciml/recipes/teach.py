@@ -38,12 +38,13 @@ from dciml.features import (
 )
 from dciml.files import read_json, sync_folder, write_json
 from dciml.folders import CALIBRATION_FILE, CARD_FILE, CHECKPOINT_FILE
+from dciml.homes import TAUGHT_FILE, TAUGHT_NAME
 from dciml.index import ClipIndex, IndexOptions, VideoDetails
 from dciml.locks import take
 from dciml.metrics import Bootstrap, FloatArray, Interval, PerQuery
 from dciml.model_folder import BaselineCard, Model, load_model, windows_for
 from dciml.recipes.calibrate import MIN_SENTENCES, MIN_VIDEOS, SEED
-from dciml.recipes.home import TAUGHT_FILE, TAUGHT_NAME, Home
+from dciml.recipes.home import Home
 from dciml.recipes.index import BATCH_VIDEOS
 from dciml.recipes.told import Told, pairs_of, read_told
 from dciml.recipes.train import train
