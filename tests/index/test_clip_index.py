@@ -321,11 +321,3 @@ def test_each_video_knows_its_store(tmp_path: Path) -> None:
     index.add(["c"], random_vectors(1), [1], tmp_path / "store")
     stores = [index.store_path(video_id).name for video_id in "abc"]
     assert stores == ["store", "other", "store"]
-
-
-def test_the_home_of_a_folder_is_told_where_its_indexes_lie(tmp_path: Path) -> None:
-    for name in ("index", "taught-1/index"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "catalogue.sqlite").touch()
-    with pytest.raises(DataError, match=r"not an index\. To mend it: name \S+/index or \S+/taught-1/index"):
-        ClipIndex.open(tmp_path)

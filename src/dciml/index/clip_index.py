@@ -463,15 +463,6 @@ def _catalogue_of(path: Path) -> Catalogue:
     return Catalogue(path / CATALOGUE_FILE)
 
 
-def _indexes_inside(path: Path) -> list[str]:
-    """Indexes in the home of a folder of videos, the untrained one first, and those of taught models."""
-    try:
-        found = [str(file.parent.relative_to(path)) for file in path.glob(f"taught-*/index/{CATALOGUE_FILE}")]
-        return (["index"] if (path / "index" / CATALOGUE_FILE).exists() else []) + sorted(found)
-    except (OSError, ValueError):  # names that no file system takes
-        return []
-
-
 def _backend(path: Path, facts: IndexFacts, store: str | None) -> VectorBackend:
     if facts.options.store is None:
         if store is not None:
