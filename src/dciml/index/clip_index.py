@@ -455,11 +455,11 @@ def _catalogue_of(path: Path) -> Catalogue:
     if not os.path.lexists(path / CATALOGUE_FILE):
         # `os.path.exists` says no to names that no file system takes, where `Path.exists` raises.
         what = "this folder is not an index" if os.path.exists(path) else "there is no such folder"
-        inside = [path / name for name in _indexes_inside(path)]
-        usual = (
-            "name one that `dciml index` has made, or a home, as `dciml serve` makes of a folder of videos"
+        raise DataError(
+            what,
+            where=path,
+            mend="name one that `dciml index` has made, or a home, as `dciml serve` makes of a folder of videos",
         )
-        raise DataError(what, where=path, mend=f"name {' or '.join(map(str, inside))}" if inside else usual)
     return Catalogue(path / CATALOGUE_FILE)
 
 
