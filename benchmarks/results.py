@@ -3,11 +3,12 @@
     python benchmarks/results.py demo --data demo-out/data --out runs/results
     python benchmarks/results.py flickr_stitched --data data/flickr_stitched --out runs/results --seeds 1 2 3
 
-Every row answers all test queries in the same corpus. Trained rows are the mean over seeds ± their standard deviation;
-a row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and "others
-alone" are the scales of the same trained model. A run that has its report already is not made again, and one that was
-stopped goes on; so several calls, one a seed, can share the work, and a last one with all seeds prints the table.
-`--config` names other settings than the short schedule of the corpus, those in configs/full say.
+Every row answers all test queries in the same corpus, by the answer settings of the corpus. Trained rows are the mean
+over seeds ± their standard deviation; a row with one seed, or without any training, has a 95 % bootstrap interval
+over videos. "local alone" and "others alone" are the scales of the same trained model. A run that has its report
+already is not made again, and one that was stopped goes on; so several calls, one a seed, can share the work, and a
+last one with all seeds prints the table. `--config` names other settings than the short schedule of the corpus, those
+in configs/full say.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Corpus:
             assert isinstance(model.engine, DualEngine)
             model.engine.dual.retrieval.local_weight.data.fill_(local_weight)
         options = EvaluateOptions(run=name, windows=model.windows)
-        report = evaluate(model.engine, self.data, "test", model.answer, options=options)
+        report = evaluate(model.engine, self.data, "test", self.settings().answer, options=options)
         report.write(kept)
         print(f"<!-- {name}: made in {trained:.0f} s -->", flush=True)
         return report
