@@ -229,7 +229,7 @@ def test_batches_on_the_device_are_those_of_the_loader(data: PairData) -> None:
         assert left.queries.query_ids == right.queries.query_ids
         assert left.videos.video_ids == right.videos.video_ids
         pairs = list(zip(left.tensors(), right.tensors(), strict=True))
-        assert len(pairs) == 10
+        assert len(pairs) == 11
         assert all(torch.equal(*pair) for pair in pairs)
 
 
