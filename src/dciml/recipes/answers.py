@@ -144,11 +144,15 @@ def ask(
 
 
 def first_moments(
-    engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig
+    engine: Engine, task: Task, clips: Clips, calibration: Calibration, answer: AnswerConfig
 ) -> Iterator[tuple[float, SearchHit, Query]]:
-    """The first moment of each query with moments in its own video, and how much of the video's confidence it has."""
+    """The first moment of each query with moments in its own video, and how much of the video's confidence it has.
+
+    Args:
+        clips: `task.fused_clips(engine)`.
+    """
     with tempfile.TemporaryDirectory(prefix="dciml-evaluate-") as folder:
-        index = index_corpus(engine, task, task.fused_clips(engine), Path(folder) / "index")
+        index = index_corpus(engine, task, clips, Path(folder) / "index")
         searcher = Searcher(engine, index, task.windowed_store, answer, calibration)
         for query in task.moment_queries:
             for hit in searcher.answer(query.sentence, 1, [query.video_id]).hits:

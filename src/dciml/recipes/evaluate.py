@@ -39,7 +39,7 @@ from dciml.metrics import (
     score_blocks,
     strict,
 )
-from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Task, ask, first_moments
+from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Clips, Task, ask, first_moments
 from dciml.recipes.report import MEDIAN_RANK, Report, Submission, Table, in_percent
 from dciml.recipes.trained_on import known_already
 from dciml.search import BaselineEngine, Calibration, DualEngine, Engine
@@ -119,7 +119,7 @@ def nothing_found(
         "Wrongly: of the others, those so answered. ECE: distance of stated confidence and truth."
     )
     if task.moment_queries:
-        rows["model"] |= _moments_row(engine, task, calibration, answer)
+        rows["model"] |= _moments_row(engine, task, asked.clips, calibration, answer)
         about += (
             " ECE of moments: the same for the share of a moment in its video's confidence, the video given."
         )
@@ -208,11 +208,11 @@ def _row(task: Task, stated: Stated, threshold: float, bootstrap: Bootstrap) -> 
 
 
 def _moments_row(
-    engine: Engine, task: Task, calibration: Calibration, answer: AnswerConfig
+    engine: Engine, task: Task, clips: Clips, calibration: Calibration, answer: AnswerConfig
 ) -> dict[str, Interval]:
     """What the first moment in each query's own video states of itself, against whether it fits a true one."""
     stated, fits = [], []
-    for confidence, hit, query in first_moments(engine, task, calibration, answer):
+    for confidence, hit, query in first_moments(engine, task, clips, calibration, answer):
         span = np.array([[hit.start_seconds, hit.end_seconds]])
         stated.append(confidence)
         fits.append(float(temporal_iou(span, np.array(query.moments)).max()))
