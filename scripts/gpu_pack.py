@@ -6,10 +6,12 @@
     OUT/wheels/            for CPython 3.12 on Linux, x86-64
     OUT/corpora/NAME/      data folders; text/ has word vectors where the text encoder needs a package
 
-Each corpus gets an equal share of what the wheels leave. Videos with more rows than the model of a short schedule reads
-(`--rows`) are pooled to that many; then training videos are left out, drawn by a hash of their ids; where fewer than
-half of them would stay, rows are pooled further, down to a third. Test videos are all kept as long as they leave any
-room for training. Figures of a cut corpus say so: the cut stands in the notes of the data folder and in pack.json.
+The smallest corpus takes what it needs, up to an equal share of what the wheels leave; the others share the rest.
+Videos with more rows than the model of a short schedule reads (`--rows`) are pooled to that many; then training videos
+are left out, drawn by a hash of their ids. Where fewer than half of them would stay, rows are first made smaller
+(pooled further, down to a third; projected on the 512, 256 or 128 axes on which training rows are longest). Test videos
+are all kept as long as they leave any room for training. Figures of a cut corpus say so: the cut stands in the notes of
+the data folder and in pack.json.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dciml.datasets import DataFolder, write_data_folder
 from dciml.errors import DataError, DcimlError
@@ -52,30 +55,30 @@ WORDS = {"demo": "words"}  # text encoders that need no package; the other corpo
 
 @dataclass(frozen=True)
 class Cut:
-    """What is kept of a corpus: rows of a video at most, and videos of each split."""
+    """What is kept of a corpus: rows of a video and numbers of a row at most, and videos of each split."""
 
     rows: int
+    width: int
     train: tuple[Video, ...]
     test: tuple[Video, ...]
 
 
 def cut_to_fit(data: DataFolder, bytes_left: float, most_rows: int) -> Cut:
-    """Pool rows, then leave out training videos, until the rows fit.
+    """Make rows fewer and narrower, then leave out training videos, until the rows fit.
 
     Raises:
-        DataError: not even the test videos at the fewest rows leave room for a tenth of the training videos.
+        DataError: not even the test videos at the smallest leave room for a tenth of the training videos.
     """
-    width = data.store.manifest.width
-
-    def size(video: Video, rows: int) -> int:
-        return 2 * width * min(rows, data.store.num_rows(video.video_id))
-
+    full = data.store.manifest.width
+    rows_of = {
+        v.video_id: data.store.num_rows(v.video_id) for v in (*data.videos("train"), *data.videos("test"))
+    }
     order = sorted(data.videos("train"), key=lambda v: hashlib.sha256(v.video_id.encode()).digest())
     test = data.videos("test")
-    for rows in (most_rows, most_rows * 2 // 3, most_rows // 2, most_rows // 3):
-        left, train = bytes_left - sum(size(video, rows) for video in test), []
+    for rows, width in smaller(most_rows, full):
+        left, train = bytes_left - sum(2 * width * min(rows, rows_of[v.video_id]) for v in test), []
         for video in order:
-            left -= size(video, rows)
+            left -= 2 * width * min(rows, rows_of[video.video_id])
             if left < 0:
                 break
             train.append(video)
@@ -88,7 +91,25 @@ def cut_to_fit(data: DataFolder, bytes_left: float, most_rows: int) -> Cut:
             mend="raise --megabytes, lower --rows, or pack fewer corpora at a time",
         )
     kept = {video.video_id for video in train}
-    return Cut(rows, tuple(v for v in data.videos("train") if v.video_id in kept), test)
+    return Cut(rows, width, tuple(v for v in data.videos("train") if v.video_id in kept), test)
+
+
+def smaller(rows: int, width: int) -> list[tuple[int, int]]:
+    """Rows of a video and numbers of a row at most, from the largest on."""
+    tried = [(rows, width), (rows * 2 // 3, width), (rows // 2, width)]
+    tried += [(rows // 2, narrow) for narrow in (512, 256) if narrow < width]
+    return tried + [(rows // 3, narrow) for narrow in (width, 256, 128) if narrow <= min(width, tried[-1][1])]
+
+
+def longest_axes(data: DataFolder, videos: Sequence[Video], width: int) -> NDArray[np.float32]:
+    """The axes (width of the store, width) on which the rows of some videos are longest; products change least so."""
+    full = data.store.manifest.width
+    moment = np.zeros((full, full))
+    for video in videos[:1000]:
+        rows = np.asarray(data.store.rows(video.video_id), dtype=np.float64)
+        moment += rows.T @ rows / len(rows)
+    axes: NDArray[np.float32] = np.linalg.eigh(moment)[1][:, ::-1][:, :width].astype(np.float32)
+    return axes
 
 
 def pack_corpus(name: str, source: Path, out: Path, bytes_left: float, most_rows: int) -> dict[str, Any]:
@@ -98,12 +119,14 @@ def pack_corpus(name: str, source: Path, out: Path, bytes_left: float, most_rows
     sentences = [query.sentence for split in queries.values() for query in split]
     spec = WORDS.get(name, "minilm")
     words = sorted({word for sentence in sentences for word in tokenize(sentence)})
-    text_bytes = 0 if spec == "words" else 4 * 384 * len(words)
+    text_bytes = 0 if spec == "words" else 2 * 384 * len(words)
     cut = cut_to_fit(data, bytes_left - text_bytes - 200 * len(sentences), most_rows)
     kept = {video.video_id for video in (*cut.train, *cut.test)}
     all_train = len(data.videos("train"))
     said = {
         "rows_at_most": cut.rows,
+        "width": cut.width,
+        "of_width": data.store.manifest.width,
         "train_videos": len(cut.train),
         "of_train_videos": all_train,
         "test_videos": len(cut.test),
@@ -113,22 +136,24 @@ def pack_corpus(name: str, source: Path, out: Path, bytes_left: float, most_rows
         else f"word vectors of {spec}, one a word, no context",
     }
     manifest = data.store.manifest
+    axes = longest_axes(data, cut.train, cut.width) if cut.width < manifest.width else None
 
     def build_store(folder: Path) -> None:
         # Rows are spread over the video: pooled ones have no rate of their own.
         with FeatureStoreWriter(
-            folder, StoreManifest(manifest.encoder, manifest.width, None), commit_every=256
+            folder, StoreManifest(manifest.encoder, cut.width, None), commit_every=256
         ) as writer:
             for video in {v.video_id: v for v in (*cut.train, *cut.test)}.values():
                 rows = np.asarray(data.store.rows(video.video_id), dtype=np.float32)
                 pooled = mean_pool(rows, cut.rows) if len(rows) > cut.rows else rows
+                pooled = pooled if axes is None else pooled @ axes
                 writer.append(video.video_id, pooled, data.store.duration_seconds(video.video_id))
 
     def build_text(folder: Path) -> None:
         vocabulary = Vocabulary.build(sentences)
         encoder = create_text_encoder(spec, vocabulary, max_words=1)
         vectors = np.concatenate([encoded.static[:1] for encoded in encoder.encode(words)])
-        write_word_vectors(folder / WORD_VECTORS_FILE, words, vectors)
+        write_word_vectors(folder / WORD_VECTORS_FILE, words, vectors.astype(np.float16))
 
     def of_kept(split: str) -> list[Query]:
         return [query for query in queries[split] if query.video_id in kept]
@@ -201,7 +226,8 @@ def pack(out: Path, corpora: Sequence[tuple[str, Path]], megabytes: float, rows:
             said["wheels_missing"] = download_wheels(folder / "wheels")
             said["wheels"] = sorted(wheel.name for wheel in (folder / "wheels").glob("*.whl"))
         left = megabytes * MEGABYTE - folder_bytes(folder)
-        for number, (name, source) in enumerate(corpora):
+        smallest_first = sorted(corpora, key=lambda corpus: folder_bytes(corpus[1] / "features"))
+        for number, (name, source) in enumerate(smallest_first):
             share = left / (len(corpora) - number)
             print(f"{name}: {share / MEGABYTE:.1f} MB at most", flush=True)
             place = folder / "corpora" / name

@@ -132,11 +132,12 @@ def test_pack_holds_a_corpus_that_is_cut_to_fit(
 ) -> None:
     monkeypatch.setattr(gpu_pack, "WORDS", {"tiny": "words:16"})
     whole = DataFolder.open(tiny_data)
-    gpu_pack.pack(tmp_path / "pack", [("tiny", tiny_data)], 0.043, 12, wheels=False)
+    monkeypatch.setattr(gpu_pack, "smaller", lambda rows, width: [(rows, width)])
+    gpu_pack.pack(tmp_path / "pack", [("tiny", tiny_data)], 0.033, 12, wheels=False)
     packed = DataFolder.open(tmp_path / "pack" / "corpora" / "tiny")
     said = json.loads((tmp_path / "pack" / "pack.json").read_text())
     cut = said["corpora"]["tiny"]
-    assert gpu_pack.folder_bytes(tmp_path / "pack") < 43_000
+    assert gpu_pack.folder_bytes(tmp_path / "pack") < 33_000
     assert len(packed.videos("test")) == len(whole.videos("test")) == cut["test_videos"]
     assert 2 < cut["train_videos"] == len(packed.videos("train")) < cut["of_train_videos"] == 24
     assert packed.notes["cut"]["rows_at_most"] == cut["rows_at_most"]
@@ -159,6 +160,26 @@ def test_pack_holds_a_corpus_that_is_cut_to_fit(
     (tmp_path / "other" / "file").touch()
     with pytest.raises(DataError, match="no pack"):
         gpu_pack.pack(tmp_path / "other", [], 1.0, 12, wheels=False)
+
+
+def test_rows_that_are_too_many_are_made_narrower_on_their_longest_axes(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_pack, "WORDS", {"tiny": "words"})
+    monkeypatch.setattr(gpu_pack, "smaller", lambda rows, width: [(rows, width // 2)])
+    whole = DataFolder.open(tiny_data)
+    width = whole.store.manifest.width
+    gpu_pack.pack(tmp_path / "pack", [("tiny", tiny_data)], 1.0, 100, wheels=False)
+    packed = DataFolder.open(tmp_path / "pack" / "corpora" / "tiny")
+    assert packed.store.manifest.width == packed.notes["cut"]["width"] == width // 2
+    ids = [video.video_id for split in ("train", "test") for video in whole.videos(split)]
+    before, after = (
+        np.concatenate([data.store.rows(name).astype(np.float32) for name in ids]) for data in (whole, packed)
+    )
+    best_coordinates = np.sort(np.square(before).sum(axis=0))[width // 2 :].sum()
+    assert best_coordinates < np.square(after).sum() <= 1.001 * np.square(before).sum()
+    wanted = np.linalg.svd(before, compute_uv=False)[: width // 2]
+    np.testing.assert_allclose(np.linalg.svd(after, compute_uv=False), wanted, rtol=0.05)
 
 
 PATH = {

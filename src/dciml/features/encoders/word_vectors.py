@@ -82,7 +82,7 @@ class WordVectorEncoder(OneWordRows):
             )
         try:
             arrays, metadata = read_arrays(path)
-            vectors, words = arrays["vectors"], json.loads(metadata["words"])
+            vectors, words = arrays["vectors"].astype(np.float32), json.loads(metadata["words"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"this is no table of word vectors ({error})", where=path, mend="import it again"
