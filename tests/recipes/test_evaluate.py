@@ -21,6 +21,7 @@ from dciml.metrics.video_retrieval import score_blocks
 from dciml.model_folder import Model
 from dciml.recipes.evaluate import EvaluateOptions, evaluate, make_task
 from dciml.recipes.index import build_index
+from dciml.recipes.outcomes import differences, read_outcomes
 from dciml.recipes.report import headlines, read_report
 from dciml.search.engines import Grounding
 from dciml.search.searcher import Searcher
@@ -114,6 +115,19 @@ def planted(folder: Path, later: Mapping[str, int] | None = None) -> DataFolder:
 
     notes = {"clipped_moments": {"test": 3, "train": 9}, "dropped_moments": {"test": 0}}
     return write_data_folder(folder, "planted", {"test": queries}, videos, build_store, notes=notes)
+
+
+def test_outcomes_have_the_means_of_the_report(data: DataFolder, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.json"
+    report = evaluate(PlantedEngine(noise=1.0), data, "test", ANSWER, options=EvaluateOptions(outcomes=file))
+    kept = read_outcomes(file)
+    assert (kept.data, kept.split, kept.num_videos) == (report.data, report.split, report.num_videos)
+    for name, table in kept.tables.items():
+        assert table.values
+        for metric, values in table.values.items():
+            assert 100 * np.mean(values) == pytest.approx(report.value(name, "model", metric)), (name, metric)
+    none = differences([kept], [kept])
+    assert all(interval.low == interval.high == 0 for table in none.values() for interval in table.values())
 
 
 def test_retrieval_and_chance_are_as_planted(data: DataFolder) -> None:

@@ -34,6 +34,12 @@ ReportFileOption = Annotated[
 SubmissionOption = Annotated[
     Path | None, typer.Option("--submission", help="Write predictions here, in the form of TVR's scorer.")
 ]
+OutcomesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--outcomes", help="Write what each query got here, for `dciml compare` sentence by sentence."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 QueriesOption = Annotated[
     int | None,
@@ -49,7 +55,10 @@ BesideOption = Annotated[
         "--beside", metavar="NAME=MODEL", help="A further model, as a row of that name; repeatable."
     ),
 ]
-RunsArgument = Annotated[list[Path], typer.Argument(help="Report files, or folders that hold a report.json.")]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Report files, or folders that hold a report.json; or files that --outcomes wrote."),
+]
 RowOption = Annotated[str, typer.Option("--row", help="The row of each report to show.")]
 
 
@@ -66,6 +75,7 @@ def evaluate(
     split: SplitOption = "test",
     json: ReportFileOption = None,
     submission: SubmissionOption = None,
+    outcomes: OutcomesOption = None,
     device: DeviceOption = "cpu",
     queries: QueriesOption = None,
     beside: BesideOption = None,
@@ -83,7 +93,7 @@ def evaluate(
 
     printed = json == Path("-")
     file = None if printed else json
-    _refuse_taken(file, submission)
+    _refuse_taken(file, submission, outcomes)
     loaded, folder = with_windows(load_model(model, device), window_seconds), DataFolder.open(data)
     loaded.check_store(folder.store)
     zero_shot = zero_shot_engine(loaded.engine, folder.store)
@@ -97,6 +107,7 @@ def evaluate(
         run=model.resolve().name,
         num_queries=queries,
         submission=submission,
+        outcomes=outcomes,
         progress=True,
         calibration=loaded.calibration,
         windows=loaded.windows,
@@ -111,15 +122,22 @@ def evaluate(
     print_report(report, wide(Console()))
 
 
-def _refuse_taken(json: Path | None, submission: Path | None) -> None:
+def _refuse_taken(json: Path | None, submission: Path | None, outcomes: Path | None) -> None:
+    from dciml.recipes.outcomes import refuse_other_than_outcomes
     from dciml.recipes.report import refuse_other_than_report, refuse_other_than_submission
 
-    if json is not None and submission is not None and json.resolve() == submission.resolve():
-        raise typer.BadParameter("it is the file of --json, too", param_hint="--submission")
-    if json is not None:
-        refuse_other_than_report(json)
-    if submission is not None:
-        refuse_other_than_submission(submission)
+    taken: dict[Path, str] = {}
+    for option, file, refuse in (
+        ("--json", json, refuse_other_than_report),
+        ("--submission", submission, refuse_other_than_submission),
+        ("--outcomes", outcomes, refuse_other_than_outcomes),
+    ):
+        if file is None:
+            continue
+        if file.resolve() in taken:
+            raise typer.BadParameter(f"it is the file of {taken[file.resolve()]}, too", param_hint=option)
+        taken[file.resolve()] = option
+        refuse(file)
 
 
 def _named_model(text: str) -> tuple[str, Path]:
@@ -130,13 +148,22 @@ def _named_model(text: str) -> tuple[str, Path]:
 
 
 def compare(runs: RunsArgument, row: RowOption = "model", json: JsonOption = False) -> None:
-    """Print evaluations side by side, with their intervals."""
+    """Print evaluations side by side, with their intervals; of outcomes, the first less each other, query by query."""
     from dataclasses import asdict
 
     from rich.console import Console
 
+    from dciml.recipes.outcomes import compare_outcomes, is_outcomes
     from dciml.recipes.report import compare as run
 
+    if all(map(is_outcomes, runs)):
+        tables = compare_outcomes(runs)
+        if json:
+            say("", {"tables": [asdict(table) for table in tables]}, as_json=True)
+            return
+        for table in tables:
+            print_table(table, wide(Console()))
+        return
     comparison = run(runs, row)
     if json:
         say("", asdict(comparison), as_json=True)

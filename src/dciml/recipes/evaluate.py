@@ -40,6 +40,7 @@ from dciml.metrics import (
     strict,
 )
 from dciml.recipes.answers import SUPPRESSION_IOU, Answers, Clips, Task, ask, first_moments
+from dciml.recipes.outcomes import Outcomes, Protocol
 from dciml.recipes.report import MEDIAN_RANK, Report, Submission, Table, in_percent
 from dciml.recipes.trained_on import known_already
 from dciml.search import BaselineEngine, Calibration, DualEngine, Engine
@@ -242,8 +243,9 @@ class EvaluateOptions:
     """How to evaluate. `num_queries` takes this many queries, drawn by a hash of their ids; None takes all.
 
     With the `calibration` of the engine, the report says how well "nothing found" and the stated confidence hold.
-    `windows` is how long videos are searched (`Model.windows`), in all rows; None: whole. `folders` are the model
-    folders of rows, by name: what these were trained on is looked for in the split.
+    `outcomes` is a file for what each query got, to compare with other runs. `windows` is how long videos are searched
+    (`Model.windows`), in all rows; None: whole. `folders` are the model folders of rows, by name: what these were
+    trained on is looked for in the split.
     """
 
     run: str = MODEL
@@ -253,6 +255,7 @@ class EvaluateOptions:
     num_resamples: int = 1000
     progress: bool = False
     submission: Path | None = None
+    outcomes: Path | None = None
     calibration: Calibration | None = None
     windows: WindowRule | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
@@ -286,6 +289,12 @@ def evaluate(
     tables = [_video_table(task, asked, options)]
     if task.moment_queries:
         tables += _moment_tables(task, asked, options, answer)
+    named = f"{data.name}, queries {_checksum(task.queries)}"
+    if options.outcomes:
+        kept = Outcomes(
+            options.run, named, split, len(task.durations_seconds), _protocols(task, asked[MODEL])
+        )
+        kept.write(options.outcomes)
     if options.calibration is not None:
         bootstrap = Bootstrap(task.queries, options.num_resamples, options.seed)
         tables.append(nothing_found(engine, task, options.calibration, answer, bootstrap).table)
@@ -293,7 +302,7 @@ def evaluate(
         submission.write(options.submission, task.queries)
     return Report(
         run=options.run,
-        data=f"{data.name}, queries {_checksum(task.queries)}",
+        data=named,
         split=split,
         num_videos=len(task.durations_seconds),
         num_queries=len(task.queries),
@@ -320,6 +329,19 @@ def make_task(
     chosen = every if num_queries is None else sorted(every, key=_hash)[:num_queries]
     queries = tuple(sorted(chosen, key=lambda query: query.query_id))
     return Task(data.store, queries, durations, num_all_queries=len(every), windows=windows)
+
+
+def _protocols(task: Task, answers: Answers) -> dict[str, Protocol]:
+    """What each query got, by the names of the report's tables."""
+    queries, found = (
+        task.moment_queries,
+        {"VR": Protocol.of(task.queries, recalls(task.queries, answers.video_ranks))},
+    )
+    if queries:
+        spans = {query_id: _spans(hits) for query_id, hits in answers.true_video_hits.items()}
+        found["SVMR"] = Protocol.of(queries, moment_recalls(queries, spans))
+        found["VCMR, strict"] = Protocol.of(queries, concatenate(answers.strict))
+    return found
 
 
 def _video_table(task: Task, asked: Mapping[str, Answers], options: EvaluateOptions) -> Table:
