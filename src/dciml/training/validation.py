@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dciml.features import parse_window
 from dciml.method import (
@@ -26,6 +27,8 @@ from dciml.training.loader import Chosen, Group, PairData
 
 WINDOWS_AT_ONCE = 64
 LOCAL_WEIGHTS = (0.0, 0.25, 0.5, 0.65, 0.75, 0.85, 1.0)
+TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
+MOST_OTHERS = 300
 
 
 def choose_windows(model: DualBranch, data: PairData, device: torch.device, epoch: int) -> Chosen:
@@ -129,23 +132,51 @@ def validate(
         return {"retrieval": _sum_of_recalls(model, data, device), "grounding": grounding}
 
 
-def choose_local_weight(model: DualBranch, data: PairData, device: torch.device) -> None:
-    """Set the share of the local scale to that of `LOCAL_WEIGHTS` by which held-out pairs are ranked best.
+def choose_local_weight(model: DualBranch, data: PairData, training: PairData, device: torch.device) -> None:
+    """Set the share of the local scale to that of `LOCAL_WEIGHTS` by which held-out pairs are likeliest.
 
-    By the mean of 1 / rank, which tells more of few pairs than recalls do; of equals the nearest to the present share.
-    Nothing is done where there is no local scale.
+    Likelihood is that of a sentence's own video by a softmax over scores, each share at the best of `TEMPERATURES`. A
+    few held-out videos are soon all ranked right, so up to `MOST_OTHERS` training videos stand beside them, which no
+    held-out sentence tells of (docs/decisions/0049). Of equals the nearest to the present share is taken. Nothing is
+    done where there is no local scale.
+
+    Args:
+        data: held-out pairs.
+        training: the pairs trained on, of which only videos are read.
     """
     if model.retrieval.local is None:
         return
     present = float(model.retrieval.local_weight)
     with as_teacher(model):
-        embedded = _embedded(model, data, device)
+        embedded, others = _embedded(model, data, device), _other_videos(model, training, device)
         found = {}
         for weight in LOCAL_WEIGHTS:
-            rank = _ranks(model, data, embedded, weight)
-            found[weight] = float((1 / rank.double()).mean())
+            scores = _scores(model, data, embedded, weight)
+            if others is not None:
+                beside = score_matrix(embedded.queries, model.retrieval.fused_clips(others, weight))
+                scores = torch.cat([scores, beside], dim=1)
+            found[weight] = max(
+                float(-functional.cross_entropy(scores / temperature, embedded.owner))
+                for temperature in TEMPERATURES
+            )
         best = max(LOCAL_WEIGHTS, key=lambda weight: (round(found[weight], 6), -abs(weight - present)))
     model.retrieval.local_weight.fill_(best)
+
+
+def _other_videos(model: DualBranch, training: PairData, device: torch.device) -> EncodedVideos | None:
+    """Some training videos, drawn by the seed; long ones, of which a model reads windows, are left out."""
+    short = [video_id for video_id in training.by_video() if video_id not in training.windows]
+    drawn = np.random.default_rng(training.draw.seed).permutation(len(short))[:MOST_OTHERS]
+    sizes, parts = training.sizes, []
+    for start in range(0, len(drawn), WINDOWS_AT_ONCE):
+        videos = collate_videos(
+            training.store,
+            [short[place] for place in drawn[start : start + WINDOWS_AT_ONCE]],
+            num_clips=sizes.num_clips,
+            max_frames=sizes.max_frames,
+        )
+        parts.append(model.retrieval.encode_videos(videos.to(device)))
+    return EncodedVideos.together(parts) if parts else None
 
 
 def _sum_of_recalls(model: DualBranch, data: PairData, device: torch.device) -> float:
@@ -173,17 +204,23 @@ def _embedded(model: DualBranch, data: PairData, device: torch.device) -> _Embed
     return _Embedded(EncodedVideos.together(videos), torch.cat(queries), torch.cat(owner))
 
 
-def _ranks(
+def _ranks(model: DualBranch, data: PairData, embedded: _Embedded) -> Tensor:
+    """The rank of each sentence's own video among the held-out ones, from 1; a tie counts against."""
+    scores = _scores(model, data, embedded)
+    positive = scores.gather(1, embedded.owner[:, None])
+    return (scores >= positive).sum(dim=1)
+
+
+def _scores(
     model: DualBranch, data: PairData, embedded: _Embedded, local_weight: float | None = None
 ) -> Tensor:
-    """The rank of each sentence's own video among the held-out ones, from 1; a tie counts against."""
+    """The score of each sentence and held-out video, (queries, videos); of a long one that of its best window."""
     scores = score_matrix(embedded.queries, model.retrieval.fused_clips(embedded.videos, local_weight))
     for place, video_id in enumerate(data.by_video()):
         if video_id in data.windows:
             own = window_scores(model, data, data.windows[video_id], embedded.queries, local_weight)
             scores[:, place] = own.amax(dim=1)
-    positive = scores.gather(1, embedded.owner[:, None])
-    return (scores >= positive).sum(dim=1)
+    return scores
 
 
 def _grounding_objective(
