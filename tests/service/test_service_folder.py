@@ -26,6 +26,7 @@ from dciml.recipes.home import (
     open_home,
     place_of_home,
     read_home,
+    refuse_without_videos,
     update,
 )
 from dciml.service.app import create_app
@@ -136,6 +137,26 @@ def test_what_a_killed_server_read_is_entered_by_the_next(films: Path) -> None:
     assert set(not_entered(home, videos, ClipIndex.open(home.index))) == {"films/a.mp4", "films/deep/a.mp4"}
     with served(home) as client:
         settled(client, lambda _: ids(client) == {"films/a.mp4", "films/deep/a.mp4"})
+
+
+def test_a_file_beside_a_video_that_cannot_be_read_is_named(films: Path) -> None:
+    (films / "a.srt").write_text("1\n00:00:02,000 --> soon\nwe cut onions\n")
+    os.utime(films / "a.srt", (1e9, 1e9))
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    with served(home) as client:
+        state = settled(client, lambda now: now["videos"] == 3)
+    reasons = {failure["video_id"]: failure["reason"] for failure in state["failures"]}
+    assert reasons["films/a.mp4"].startswith("a.srt, line 2: this is not a timing line")
+    assert reasons["films/broken.mp4"].startswith("this video cannot be read")
+
+
+def test_a_file_that_is_no_video_is_refused_before_anything_is_made(films: Path) -> None:
+    notes, named = films / "notes.txt", films / "recording"
+    notes.write_text("what to film next")
+    (films / "a.mp4").rename(named)
+    with pytest.raises(DataError, match=r"notes\.txt: this video cannot be read"):
+        refuse_without_videos([films / "deep", notes])
+    refuse_without_videos([named])
 
 
 def test_files_that_are_still_written_to_wait(films: Path) -> None:
