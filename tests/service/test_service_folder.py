@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from dciml.recipes.home import (
     update,
 )
 from dciml.service.app import create_app
+from dciml.service.server import listen, make_server
 from dciml.service.settings import ServiceSettings
 
 LOCAL = "http://127.0.0.1"
@@ -166,6 +168,19 @@ def test_files_that_are_still_written_to_wait(films: Path) -> None:
     now = look(home)
     assert "films/a.mp4" not in now[0]
     assert now[1] != before[1]
+
+
+def test_a_server_of_a_folder_does_not_greet_with_how_little_is_read_yet(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    with listen("127.0.0.1", 0) as listener:
+        server = make_server(ServiceSettings(home.index, home=home), listener.getsockname()[1])
+        threading.Timer(1.0, setattr, (server, "should_exit", True)).start()
+        server.run(sockets=[listener])
+    said = capsys.readouterr().out
+    assert f"{films}: searchable one by one as they are read, at http://127.0.0.1:" in said
+    assert " 0 videos" not in said
 
 
 def test_a_server_that_watches_nothing_says_so(films: Path) -> None:
