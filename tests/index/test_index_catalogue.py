@@ -53,6 +53,14 @@ def test_video_tells_what_was_given(tmp_path: Path) -> None:
         index.video("te")
 
 
+def test_the_name_of_a_file_leads_to_its_id(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    index.add(["films/summer/four.mkv", "fours"], np.ones((2, 2, 3)), [10.0, 20.0])
+    for name in ("four", "four.mkv"):
+        with pytest.raises(DataError, match=r"did you mean 'films/summer/four\.mkv'"):
+            index.video(name)
+
+
 def test_video_file_is_found_after_the_project_moved(tmp_path: Path) -> None:
     project = tmp_path / "project"
     file = project / "videos" / "home" / "tea.mp4"

@@ -205,6 +205,12 @@ def test_the_command_ends_with_status_1_only_on_a_failure(monkeypatch: pytest.Mo
         assert json.loads(printed.output)["can_work"] is (code == 0)
 
 
+def test_a_long_name_of_a_check_is_told_from_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "the home of a folder of videos"
+    monkeypatch.setattr(doctor, "run_checks", lambda folders=(): [Check(name, "ok", "/films.dciml: in use")])
+    assert f"{name} /films.dciml" in CliRunner().invoke(app, ["doctor"]).stdout
+
+
 def test_what_killed_commands_left_is_removed_from_folders_and_those_in_them(tmp_path: Path) -> None:
     (tmp_path / "runs" / ".index.abcdefgh.dciml-part").mkdir(parents=True)
     (tmp_path / "runs" / ".mine.part").write_text("mine")

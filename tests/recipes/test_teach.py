@@ -21,7 +21,7 @@ from dciml.cli.app import app
 from dciml.config import load_config
 from dciml.datasets import DataFolder
 from dciml.errors import DataError, DcimlError
-from dciml.features import FeatureStore, FeatureStoreWriter
+from dciml.features import FeatureStore, FeatureStoreWriter, Vocabulary
 from dciml.index import ClipIndex
 from dciml.locks import take
 from dciml.method import CosineSpace, LocalScale
@@ -319,12 +319,23 @@ def said_by(*arguments: object) -> str:
     return str(result.exception) if isinstance(result.exception, DcimlError) else result.stdout
 
 
+def test_a_taught_home_names_words_that_it_was_not_taught(taught: tuple[Home, Verdict]) -> None:
+    home, _ = taught
+    vocabulary = Vocabulary.load(home.present_index.parent / "model" / "vocabulary.json")
+    known = next(word for word in vocabulary.words[1:] if len(word) > 4)
+    said = " ".join(open_searcher(home.present_index).notes(f"{known} xyzzy {known[:-1]}"))
+    assert f"Unknown words count by their letters only: xyzzy, {known[:-1]} ({known}?)" in said
+    assert open_searcher(home.index).notes("xyzzy") == ()  # untrained, it knows no word, only letters
+
+
 def test_the_command_says_what_is_missing(home_of: Callable[..., Home], tmp_path: Path) -> None:
     home = home_of(tmp_path, 3)
     few = said_by(home.path)
     assert "24 different videos are needed, and there are 3 sentence(s) for 3" in few
     assert "tell of 21 more video(s)" in few
-    assert "this is not the home of a folder of videos" in said_by(tmp_path / "films")
+    assert "there are 3 sentence(s) for 3" in said_by(tmp_path / "films")  # its home lies beside it
+    (tmp_path / "other").mkdir()
+    assert "this is not the home of a folder of videos" in said_by(tmp_path / "other")
     assert "there is no such folder" in said_by(tmp_path / "nowhere")
     lock = take(home.index, "serving", name=SERVING_LOCK)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,11 @@ from dciml.recipes.home import (
     open_home,
     place_of_home,
     read_home,
+    refuse_without_videos,
     update,
 )
 from dciml.service.app import create_app
+from dciml.service.server import listen, make_server
 from dciml.service.settings import ServiceSettings
 
 LOCAL = "http://127.0.0.1"
@@ -138,6 +141,26 @@ def test_what_a_killed_server_read_is_entered_by_the_next(films: Path) -> None:
         settled(client, lambda _: ids(client) == {"films/a.mp4", "films/deep/a.mp4"})
 
 
+def test_a_file_beside_a_video_that_cannot_be_read_is_named(films: Path) -> None:
+    (films / "a.srt").write_text("1\n00:00:02,000 --> soon\nwe cut onions\n")
+    os.utime(films / "a.srt", (1e9, 1e9))
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    with served(home) as client:
+        state = settled(client, lambda now: now["videos"] == 3)
+    reasons = {failure["video_id"]: failure["reason"] for failure in state["failures"]}
+    assert reasons["films/a.mp4"].startswith("a.srt, line 2: this is not a timing line")
+    assert reasons["films/broken.mp4"].startswith("this video cannot be read")
+
+
+def test_a_file_that_is_no_video_is_refused_before_anything_is_made(films: Path) -> None:
+    notes, named = films / "notes.txt", films / "recording"
+    notes.write_text("what to film next")
+    (films / "a.mp4").rename(named)
+    with pytest.raises(DataError, match=r"notes\.txt: this video cannot be read"):
+        refuse_without_videos([films / "deep", notes])
+    refuse_without_videos([named])
+
+
 def test_files_that_are_still_written_to_wait(films: Path) -> None:
     home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
     before = look(home)
@@ -145,6 +168,19 @@ def test_files_that_are_still_written_to_wait(films: Path) -> None:
     now = look(home)
     assert "films/a.mp4" not in now[0]
     assert now[1] != before[1]
+
+
+def test_a_server_of_a_folder_does_not_greet_with_how_little_is_read_yet(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
+    with listen("127.0.0.1", 0) as listener:
+        server = make_server(ServiceSettings(home.index, home=home), listener.getsockname()[1])
+        threading.Timer(1.0, setattr, (server, "should_exit", True)).start()
+        server.run(sockets=[listener])
+    said = capsys.readouterr().out
+    assert f"{films}: searchable one by one as they are read, at http://127.0.0.1:" in said
+    assert " 0 videos" not in said
 
 
 def test_a_server_that_watches_nothing_says_so(films: Path) -> None:

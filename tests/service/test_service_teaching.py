@@ -74,6 +74,18 @@ def test_a_sentence_is_kept_listed_and_taken_back(
     assert client.delete("/api/teach").status_code == 409
 
 
+def test_what_was_told_is_given_for_an_example(
+    home_of: Callable[..., Home], tmp_path: Path, serve: Callable[..., TestClient]
+) -> None:
+    home = home_of(tmp_path, 3, 0)
+    client = serve(home)
+    assert client.get("/api/examples").json()["sentences"] == []
+    client.post("/api/told", json=MOMENT)
+    assert client.get("/api/examples").json()["sentences"] == ["a dog runs"]
+    (home.path / "told.jsonl").write_text("junk\n")
+    assert client.get("/api/examples").json()["sentences"] == []
+
+
 @pytest.mark.parametrize(
     ("change", "status", "words"),
     [

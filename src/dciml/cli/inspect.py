@@ -150,7 +150,7 @@ def doctor(folders: FoldersArgument = None, json: DoctorJsonOption = False) -> N
         console = Console(highlight=False)
         for check in checks:
             style = STYLES[check.state]
-            console.print(f"[{style}]{check.state:<4}[/]  {check.name:<20}", end="")
+            console.print(f"[{style}]{check.state:<4}[/]  {check.name:<19} ", end="")
             console.print(check.found, markup=False, soft_wrap=True)
             if check.mend:
                 console.print(f"{'':<26}→ {check.mend}", style=style, markup=False, soft_wrap=True)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from dciml.recipes.home import Home
 
 HomeArgument = Annotated[
-    Path, typer.Argument(metavar="HOME", help="The folder that `dciml serve FOLDER` made: FOLDER.dciml.")
+    Path,
+    typer.Argument(
+        metavar="HOME", help="The folder that `dciml serve FOLDER` made, FOLDER.dciml; or FOLDER, beside it."
+    ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
@@ -84,12 +87,13 @@ def _alone(path: Path, device: str) -> Iterator[Home]:
         DataError: this is no home, or a server or another `dciml teach` has it.
     """
     from dciml.errors import DataError
-    from dciml.homes import is_home
+    from dciml.homes import home_meant
     from dciml.index import CATALOGUE_FILE
     from dciml.locks import take
     from dciml.recipes.home import SERVING_LOCK, read_home
 
-    if not is_home(path):
+    meant = home_meant(path)
+    if meant is None:
         what = (
             "this is not the home of a folder of videos (no home.json)"
             if path.exists()
@@ -98,9 +102,9 @@ def _alone(path: Path, device: str) -> Iterator[Home]:
         raise DataError(
             what, where=path, mend="make one with `dciml serve FOLDER`; it is called FOLDER.dciml"
         )
-    home = read_home(path, device)
+    home = read_home(meant, device)
     if not (home.index / CATALOGUE_FILE).is_file():
-        raise DataError("the home has no index yet", where=path, mend=f"call `dciml serve {path}` once")
+        raise DataError("the home has no index yet", where=meant, mend=f"call `dciml serve {meant}` once")
     mend = "end that server, or use the button Teach in its page, under Videos"
     lock = take(home.index, "teaching", name=SERVING_LOCK, mend=mend)
     try:

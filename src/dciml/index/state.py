@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,7 +103,9 @@ class IndexState:
         for row, video_id in enumerate(video_ids):
             known = self._names.find(video_id)
             if known is None:
-                near = difflib.get_close_matches(video_id, self.contents.video_ids, n=1)
+                known_ids = self.contents.video_ids
+                near = [each for each in known_ids if video_id in (PurePath(each).name, PurePath(each).stem)]
+                near = near or difflib.get_close_matches(video_id, known_ids, n=1)
                 hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
                 raise DataError(
                     f"the index does not hold the video {video_id!r}",

@@ -21,6 +21,7 @@ from time import monotonic, time
 from dciml.errors import ConfigError, DataError
 from dciml.features import (
     MANIFEST_FILE,
+    VIDEO_SUFFIXES,
     ExtractionProgress,
     Failure,
     FeatureStore,
@@ -41,6 +42,7 @@ from dciml.files import write_json
 from dciml.folders import CARD_FILE, kind_of, refuse_foreign
 from dciml.homes import HOME_FILE, is_home, place_beside, read_home_file, taught_folder
 from dciml.index import CATALOGUE_FILE, ClipIndex
+from dciml.media import probe
 from dciml.model_folder import load_model
 from dciml.recipes.baseline import CosineConfig, build_cosine
 from dciml.recipes.index import build_index
@@ -134,12 +136,17 @@ class Home:
 
 
 def refuse_without_videos(paths: Sequence[Path]) -> None:
-    """Raise DataError where there is no video yet, before anything is made or fetched."""
+    """Raise DataError where there is no video yet, before anything is made or fetched.
+
+    A file that is named itself may have any name, so one whose name does not tell is opened.
+    """
     for path in paths:
         if kind := kind_of(path):
             what = f"this is {kind}, not a folder of videos"
             raise DataError(what, where=path, mend="name the index, or the videos")
-    find_videos(paths, "path")
+    for path in find_videos(paths, "path").values():
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            probe(path)
 
 
 def place_of_home(paths: Sequence[Path]) -> Path:

@@ -287,8 +287,12 @@ class Searcher:
     def notes(self, sentence: str) -> tuple[str, ...]:
         """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
         encoder = getattr(self.engine, "text_encoder", None)
+        parts = encoder.knowing_parts if isinstance(encoder, JointTextEncoder) else (encoder,)
         vocabulary = encoder.vocabulary if isinstance(encoder, WordEncoder) else None
-        parts = encoder.parts if isinstance(encoder, JointTextEncoder) else (encoder,)
+        if vocabulary is None and all(isinstance(part, WordEncoder) for part in parts):
+            vocabulary = getattr(
+                self.engine, "vocabulary", None
+            )  # of what it was taught; an untrained one has none
         counter = next((part for part in parts if isinstance(part, PieceCounter)), None)
         return notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
 

@@ -17,6 +17,7 @@ from dciml.errors import DataError, DcimlError
 from dciml.features import tokenize, whole_id
 from dciml.index import CatalogueVideo, VideoFilter
 from dciml.recipes.pictures import answer_picture
+from dciml.recipes.told import Told, read_told
 from dciml.search import Answer, ShownHit, captions_beside, select_whole
 from dciml.search import EvidencePart as SearchedPart
 from dciml.service.errors import ServiceError, UnknownVideo
@@ -265,7 +266,8 @@ LOOKED_AT = 64  # videos, at even distances, in whose captions examples are look
 def example_sentences(now: Snapshot, settings: ServiceSettings) -> list[str]:
     """Sentences about videos of the index, from places at even distances, one a video; empty when none are known.
 
-    Where nobody has written any, they are lines that are said beside the videos, if these are searched.
+    Of a home they are what people told of moments. Where nobody has written any, they are lines that are said beside
+    the videos, if these are searched.
 
     An index may be anybody's: a data folder that it names is read only where it lies beside the index, below a root
     that the user gave, or where the user named the features.
@@ -275,12 +277,21 @@ def example_sentences(now: Snapshot, settings: ServiceSettings) -> list[str]:
     is_known = settings.features is not None or any(
         folder.is_relative_to(root.resolve()) for root in settings.played_roots
     )
-    for video_id, sentence in _asked(folder) if is_known else ():
+    written = [(each.video_id, each.sentence) for each in _told(settings)]
+    for video_id, sentence in written or (_asked(folder) if is_known else ()):
         if video_id in now and len(sentence) <= MAX_CHARS:
             asked.setdefault(video_id, sentence)
     sentences = list(dict.fromkeys(asked.values())) or _said(now)
     number = min(NUM_EXAMPLES, len(sentences))
     return [sentences[place * len(sentences) // number] for place in range(number)]
+
+
+def _told(settings: ServiceSettings) -> list[Told]:
+    """What people told of moments; nothing where it cannot be read, which the page says under Videos."""
+    try:
+        return [] if settings.home is None else read_told(settings.home.path)
+    except DataError:
+        return []
 
 
 def _said(now: Snapshot) -> list[str]:

@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from dciml.errors import DcimlError
+from dciml.errors import DcimlError, Where
 from dciml.features import Failure
 from dciml.index import ClipIndex
 from dciml.model_folder import Model
@@ -123,7 +124,7 @@ class FolderWatch:
         self._say(num_done=work.num_done, seconds_left=work.seconds_left)
 
     def _note(self, failure: Failure) -> None:
-        reason = failure.error.what
+        reason = _what_and_where(failure)
         self._failures[failure.video_id] = (
             f"{reason}. To mend it: {failure.error.mend}." if failure.error.mend else reason
         )
@@ -131,6 +132,16 @@ class FolderWatch:
 
     def _say(self, **change: object) -> None:
         self._state = replace(self._state, failures=tuple(self._failures.items()), **change)  # type: ignore[arg-type]
+
+
+def _what_and_where(failure: Failure) -> str:
+    """What is wrong with a video, or with a file that is read beside it, which is named then with its line."""
+    error = failure.error
+    where = error.where if isinstance(error.where, Where) else Where(error.where or failure.path)
+    path = Path(where.path)
+    return (
+        error.what if path == failure.path else f"{Where(path.name, where.line, where.field)}: {error.what}"
+    )
 
 
 def _leave(index: ClipIndex, video_ids: Sequence[str]) -> None:

@@ -58,6 +58,10 @@ def make_server(settings: ServiceSettings, port: int, *, open_page: bool = False
     shown = address if sys.stdout.isatty() else address.partition("?")[0]
     videos = len(app.state.runtime.corpus.now.video_ids)
     greeting = f"{settings.index}: {videos} videos at {shown} (Ctrl+C ends)"
+    if settings.home is not None:
+        read = f"{videos} searchable at once, others" if videos else "searchable one by one"
+        named = ", ".join(map(str, settings.home.folders))
+        greeting = f"{named}: {read} as they are read, at {shown} (Ctrl+C ends)"
     if not settings.is_writable and not settings.read_only:
         why = (
             "The index cannot be written"

@@ -88,6 +88,11 @@ class JointTextEncoder:
         words = self.parts[self._of_words]
         self.width, self.static_width = words.width, words.static_width
 
+    @property
+    def knowing_parts(self) -> tuple[TextEncoder, ...]:
+        """The parts to which words mean something: all but the blank ones."""
+        return tuple(part for part in self.parts if not isinstance(part, BlankTextEncoder))
+
     def encode(self, sentences: Sequence[str]) -> list[EncodedSentence]:
         """Encode sentences. Raises DataError for one without a word."""
         columns = [part.encode(sentences) for part in self.parts]
