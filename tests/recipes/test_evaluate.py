@@ -149,10 +149,15 @@ def test_proposals_by_reconstruction_are_right_for_half_of_the_topics(data: Data
     assert report.value("SVMR", "proposals by reconstruction", "R@1, IoU=0.7") >= 50.0
     lenient = report.table("VCMR, lenient").rows
     svmr = report.table("SVMR").rows["proposals by reconstruction"]
+    answered = report.table("SVMR").rows["model"]
     for m in (0.3, 0.5, 0.7):
         for n in (1, 5, 10):
             # Retrieval is perfect here, so the lenient count is grounding alone.
             assert lenient["model"][f"R@1, IoU={m}, N_p={n}"] == svmr[f"R@{n}, IoU={m}"]
+            assert (
+                lenient["model, proposals and windows"][f"R@1, IoU={m}, N_p={n}"]
+                == answered[f"R@{n}, IoU={m}"]
+            )
 
 
 def test_oracle_and_blind_rows_agree_across_protocols(data: DataFolder) -> None:

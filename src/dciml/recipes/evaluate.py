@@ -376,7 +376,8 @@ def _moment_tables(
             _strict_rows(task, asked, blind, answer) | {"chance": chance.strict(len(task.durations_seconds))},
         ),
         "VCMR, lenient": (
-            "The right video is among the first K, and any of its first N_p proposals has IoU ≥ m.",
+            "The right video is among the first K, and any of its first N_p proposals has IoU ≥ m; proposals and "
+            "windows: any of the first N_p spans that an answer has of it.",
             _lenient_rows(task, asked, blind) | {"chance": chance.lenient(len(task.durations_seconds))},
         ),
     }
@@ -433,6 +434,8 @@ def _lenient_rows(task: Task, asked: Mapping[str, Answers], blind: Mapping[str, 
     }
     first = {query.query_id: 1 for query in queries}
     rows = {MODEL: lenient(queries, ranks[MODEL], model.proposals)}
+    spans = {query_id: _spans(hits) for query_id, hits in model.true_video_hits.items()}
+    rows["model, proposals and windows"] = lenient(queries, ranks[MODEL], spans)
     rows["oracle retrieval"] = lenient(queries, first, model.proposals)
     for name, answers in asked.items():
         if name != MODEL:
