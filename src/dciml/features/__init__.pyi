@@ -36,6 +36,7 @@ from .extract import (
     extract_videos,
     files_read,
     merge_stores,
+    trouble_beside,
 )
 from .long_videos import (
     WHOLE_UP_TO,

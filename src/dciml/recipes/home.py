@@ -105,7 +105,7 @@ class Home:
     @cached_property
     def encoder(self) -> VideoEncoder:
         """What makes the rows."""
-        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device, self.speech)
+        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device, self.speech, lenient=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
