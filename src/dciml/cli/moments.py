@@ -182,7 +182,7 @@ def _answer(
     from dciml.recipes.moments import refuse_nothing
 
     wanted = VideoFilter(video_ids=video, folder=folder, tag=tag)
-    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
+    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted), to_show=True)
     refuse_nothing(answer, take_all=take_all)
     # As many as were asked for, also those far below the best, but none too short to be seen.
     return replace(answer, hits=tuple(shown.hit for shown in searcher.shown(answer).hits))

@@ -116,7 +116,7 @@ def search(
         answer = answer_picture(searcher, image, k, within, device)
     else:
         assert sentence is not None
-        answer = searcher.answer(sentence, k, within=within)
+        answer = searcher.answer(sentence, k, within=within, to_show=True)
     notes = [] if sentence is None else searcher.notes(sentence)
     if json:
         question: dict[str, str | float] = (

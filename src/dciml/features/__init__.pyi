@@ -142,6 +142,7 @@ __all__ = [
     "split_long",
     "text_spec_of",
     "tokenize",
+    "trouble_beside",
     "unit_to_clips",
     "unknown_duration",
     "whole_id",

@@ -37,7 +37,7 @@ from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds, whole_seconds
 from dciml.search.needed import first_moments, num_looked
 from dciml.search.notes import notes_on
-from dciml.search.shown import ShownAnswer, show
+from dciml.search.shown import ShownAnswer, places_apart, show
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.search.titles import Named, telling_titles
 from dciml.types import SearchHit
@@ -327,21 +327,34 @@ class Searcher:
         found = np.concatenate(clips) if clips else np.empty((0, self.index.width), np.float32)
         return found if len(found) or nearest is None else nearest[1]
 
-    def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
+    def answer(
+        self, sentence: str, k: int = 10, within: Sequence[str] | None = None, *, to_show: bool = False
+    ) -> Answer:
         """The hits of `search`, how sure they are, and how well each clip of their videos fits.
 
-        Arguments and errors are those of `search`.
+        Other arguments and errors are those of `search`.
+
+        Args:
+            to_show: the answer is for people: hits that are mostly inside a better one (`AnswerConfig.max_inside`) are
+                left out, and the next best take their places.
         """
-        return self.answer_batch([sentence], k, within)[0]
+        return self.answer_batch([sentence], k, within, to_show=to_show)[0]
 
     def answer_batch(
-        self, sentences: Sequence[str], k: int | None = None, within: Sequence[str] | None = None
+        self,
+        sentences: Sequence[str],
+        k: int | None = None,
+        within: Sequence[str] | None = None,
+        *,
+        to_show: bool = False,
     ) -> list[Answer]:
         """The same for many sentences at once, with the same answers; k = None: `AnswerConfig.max_hits`."""
+        max_inside = self.config.max_inside if to_show else None
         num_hits, answers = self._num_hits(k), []
         num_searched = len(self.windowed if within is None else {whole_id(any_id) for any_id in within})
         for batch, vectors, matches in self._matches(sentences, within):
-            hits = self._hits(matches, self._first_moments(batch, matches, self._num_ranked(num_hits)))
+            ranked = self._first_moments(batch, matches, self._num_ranked(num_hits), max_inside)
+            hits = self._hits(matches, ranked)
             for row, own in enumerate(hits):
                 looked = self._looked(matches, row)
                 if self.calibration is not None:
@@ -452,7 +465,9 @@ class Searcher:
             self._remember(batch, vectors)
             yield batch, vectors, self.index.match(vectors, self.config.num_videos, chosen)
 
-    def _first_moments(self, batch: Sequence[str], matches: VideoMatches, num_moments: int) -> RankedMoments:
+    def _first_moments(
+        self, batch: Sequence[str], matches: VideoMatches, num_moments: int, max_inside: float | None
+    ) -> RankedMoments:
         """As `rank_moments` over `evidence` has them, with no more work than they need."""
         seen = matches.places[:, : num_looked(self.config, num_moments)]
         evidence = Evidence(
@@ -465,7 +480,7 @@ class Searcher:
         def ground(queries: NDArray[np.int64], places: NDArray[np.int64]) -> Grounding:
             return self._ground_at(batch, matches, queries, places)
 
-        return first_moments(evidence, self.config, num_moments, self._num_grounded, ground)
+        return first_moments(evidence, self.config, num_moments, self._num_grounded, ground, max_inside)
 
     @property
     def _num_grounded(self) -> int:
@@ -484,7 +499,10 @@ class Searcher:
         return self._ground([batch[query] for query in queries.tolist()], videos)
 
     def shown(self, answer: Answer) -> ShownAnswer:
-        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
+        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen.
+
+        Without moments that are mostly inside a better one; of an answer `to_show` as many stay as were asked for.
+        """
 
         def room_of(hit: SearchHit) -> tuple[float, float]:
             first, last = 0.0, whole_seconds(self.index, hit.video_id, self.windowed)
@@ -570,7 +588,7 @@ class Searcher:
         looked, blank = self._looked(matches, 0), self.config.blank_videos
         answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
         others = answer.hits if asked is None else hits_elsewhere(answer.hits, *asked)
-        elsewhere = others[:num_hits]
+        elsewhere = [others[place] for place in places_apart(others, self.config.max_inside)][:num_hits]
         below_of = dict(zip(answer.hits, answer.deviations_below, strict=True))
         least = min((below_of[hit] for hit in elsewhere), default=0.0)
         below = tuple(below_of[hit] - least for hit in elsewhere)

@@ -45,7 +45,9 @@ def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
     """Answer a sentence. Raises UnknownVideo, in the filter; DataError: there are no words in the sentence."""
     begin = perf_counter()
     within = chosen_videos(now, request)
-    answer = NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within)
+    answer = (
+        NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within, to_show=True)
+    )
     notes = list(now.searcher.notes(request.sentence))
     fields = _fields(now, answer, request.sentence)
     took = perf_counter() - begin
@@ -62,7 +64,7 @@ def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchReques
     """
     now, k = asked
     begin = perf_counter()
-    found = now.searcher.answer_batch([request.sentence for request in requests], k)
+    found = now.searcher.answer_batch([request.sentence for request in requests], k, to_show=True)
     fields = [_fields(now, answer, request.sentence) for request, answer in zip(requests, found, strict=True)]
     took = perf_counter() - begin
     return [

@@ -57,7 +57,9 @@ class FolderWatch:
         self.home, self._corpus, self._state = home, corpus, FolderState()
         self._end = threading.Event()
         self._failures: dict[str, str] = {}
-        self._beside: dict[str, str] = {}  # of videos whose text was looked at, why it is left out; "": it is not
+        self._beside: dict[
+            str, str
+        ] = {}  # once looked at: why the text of a video is left out; "": it is not
         self._thread = threading.Thread(target=self._run, name="folder", daemon=True)
 
     @property
