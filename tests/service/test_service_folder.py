@@ -98,6 +98,7 @@ def test_a_folder_is_read_followed_and_taken_up_again(films: Path, monkeypatch: 
         assert (state["folders"], state["done"]) == (["films"], 2)
         assert [failure["video_id"] for failure in state["failures"]] == ["films/broken.mp4"]
         assert "subtitles beside the videos" in state["notes"][0]
+        assert "--" not in state["notes"][0]  # the page is no terminal
         assert found(client, "cutting an onion")[0] == "films/a.mp4"
         assert found(client, "a fox")[0] == "films/deep/a.mp4"
         assert client.get("/media/films%2Fa.mp4").status_code == 200

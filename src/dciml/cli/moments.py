@@ -27,7 +27,7 @@ from dciml.cli.search import (
     VideoOption,
     select_within,
 )
-from dciml.clock import clock_range
+from dciml.clock import clock_range, to_millisecond
 
 if TYPE_CHECKING:
     from dciml.recipes.cut import Clip, CutReport
@@ -205,9 +205,9 @@ def print_report(sentence: str, answer: Answer, report: CutReport) -> None:
         {
             **asdict(clip.hit),
             "file": str(clip.file),
-            "clip_start_seconds": clip.piece.start_seconds,
-            "clip_end_seconds": clip.piece.end_seconds,
-            "early_seconds": clip.early_seconds,
+            "clip_start_seconds": to_millisecond(clip.piece.start_seconds),
+            "clip_end_seconds": to_millisecond(clip.piece.end_seconds),
+            "early_seconds": to_millisecond(clip.early_seconds),
             "pictures": clip.piece.pictures,
             "sound": clip.piece.sound,
         }

@@ -117,7 +117,7 @@ def search(
     else:
         assert sentence is not None
         answer = searcher.answer(sentence, k, within=within, to_show=True)
-    notes = [] if sentence is None else searcher.notes(sentence)
+    notes = [] if sentence is None else searcher.notes(sentence, answer)
     if json:
         question: dict[str, str | float] = (
             {"sentence": sentence} if sentence is not None else {"image": str(image)}

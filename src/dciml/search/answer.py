@@ -22,6 +22,8 @@ from dciml.search.contrast import contrast_windows, similarity_spread, span_cont
 from dciml.search.engines import Grounding
 
 FloatArray = NDArray[np.float64]
+ROUNDING = 1e-6
+"""What is half of a span but for rounding is half of it."""
 Whole = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 """What a share is of, from the lengths of two spans and of what they share."""
 
@@ -230,4 +232,4 @@ def _of_union(length: FloatArray, other: FloatArray, inside: FloatArray) -> Floa
 
 
 def _of_shorter(length: FloatArray, other: FloatArray, inside: FloatArray) -> FloatArray:
-    return np.minimum(length, other)
+    return np.minimum(length, other) * (1 + ROUNDING)

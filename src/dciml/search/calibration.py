@@ -40,6 +40,9 @@ MIN_TEMPER = (
     0.05  # however many videos, a better score must never make it less likely that there is an answer
 )
 
+LEAST_TEMPER = 0.1
+"""Below, log-odds of 5, for which much must speak, make no more than 62 per cent of an even chance."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -109,6 +112,14 @@ class Calibration:
         videos = np.exp(utilities - np.logaddexp(found, nothing)[:, None])
         present = _logistic(self.temper_at(num_searched) * (found - nothing))
         return Probabilities(videos, np.maximum(present, videos.max(axis=1)))
+
+    def tells_presence(self, num_searched: int) -> bool:
+        """Whether scores say more than chance about whether the described video is among so many at all.
+
+        >>> Calibration(12.0, 1.0, 9.0, (1.1, -0.26), (0.0,), 83, 50, "").tells_presence(50)
+        False
+        """
+        return self.temper[0] + self.temper[1] * math.log(num_searched) >= LEAST_TEMPER
 
     def temper_at(self, num_searched: int) -> float:
         """What the log-odds of "there is one" are multiplied by."""

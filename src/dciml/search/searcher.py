@@ -22,6 +22,7 @@ from dciml.features import (
     span_seconds,
     whole_id,
 )
+from dciml.folders import how_to_add
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.apart import BlocksApart, EvidencePart
@@ -96,7 +97,8 @@ class Answer:
             most as much as `AnswerConfig.nms_iou` says.
         found: False when `confidence` is below `AnswerConfig.min_confidence`, or there is no hit.
         confidence: probability that the described video is among those searched, 0 … 1; None without a calibration,
-            and for a moment as the query. The probability of each video is `SearchHit.confidence`.
+            or with one that tells nothing of that, and for a moment as the query. The probability of each video is
+            `SearchHit.confidence`.
         relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
             video about as many as its windows have. Comparable over the videos of this answer.
         deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
@@ -117,7 +119,7 @@ class Looked:
     """What was looked at for one query: K videos (or windows) by id, with the scores of their clips (K, S).
 
     `chances` are the probabilities of the whole videos by id, and `present` that of any; None without a calibration,
-    whose scale is `scale`.
+    whose scale is `scale`. `present` alone is None where the calibration tells nothing of it.
     """
 
     video_ids: Sequence[str]
@@ -179,7 +181,11 @@ def with_chances(
     best = scores[list(first.values())]
     known = calibration.probabilities(query_vector[None], best[None], num_searched)
     chances = dict(zip(first, known.videos[0].tolist(), strict=True))
-    return replace(looked, chances=chances, present=float(known.present[0]), scale=calibration.scale)
+    present: float | None = float(known.present[0])
+    # One video that is likely by itself is enough; an even chance for every sentence is not.
+    if chances and max(chances.values()) < 0.5 and not calibration.tells_presence(num_searched):
+        present = None
+    return replace(looked, chances=chances, present=present, scale=calibration.scale)
 
 
 def _parts(
@@ -284,8 +290,12 @@ class Searcher:
         """The same for many sentences at once, with the same hits; k = None: `AnswerConfig.max_hits`."""
         return [list(answer.hits) for answer in self.answer_batch(sentences, k, within)]
 
-    def notes(self, sentence: str) -> tuple[str, ...]:
-        """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
+    def notes(self, sentence: str, answer: Answer | None = None) -> tuple[str, ...]:
+        """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say.
+
+        Args:
+            answer: to the sentence; also what it cannot tell is said then.
+        """
         encoder = getattr(self.engine, "text_encoder", None)
         parts = encoder.knowing_parts if isinstance(encoder, JointTextEncoder) else (encoder,)
         vocabulary = encoder.vocabulary if isinstance(encoder, WordEncoder) else None
@@ -294,7 +304,14 @@ class Searcher:
                 self.engine, "vocabulary", None
             )  # of what it was taught; an untrained one has none
         counter = next((part for part in parts if isinstance(part, PieceCounter)), None)
-        return notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+        notes = notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+        if answer is None or not answer.hits or answer.confidence is not None or self.calibration is None:
+            return notes
+        return (
+            *notes,
+            "Whether there is such a video at all, this model cannot tell: the "
+            f"{self.calibration.num_sentences} sentences that its confidence was learned from say too little of it.",
+        )
 
     def evidence_apart(self, sentence: str, hits: Sequence[SearchHit]) -> list[tuple[EvidencePart, ...]]:
         """What pictures and the text beside the videos say of each hit; nothing where evidence is of one kind.
@@ -613,7 +630,7 @@ class Searcher:
     def _check(self, sentences: Sequence[str]) -> None:
         if not len(self.index):
             raise DataError(
-                "the index holds no video", where=self.index.path, mend="add some with `dciml index-add`"
+                "the index holds no video", where=self.index.path, mend=how_to_add(self.index.path)
             )
         for sentence in sentences:
             if not sentence.strip():

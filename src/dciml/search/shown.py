@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from dciml.clock import to_millisecond
 from dciml.config import AnswerConfig
+from dciml.search.answer import ROUNDING
 from dciml.types import SearchHit
-
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def show(
     config: AnswerConfig,
     room_of: Callable[[SearchHit], tuple[float, float]],
 ) -> ShownAnswer:
-    """How hits, best first, are shown, numbered anew. The first one is never far below.
+    """How hits, best first, are shown, numbered anew, with times to a millisecond. The first one is never far below.
 
     Args:
         deviations_below: how far each lies below the best, see `Answer.deviations_below`.
@@ -66,7 +66,9 @@ def show(
         hit, below, most = wide[place], deviations_below[place], config.far_below_deviations
         rank = ranks.setdefault(hit.video_id, len(ranks) + 1)
         is_far_below = place > 0 and most is not None and below > most
-        shown.append(ShownHit(replace(hit, rank=len(shown) + 1), rank, is_far_below))
+        start, end = to_millisecond(hit.start_seconds), to_millisecond(hit.end_seconds)
+        told = replace(hit, rank=len(shown) + 1, start_seconds=start, end_seconds=end)
+        shown.append(ShownHit(told, rank, is_far_below))
     return ShownAnswer(tuple(shown))
 
 
@@ -93,7 +95,7 @@ def places_apart(hits: Sequence[SearchHit], max_inside: float | None) -> list[in
 def _share_of_shorter(one: SearchHit, other: SearchHit) -> float:
     shared = min(one.end_seconds, other.end_seconds) - max(one.start_seconds, other.start_seconds)
     shorter = min(one.end_seconds - one.start_seconds, other.end_seconds - other.start_seconds)
-    return shared / shorter - ROUNDING if shared > 0 else 0.0
+    return shared / shorter / (1 + ROUNDING) if shared > 0 else 0.0
 
 
 def grouped(shown: Sequence[ShownHit]) -> list[list[ShownHit]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from dciml.clock import to_millisecond
 from dciml.service import answers
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.schemas import (
@@ -135,7 +136,7 @@ class MomentTools:
         return VideoFacts(
             video_id=video.video_id,
             title=video.title,
-            duration_seconds=video.duration_seconds,
+            duration_seconds=to_millisecond(video.duration_seconds),
             tags=list(video.tags),
             added_unix=video.added_unix,
             date_unix=video.date_unix,
