@@ -15,6 +15,7 @@ from dciml.service.schemas import (
     MAX_ID_CHARS,
     MAX_SENTENCE_CHARS,
     Moment,
+    SearchAnswer,
     SearchRequest,
     SimilarAnswer,
     SimilarRequest,
@@ -56,6 +57,10 @@ class Moments(BaseModel):
         description="Probability that the described video is there; null: not known."
     )
     hits: list[Moment]
+    notes: list[str] = Field(
+        [],
+        description="What this search cannot take from the sentence, such as negation, or cannot tell.",
+    )
 
 
 class ListedVideo(BaseModel):
@@ -156,4 +161,5 @@ class MomentTools:
 def _moments(answer: SimilarAnswer) -> Moments:
     """An answer of the service without what only its page needs."""
     hits = [Moment(**hit.model_dump(include=set(Moment.model_fields))) for hit in answer.hits]
-    return Moments(found=answer.found, confidence=answer.confidence, hits=hits)
+    notes = answer.notes if isinstance(answer, SearchAnswer) else []
+    return Moments(found=answer.found, confidence=answer.confidence, hits=hits, notes=notes)
