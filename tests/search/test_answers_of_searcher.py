@@ -139,7 +139,7 @@ def test_a_calibration_that_tells_nothing_of_presence_says_so_and_no_number(corp
     """As one of few sentences, by which the odds of any sentence come to about one half."""
     plain = calibrated(corpus)
     weak = Searcher(
-        corpus.engine, corpus.index, corpus.store, plain.config, replace(CALIBRATION, temper=(0.3, -0.25))
+        corpus.engine, corpus.index, corpus.store, plain.config, replace(CALIBRATION, tells_up_to=1)
     )
     known, unknown = plain.answer("a dog"), weak.answer("a dog")
     assert known.confidence is not None
@@ -148,7 +148,7 @@ def test_a_calibration_that_tells_nothing_of_presence_says_so_and_no_number(corp
     assert [hit.moment_confidence for hit in unknown.hits] == [hit.moment_confidence for hit in known.hits]
     assert any("cannot tell: the 100 sentences" in note for note in weak.notes("a dog", unknown))
     assert not any("cannot tell" in note for note in plain.notes("a dog", known))
-    one = weak.answer("a dog", within=["v0"])  # of which the odds do tell: log 1 is 0
+    one = weak.answer("a dog", within=["v0"])  # in so few it does tell
     assert one.confidence is not None
     sure = Searcher(
         corpus.engine,
