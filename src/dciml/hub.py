@@ -162,7 +162,7 @@ class HubModel(
             repo_id or folder.name, config=config, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
         )
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]  # as the mixin's
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Put the model into a repository of the hub, OWNER/NAME; options are those of huggingface_hub's mixin.
 
         Returns: the address of the commit.
