@@ -17,7 +17,7 @@ import pytest
 from dciml.errors import DataError
 from dciml.explain import explained
 from dciml.files import PART_SUFFIX, atomic_folder, atomic_path, remove_leftovers
-from dciml.folders import MARKERS, refuse_foreign
+from dciml.folders import MARKERS, how_to_add, refuse_foreign
 from dciml.locks import LOCK_FILE
 from dciml.recipes.report import Submission, refuse_other_than_report, refuse_other_than_submission
 
@@ -165,3 +165,11 @@ def test_a_full_disk_names_the_file_that_could_not_be_written(
     with pytest.raises(OSError, match="No space left") as caught:
         fail()
     assert str(explained(caught.value)).startswith(f"{tmp_path / 'wanted'}: the disk is full")
+
+
+def test_a_video_comes_into_the_index_of_a_home_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "home.json").write_text("{}")
+    for index in (tmp_path / "home" / "index", tmp_path / "home" / "taught-1" / "index"):
+        assert how_to_add(index) == "save it in a folder of videos that `dciml serve` reads here"
+    assert how_to_add(tmp_path / "index") == "add it with `dciml index-add`"

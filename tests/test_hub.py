@@ -88,3 +88,15 @@ def test_nothing_is_written_over_and_what_is_missing_is_told(model: Model, tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="no model here"):
         HubModel.from_pretrained(tmp_path / "empty")
+
+
+def test_what_keeps_a_model_from_the_hub_is_told(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    own = HubModel(model)
+    with pytest.raises(ModelError, match=r"^me/model: the model cannot be put on the hub .*hf auth login"):
+        own.push_to_hub("me/model", token="no such token")
+    with pytest.raises(ModelError, match=r"^me/no such: the model cannot be put"):
+        own.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="me/no such", token="no such token")
+    assert HubModel.from_pretrained(tmp_path / "saved").model.kind == model.kind  # what was saved stays

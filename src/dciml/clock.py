@@ -1,4 +1,6 @@
-"""Times for people, by one rule everywhere: the command line, the page (`format.js` has the same), names of files."""
+"""Times for people, by one rule everywhere: the command line, the page (`format.js` has the same), names of files; and
+times for programs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,15 @@ import math
 
 NEARLY_SECONDS = 0.05
 """A time that is this near to the next whole second counts as it: rounding has often made 59.97 of a minute."""
+
+
+def to_millisecond(seconds: float) -> float:
+    """A time in seconds as programs get it: what lies beyond a thousandth is rounding, not the video's.
+
+    >>> to_millisecond(29.000000000000004), to_millisecond(1 / 3)
+    (29.0, 0.333)
+    """
+    return round(seconds, 3)
 
 
 def clock_parts(seconds: float) -> tuple[int, int, int]:

@@ -345,6 +345,13 @@ class AnswerConfig(Settings):
         description="least length of a moment that is shown: a shorter one is widened around its middle, within its "
         "video. Evaluation takes moments as they are",
     )
+    max_inside: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="of the moments of a video that are shown: one that shares more than this part of the shorter of "
+        "the two with a better one is left out, and the next best takes its place; null: none. Evaluation counts all",
+    )
     max_hits: int = Field(100, ge=1, description="moments in an answer when the caller does not say")
     min_confidence: float = Field(
         0.33,

@@ -18,6 +18,7 @@ RUN_FILE = "run.json"
 TRAINED_ON_FILE = "trained_on.safetensors"
 CALIBRATION_FILE = "calibration.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+HOME_FILE = "home.json"
 
 MARKERS = {
     "data.json": "a data folder",
@@ -26,7 +27,7 @@ MARKERS = {
     CARD_FILE: "a model folder",
     "demo.json": "the demo's folder",
     "added.json": "the folder of videos that a server added",
-    "home.json": "the home of a folder of videos",
+    HOME_FILE: "the home of a folder of videos",
 }
 """File → what a folder is that holds it."""
 _HALF_WRITTEN = re.compile(
@@ -45,6 +46,16 @@ def is_free(folder: Path) -> bool:
 def kind_of(folder: Path) -> str | None:
     """What a folder of this program is, in words; None: it is none."""
     return next((kind for name, kind in MARKERS.items() if (folder / name).is_file()), None)
+
+
+def how_to_add(index: Path) -> str:
+    """How a video comes into an index, for people: into that of a home by its file."""
+    is_of_home = any((place / HOME_FILE).is_file() for place in (index.parent, index.parent.parent))
+    return (
+        "save it in a folder of videos that `dciml serve` reads here"
+        if is_of_home
+        else "add it with `dciml index-add`"
+    )
 
 
 def refuse_foreign(folder: Path, marker: str) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from dciml.cautions import tell
 from dciml.errors import DataError
 from dciml.files import read_json
+from dciml.folders import HOME_FILE as HOME_FILE
 from dciml.folders import kind_of
 from dciml.index import CATALOGUE_FILE
 
-HOME_FILE = "home.json"
 HOME_SUFFIX = ".dciml"
 TAUGHT_FILE = "taught.json"
 TAUGHT_NAME = re.compile(r"taught-[0-9]{1,9}")

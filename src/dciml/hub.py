@@ -162,6 +162,22 @@ class HubModel(
             repo_id or folder.name, config=config, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
         )
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put the model into a repository of the hub, OWNER/NAME; options are those of huggingface_hub's mixin.
+
+        Returns: the address of the commit.
+        Raises:
+            ModelError: there is no such name, no right to write there, or no way to the hub.
+        """
+        try:
+            return super().push_to_hub(repo_id, **options)
+        except (OSError, HFValidationError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{repo_id}: the model cannot be put on the hub ({reason}). To mend it: check the name, the network, "
+                "HF_HUB_OFFLINE, and that you are logged in (hf auth login)."
+            ) from error
+
     def _save_pretrained(self, save_directory: Path) -> None:
         own = self.model.folder
         for name in COPIED:

@@ -139,10 +139,10 @@ def _length_seconds(path: Path) -> float:
     return timeline_of(path).duration_seconds
 
 
-def refuse_existing(out: Path) -> None:
-    """Raises DataError where there is something of this name already."""
+def refuse_existing(out: Path, instead: str = "another file") -> None:
+    """Raises DataError where there is something of this name already; `instead` is what to name."""
     if out.exists() or out.is_symlink():
-        mend = "name another folder, or remove this file first"
+        mend = f"name {instead}, or remove this one first"
         raise DataError("there is a file of this name already", where=out, mend=mend)
 
 

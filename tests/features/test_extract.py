@@ -140,6 +140,9 @@ class SubtitleEncoder(BuiltinVisualEncoder):
     def files_beside(self, path: Path) -> tuple[Path, ...]:
         return tuple(path.parent.glob(f"{path.stem}.srt"))
 
+    def trouble_beside(self, path: Path) -> DataError | None:
+        return None
+
 
 def test_files_beside_the_video_count_too(paths: dict[str, Path], tmp_path: Path) -> None:
     log: list[str] = []

@@ -135,6 +135,31 @@ def test_without_a_calibration_every_answer_is_found(corpus: Any) -> None:
     assert (calm.found, calm.confidence) == (False, 0.0)
 
 
+def test_a_calibration_that_tells_nothing_of_presence_says_so_and_no_number(corpus: Any) -> None:
+    """As one of few sentences, by which the odds of any sentence come to about one half."""
+    plain = calibrated(corpus)
+    weak = Searcher(
+        corpus.engine, corpus.index, corpus.store, plain.config, replace(CALIBRATION, tells_up_to=1)
+    )
+    known, unknown = plain.answer("a dog"), weak.answer("a dog")
+    assert known.confidence is not None
+    assert max(hit.confidence or 0.0 for hit in unknown.hits) < 0.5
+    assert (unknown.found, unknown.confidence) == (True, None)
+    assert [hit.moment_confidence for hit in unknown.hits] == [hit.moment_confidence for hit in known.hits]
+    assert any("cannot tell: the 100 sentences" in note for note in weak.notes("a dog", unknown))
+    assert not any("cannot tell" in note for note in plain.notes("a dog", known))
+    one = weak.answer("a dog", within=["v0"])  # in so few it does tell
+    assert one.confidence is not None
+    sure = Searcher(
+        corpus.engine,
+        corpus.index,
+        corpus.store,
+        plain.config,
+        replace(weak.calibration, offset=-50.0, scale=90.0),
+    )
+    assert (sure.answer("a dog").confidence or 0) > 0.5  # one video that is likely by itself is enough
+
+
 def test_relevance_is_there_for_each_video_of_a_hit(corpus: Any) -> None:
     searcher = corpus.searcher()
     answer = searcher.answer("a dog", 5)

@@ -166,3 +166,16 @@ def test_newton_halves_steps_that_go_too_far() -> None:
         return float(np.logaddexp(at, -at)[0]), slope, np.diag(1 - slope**2 + 1e-12)
 
     assert abs(newton(objective, np.array([3.0]))[0]) < 1e-3
+
+
+def test_it_says_up_to_which_size_scores_tell_whether_the_video_is_there() -> None:
+    clear, faint, nothing = (fitted(*planted(60, 41, seed=5, gap=gap)) for gap in (0.5, 0.15, 0.0))
+    assert clear.tells_up_to == 40
+    assert clear.tells_presence(41)
+    assert clear.tells_presence(10_000)  # as before, where it was not measured
+    assert faint.tells_up_to is not None
+    assert 1 <= faint.tells_up_to < 40
+    assert faint.tells_presence(1)
+    assert not faint.tells_presence(40)
+    assert nothing.tells_up_to == 0
+    assert not nothing.tells_presence(1)

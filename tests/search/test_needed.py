@@ -80,14 +80,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("num_grounded", [0, 1, NUM_GROUNDED])
-def test_moments_are_those_of_grounding_everything(name: str, num_grounded: int) -> None:
+@pytest.mark.parametrize("max_inside", [None, 0.5])
+def test_moments_are_those_of_grounding_everything(
+    name: str, num_grounded: int, max_inside: float | None
+) -> None:
     config = AnswerConfig(**SETTINGS[name])
     for seed in range(3):
         for spread in (0.0, 0.05, 1.0):
             for num_moments in (1, 3, 7, 40):
                 known = Known(seed, spread)
-                found = first_moments(known.evidence, config, num_moments, num_grounded, known.ground)
-                plain = rank_moments(known.all_grounded(num_grounded), config, num_moments)
+                found = first_moments(
+                    known.evidence, config, num_moments, num_grounded, known.ground, max_inside
+                )
+                plain = rank_moments(known.all_grounded(num_grounded), config, num_moments, max_inside)
                 assert moments(found) == moments(plain), (seed, spread, num_moments)
                 assert len(set(known.asked)) == len(known.asked)
                 assert all(place < num_grounded for _, place in known.asked)

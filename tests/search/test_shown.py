@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +22,10 @@ HITS = [
     SearchHit(3, "b", 9.5, 9.6, 3.0),
     SearchHit(4, "c", 1.0, 2.0, 1.0),
 ]
+
+
+def to_millisecond_of(hit: SearchHit) -> SearchHit:
+    return replace(hit, start_seconds=round(hit.start_seconds, 3), end_seconds=round(hit.end_seconds, 3))
 
 
 def room(_: SearchHit) -> tuple[float, float]:
@@ -79,8 +85,8 @@ def test_a_clear_winner_leaves_the_others_far_below() -> None:
 
 def test_how_answers_are_shown_changes_nothing_of_what_is_found(corpus: Any) -> None:
     sentences = ["a dog", "a cat sleeps"]
-    plain = corpus.searcher(far_below_deviations=None, min_seconds=0)
-    narrow = corpus.searcher(far_below_deviations=0.01, min_seconds=8)
+    plain = corpus.searcher(far_below_deviations=None, min_seconds=0, max_inside=None)
+    narrow = corpus.searcher(far_below_deviations=0.01, min_seconds=8, max_inside=0)
     assert narrow.search_batch(sentences, 100) == plain.search_batch(sentences, 100)
     assert narrow.search_variants(sentences, [narrow.config]) == plain.search_variants(
         sentences, [plain.config]
@@ -91,7 +97,56 @@ def test_how_answers_are_shown_changes_nothing_of_what_is_found(corpus: Any) -> 
     assert 0 < answered.num_far_below < len(answered.hits)
     assert all(one.hit.end_seconds - one.hit.start_seconds >= 8 - 1e-9 for one in answered.hits)
     assert plain.shown(answer).num_far_below == 0
-    assert [one.hit for one in plain.shown(answer).hits] == list(answer.hits)
+    assert [one.hit for one in plain.shown(answer).hits] == [to_millisecond_of(hit) for hit in answer.hits]
+
+
+def inside_a_better_one(hits: Sequence[SearchHit], most: float) -> int:
+    """How many hits share more than a part of the shorter one with a better one of their video, counted plainly."""
+    found = 0
+    for place, hit in enumerate(hits):
+        for better in hits[:place]:
+            shared = min(hit.end_seconds, better.end_seconds) - max(hit.start_seconds, better.start_seconds)
+            shorter = min(hit.end_seconds - hit.start_seconds, better.end_seconds - better.start_seconds)
+            found += hit.video_id == better.video_id and shared > most * shorter + 0.002
+    return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"span_reference": "absolute", "nms_iou": None}])
+@pytest.mark.parametrize("k", [3, 12])
+def test_what_is_mostly_inside_a_better_moment_makes_room_for_the_next(
+    corpus: Any, settings: dict[str, Any], k: int
+) -> None:
+    sentences = [f"sentence {number}" for number in range(20)]
+    searcher = corpus.searcher(min_seconds=0, far_below_deviations=None, **settings)
+    every, answers = searcher.answer_batch(sentences), searcher.answer_batch(sentences, k, to_show=True)
+    assert any(inside_a_better_one(answer.hits, 0.5) for answer in every)
+    for all_hits, answer in zip(every, answers, strict=True):
+        every_hit = [to_millisecond_of(hit) for hit in all_hits.hits]
+        moments = [(hit.video_id, hit.start_seconds, hit.end_seconds) for hit in every_hit]
+        shown = [one.hit for one in searcher.shown(answer).hits]
+        assert len(shown) == k
+        assert [hit.rank for hit in shown] == list(range(1, k + 1))
+        assert inside_a_better_one(shown, 0.5) == 0
+        # The very ones that are left of all moments when the others are crossed out.
+        assert shown == [one.hit for one in searcher.shown(all_hits).hits][:k]
+        assert {(hit.video_id, hit.start_seconds, hit.end_seconds) for hit in shown} <= set(moments)
+
+
+def test_times_for_programs_end_at_the_millisecond() -> None:
+    hits = [SearchHit(1, "v", 1 / 3, 29.000000000000004, 1.0)]
+    (one,) = show(hits, (0.0,), AnswerConfig(), lambda _: (0.0, 40.0)).hits
+    assert (one.hit.start_seconds, one.hit.end_seconds) == (0.333, 29.0)
+
+
+def test_moments_that_widening_brings_together_are_shown_once() -> None:
+    hits = [
+        SearchHit(1, "v", 2.0, 2.2, 3.0),
+        SearchHit(2, "v", 2.4, 2.6, 2.0),
+        SearchHit(3, "v", 5.0, 5.2, 1.0),
+    ]
+    wide = show(hits, (0.0, 0.0, 0.0), AnswerConfig(min_seconds=1.0), room)
+    assert [(one.hit.rank, round(one.hit.start_seconds, 2)) for one in wide.hits] == [(1, 1.6), (2, 4.6)]
+    assert len(show(hits, (0.0, 0.0, 0.0), AnswerConfig(max_inside=None), room).hits) == 3
 
 
 def test_what_is_like_a_moment_is_never_widened_into_it(corpus: Any) -> None:

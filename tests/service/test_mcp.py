@@ -226,6 +226,8 @@ def test_over_http(served: Path, mode: str) -> None:
     async def ask(client: Client) -> None:
         await check_tools(client)
         check_same(searched, await found(client, "find_moments", sentence=SENTENCE, k=3))
+        denied = await found(client, "find_moments", sentence="the picture is not red")
+        assert any(note.startswith("Negation hardly counts") for note in denied["notes"])
         details = await found(client, "video_details", video_id="plain")
         assert (details["title"], details["media_path"]) == ("v2", None)
         await check_errors(client)

@@ -98,6 +98,7 @@ def test_a_folder_is_read_followed_and_taken_up_again(films: Path, monkeypatch: 
         assert (state["folders"], state["done"]) == (["films"], 2)
         assert [failure["video_id"] for failure in state["failures"]] == ["films/broken.mp4"]
         assert "subtitles beside the videos" in state["notes"][0]
+        assert "--" not in state["notes"][0]  # the page is no terminal
         assert found(client, "cutting an onion")[0] == "films/a.mp4"
         assert found(client, "a fox")[0] == "films/deep/a.mp4"
         assert client.get("/media/films%2Fa.mp4").status_code == 200
@@ -141,15 +142,38 @@ def test_what_a_killed_server_read_is_entered_by_the_next(films: Path) -> None:
         settled(client, lambda _: ids(client) == {"films/a.mp4", "films/deep/a.mp4"})
 
 
-def test_a_file_beside_a_video_that_cannot_be_read_is_named(films: Path) -> None:
+def text_failures(state: dict[str, Any]) -> dict[str, str]:
+    return {failure["video_id"]: failure["reason"] for failure in state["text_failures"]}
+
+
+def test_a_video_is_searched_without_text_beside_it_that_cannot_be_read(
+    films: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dciml.service.folder.LOOK_SECONDS", 0.2)
     (films / "a.srt").write_text("1\n00:00:02,000 --> soon\nwe cut onions\n")
+    for language in ("fr", "de"):  # which of the two is meant cannot be told
+        (films / "deep" / f"a.{language}.srt").write_text("1\n00:00:02,000 --> 00:00:04,000\nein Fuchs\n")
+        os.utime(films / "deep" / f"a.{language}.srt", (1e9, 1e9))
+    (films / "deep" / "a.srt").unlink()
     os.utime(films / "a.srt", (1e9, 1e9))
     home = open_home(films.with_name("home"), [films], WITHOUT_MODEL)
     with served(home) as client:
         state = settled(client, lambda now: now["videos"] == 3)
-    reasons = {failure["video_id"]: failure["reason"] for failure in state["failures"]}
-    assert reasons["films/a.mp4"].startswith("a.srt, line 2: this is not a timing line")
-    assert reasons["films/broken.mp4"].startswith("this video cannot be read")
+        assert [failure["video_id"] for failure in state["failures"]] == ["films/broken.mp4"]
+        reasons = text_failures(state)
+        assert reasons["films/a.mp4"].startswith("a.srt, line 2: this is not a timing line: '00:00:02")
+        assert reasons["films/deep/a.mp4"].startswith("there are captions in several languages (de, fr)")
+        assert "films/a.mp4 is searched without the text beside it: " in caplog.text
+        assert ids(client) == {"films/a.mp4", "films/deep/a.mp4"}
+        moment = {"video_id": "films/a.mp4", "start_seconds": 1, "end_seconds": 3}
+        similar = client.post("/api/similar", json=moment).json()
+        assert "films/deep/a.mp4" in {hit["video_id"] for hit in similar["hits"]}
+    with served(home) as client:  # what the store holds already is still said
+        settled(client, lambda now: len(now["text_failures"]) == 2)
+        film(films / "a.mp4", "we cut onions")
+        state = settled(client, lambda now: len(now["text_failures"]) == 1)
+        assert list(text_failures(state)) == ["films/deep/a.mp4"]
+        settled(client, lambda _: found(client, "cutting an onion")[:1] == ["films/a.mp4"])
 
 
 def test_a_file_that_is_no_video_is_refused_before_anything_is_made(films: Path) -> None:

@@ -27,7 +27,7 @@ from dciml.cli.search import (
     VideoOption,
     select_within,
 )
-from dciml.clock import clock_range
+from dciml.clock import clock_range, to_millisecond
 
 if TYPE_CHECKING:
     from dciml.recipes.cut import Clip, CutReport
@@ -182,7 +182,7 @@ def _answer(
     from dciml.recipes.moments import refuse_nothing
 
     wanted = VideoFilter(video_ids=video, folder=folder, tag=tag)
-    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted))
+    answer = searcher.answer(sentence, k, within=select_within(searcher, wanted), to_show=True)
     refuse_nothing(answer, take_all=take_all)
     # As many as were asked for, also those far below the best, but none too short to be seen.
     return replace(answer, hits=tuple(shown.hit for shown in searcher.shown(answer).hits))
@@ -205,9 +205,9 @@ def print_report(sentence: str, answer: Answer, report: CutReport) -> None:
         {
             **asdict(clip.hit),
             "file": str(clip.file),
-            "clip_start_seconds": clip.piece.start_seconds,
-            "clip_end_seconds": clip.piece.end_seconds,
-            "early_seconds": clip.early_seconds,
+            "clip_start_seconds": to_millisecond(clip.piece.start_seconds),
+            "clip_end_seconds": to_millisecond(clip.piece.end_seconds),
+            "early_seconds": to_millisecond(clip.early_seconds),
             "pictures": clip.piece.pictures,
             "sound": clip.piece.sound,
         }

@@ -116,8 +116,8 @@ def search(
         answer = answer_picture(searcher, image, k, within, device)
     else:
         assert sentence is not None
-        answer = searcher.answer(sentence, k, within=within)
-    notes = [] if sentence is None else searcher.notes(sentence)
+        answer = searcher.answer(sentence, k, within=within, to_show=True)
+    notes = [] if sentence is None else searcher.notes(sentence, answer)
     if json:
         question: dict[str, str | float] = (
             {"sentence": sentence} if sentence is not None else {"image": str(image)}

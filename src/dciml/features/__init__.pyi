@@ -36,6 +36,7 @@ from .extract import (
     extract_videos,
     files_read,
     merge_stores,
+    trouble_beside,
 )
 from .long_videos import (
     WHOLE_UP_TO,
@@ -141,6 +142,7 @@ __all__ = [
     "split_long",
     "text_spec_of",
     "tokenize",
+    "trouble_beside",
     "unit_to_clips",
     "unknown_duration",
     "whole_id",

@@ -30,6 +30,9 @@ class ReadsBeside(Protocol):
     def files_beside(self, path: Path) -> tuple[Path, ...]:
         """The files that exist and that it would read for a video."""
 
+    def trouble_beside(self, path: Path) -> DataError | None:
+        """What is wrong with what lies beside a video, if anything is."""
+
 
 @runtime_checkable
 class Prepares(Protocol):
@@ -300,6 +303,12 @@ def files_read(path: Path, encoder: VideoEncoder) -> tuple[Path, ...]:
     except OSError as error:
         raise _no_access(error) from error
     return (path, *sorted(beside))
+
+
+def trouble_beside(path: Path, encoder: VideoEncoder) -> DataError | None:
+    """Why something beside a video cannot be read; None: there is nothing wrong."""
+    found = (part.trouble_beside(path) for part in _parts(encoder) if isinstance(part, ReadsBeside))
+    return next((error for error in found if error is not None), None)
 
 
 def _num_bytes_and_time(files: Iterable[Path]) -> tuple[int, int]:

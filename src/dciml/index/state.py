@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dciml.errors import DataError
+from dciml.folders import how_to_add
 from dciml.index.backend import BLOCK_SCORES, FloatArray, OpenVectors, PlaceArray, best_places
 from dciml.index.catalogue import Contents, IndexFacts
 from dciml.index.segments import LARGEST
@@ -110,7 +111,7 @@ class IndexState:
                 raise DataError(
                     f"the index does not hold the video {video_id!r}",
                     where=self.path,
-                    mend=f"{hint}add it with `dciml index-add`, or check the id",
+                    mend=f"{hint}{how_to_add(self.path)}, or check the id",
                 )
             places[row] = self.place_of[known]
         return places

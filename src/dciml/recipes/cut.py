@@ -69,7 +69,7 @@ def cut_moments(
     refuse_file(out)
     files = [out / clip_name(hit) for hit in hits]
     for file in files:
-        refuse_existing(file)
+        refuse_existing(file, "another folder with --out")
     clips: list[Clip] = []
     failed: list[NotCut] = []
     for hit, file in zip(hits, files, strict=True):

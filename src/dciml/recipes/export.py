@@ -171,7 +171,7 @@ def csv_table(found: Sequence[Found], sentence: str) -> str:
     table.writerow(headings)
     for one in found:
         hit = one.hit
-        times = [round(hit.start_seconds, 3), round(hit.end_seconds, 3)]
+        times = [hit.start_seconds, hit.end_seconds]
         sure = [hit.confidence, hit.moment_confidence]
         table.writerow(
             [hit.rank, hit.video_id, sentence, *times, hit.score, *sure, one.file, one.video.title]

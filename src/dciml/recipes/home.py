@@ -105,7 +105,7 @@ class Home:
     @cached_property
     def encoder(self) -> VideoEncoder:
         """What makes the rows."""
-        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device, self.speech)
+        return create_encoder(self.encoders, ROWS_PER_SECOND, self.device, self.speech, lenient=True)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,7 +114,8 @@ class Home:
         if self.encoders[0] == "builtin" and self.taught is None:
             notes.append(
                 "Without an image–text model sentences find only what is said in subtitles beside the videos; similar "
-                "moments are found by colours, outlines and motion. See --encoder."
+                "moments are found by colours, outlines and motion. What pictures show is found by sentences where the "
+                "folder is read with an image–text model, which is chosen when it is served for the first time."
             )
         if self.speech_model is not None and (silent := self.speech.notes()):
             more = f", and {len(silent) - 3} more" if len(silent) > 3 else ""

@@ -17,7 +17,7 @@ from dciml.datasets import DATA_FILE, FEATURES_FOLDER, VIDEOS_FILE, DataFolder, 
 from dciml.errors import DataError, DcimlError, ModelError
 from dciml.features import MANIFEST_FILE, FeatureStore, Vocabulary, WindowedStore, rows_fit, tokenize
 from dciml.files import read_json
-from dciml.folders import CARD_FILE, CHECKPOINT_FILE, RUN_FILE, SETTINGS_FILE, WEIGHTS_FILE
+from dciml.folders import CARD_FILE, CHECKPOINT_FILE, RUN_FILE, SETTINGS_FILE, WEIGHTS_FILE, how_to_add
 from dciml.homes import home_meant, index_in_use
 from dciml.index import ClipIndex
 from dciml.inputs import check_input_file
@@ -322,7 +322,7 @@ def inspect_index(path: Path) -> Inspection:
     sections = [Section("index", facts)]
     if seconds:
         sections.append(durations_section("durations", seconds))
-    findings = [] if seconds else ["the index holds no video: add some with `dciml index-add`"]
+    findings = [] if seconds else [f"the index holds no video: {how_to_add(index.path)}"]
     return Inspection(
         "index", path, (*sections, model, features), (*findings, *model_findings, *feature_findings)
     )

@@ -10,6 +10,7 @@ A window has no reconstruction of its own; it counts as an average proposal of i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ from dciml.search.contrast import contrast_windows, similarity_spread, span_cont
 from dciml.search.engines import Grounding
 
 FloatArray = NDArray[np.float64]
+ROUNDING = 1e-6
+"""What is half of a span but for rounding is half of it."""
+Whole = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+"""What a share is of, from the lengths of two spans and of what they share."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,23 @@ def rank_spans(
     scores = np.concatenate([score for _, score in candidates], axis=1)
     ranked = _best_first(spans, scores)
     if config.nms_iou is not None:
-        ranked = _best_first(ranked.spans_unit, _suppressed(ranked, config.nms_iou))
+        kept_scores = _suppressed(ranked.spans_unit, ranked.scores, config.nms_iou, _of_union)
+        ranked = _best_first(ranked.spans_unit, kept_scores)
     kept = slice(None, config.max_spans)
     return ScoredSpans(ranked.spans_unit[:, kept], ranked.scores[:, kept])
 
 
-def rank_moments(evidence: Evidence, config: AnswerConfig, num_moments: int) -> RankedMoments:
-    """The best moments of each query over all its videos; ties in the order of the videos, then of their spans."""
-    return moments_of(evidence.video_scores, *spans_of_videos(evidence, config), config, num_moments)
+def rank_moments(
+    evidence: Evidence, config: AnswerConfig, num_moments: int, max_inside: float | None = None
+) -> RankedMoments:
+    """The best moments of each query over all its videos; ties in the order of the videos, then of their spans.
+
+    Args:
+        max_inside: as `total_scores` takes it.
+    """
+    return moments_of(
+        evidence.video_scores, *spans_of_videos(evidence, config), config, num_moments, max_inside
+    )
 
 
 def moments_of(
@@ -108,23 +122,41 @@ def moments_of(
     scores: FloatArray,
     config: AnswerConfig,
     num_moments: int,
+    max_inside: float | None = None,
 ) -> RankedMoments:
     """The best moments of each query.
 
     Args:
         video_scores: (Q, K). spans, scores: as `spans_of_videos` gives them.
+        max_inside: as `total_scores` takes it.
     """
-    total, num_spans = total_scores(video_scores, scores, config), scores.shape[2]
+    total, num_spans = total_scores(video_scores, spans, scores, config, max_inside), scores.shape[2]
     flat = total.reshape(len(total), -1)
     order = np.argsort(-flat, axis=1, kind="stable")[:, :num_moments]
     chosen = np.take_along_axis(spans.reshape(len(total), -1, 2), order[..., None], axis=1)
     return RankedMoments(order // num_spans, chosen, np.take_along_axis(flat, order, axis=1))
 
 
-def total_scores(video_scores: NDArray[np.float32], scores: FloatArray, config: AnswerConfig) -> FloatArray:
-    """What moments are ranked by, from the scores of videos (Q, K) and of their spans, best first: (Q, K, P)."""
+def total_scores(
+    video_scores: NDArray[np.float32],
+    spans: FloatArray,
+    scores: FloatArray,
+    config: AnswerConfig,
+    max_inside: float | None = None,
+) -> FloatArray:
+    """What moments are ranked by, from the scores of videos (Q, K) and of their spans, best first: (Q, K, P).
+
+    Args:
+        max_inside: moments that share more than this part of the shorter of the two with a better one of their video
+            get −inf, for answers that are shown; None: none do.
+    """
     total: FloatArray = config.video_weight * video_scores[..., None] + _span_term(scores, config)
-    return total
+    if max_inside is None:
+        return total
+    num_spans = scores.shape[-1]
+    flat = total.reshape(-1, num_spans)
+    kept = _suppressed(spans.reshape(-1, num_spans, 2), flat, max_inside, _of_shorter)
+    return kept.reshape(total.shape)
 
 
 def spans_of_videos(evidence: Evidence, config: AnswerConfig) -> tuple[FloatArray, FloatArray]:
@@ -180,17 +212,24 @@ def _best_first(spans: FloatArray, scores: FloatArray) -> ScoredSpans:
     )
 
 
-def _suppressed(ranked: ScoredSpans, max_iou: float) -> FloatArray:
-    """The scores, with −inf for each span that overlaps a kept, better one of its row by more than `max_iou`."""
-    scores, (start, end) = ranked.scores.copy(), np.moveaxis(ranked.spans_unit, -1, 0)
+def _suppressed(spans: FloatArray, ranked: FloatArray, most: float, whole_of: Whole) -> FloatArray:
+    """Scores (N, P), best first, with −inf for each span that shares with a kept, better one of its row more than
+    `most` of a whole."""
+    scores, (start, end) = ranked.copy(), np.moveaxis(spans, -1, 0)
     length = end - start
     for place in range(scores.shape[1] - 1):
-        later = slice(place + 1, None)
-        inside = np.minimum(end[:, later], end[:, place, None]) - np.maximum(
-            start[:, later], start[:, place, None]
-        )
+        later, better = slice(place + 1, None), slice(place, place + 1)
+        inside = np.minimum(end[:, later], end[:, better]) - np.maximum(start[:, later], start[:, better])
         inside = np.clip(inside, 0.0, None)
-        union = length[:, later] + length[:, place, None] - inside
-        kept = ~np.isneginf(scores[:, place, None])
-        scores[:, later] = np.where(kept & (inside > max_iou * union), -np.inf, scores[:, later])
+        whole = whole_of(length[:, later], length[:, better], inside)
+        kept = ~np.isneginf(scores[:, better])
+        scores[:, later] = np.where(kept & (inside > most * whole), -np.inf, scores[:, later])
     return scores
+
+
+def _of_union(length: FloatArray, other: FloatArray, inside: FloatArray) -> FloatArray:
+    return length + other - inside
+
+
+def _of_shorter(length: FloatArray, other: FloatArray, inside: FloatArray) -> FloatArray:
+    return np.minimum(length, other) * (1 + ROUNDING)

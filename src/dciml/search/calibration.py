@@ -40,6 +40,9 @@ MIN_TEMPER = (
     0.05  # however many videos, a better score must never make it less likely that there is an answer
 )
 
+LEAST_SKILL = 0.05
+"""Of the doubt of an even chance, how much the scores must take away to say whether the described video is there."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -57,6 +60,8 @@ class Calibration:
 
     `scale` is a ≥ 0, `offset` is b, `level` is c; `temper` (t0, t1) gives the factor t0 + t1 · log N. The other fields
     say what it was fitted on, `warnings` why it may be too sure, and `fingerprint` to which model it belongs.
+    `tells_up_to` is the largest of the made-up corpora in which the scores said more than chance of whether the
+    described video is there, 0 where in none; None: that was not measured.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -71,6 +76,7 @@ class Calibration:
     fingerprint: str
     format_version: int = CALIBRATION_FORMAT
     warnings: tuple[str, ...] = ()
+    tells_up_to: int | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.scale, self.offset, self.level, *self.temper, *self.reference)
@@ -109,6 +115,18 @@ class Calibration:
         videos = np.exp(utilities - np.logaddexp(found, nothing)[:, None])
         present = _logistic(self.temper_at(num_searched) * (found - nothing))
         return Probabilities(videos, np.maximum(present, videos.max(axis=1)))
+
+    def tells_presence(self, num_searched: int) -> bool:
+        """Whether scores say more than chance about whether the described video is among so many at all.
+
+        Beyond the largest corpus of the calibration it is taken to be as in that.
+
+        >>> weak = Calibration(12.0, 1.0, 9.0, (1.1, -0.26), (0.0,), 83, 50, "", tells_up_to=4)
+        >>> weak.tells_presence(3), weak.tells_presence(50)
+        (True, False)
+        """
+        most = self.tells_up_to
+        return most is None or num_searched <= most or most >= self.num_videos - 1
 
     def temper_at(self, num_searched: int) -> float:
         """What the log-odds of "there is one" are multiplied by."""
@@ -217,7 +235,25 @@ def fit_calibration(
         num_sentences=len(scores),
         num_videos=scores.shape[1],
         fingerprint=fingerprint,
+        tells_up_to=_tells_up_to(trials, odds, temper),
     )
+
+
+def _tells_up_to(trials: Sequence[Trials], odds: Sequence[FloatArray], temper: tuple[float, float]) -> int:
+    """See `Calibration`.
+
+    Args:
+        trials: of corpora of growing size. odds: of "it is there" in each, before they are tempered.
+    """
+    largest = 0
+    for part, own in zip(trials, odds, strict=True):
+        size = part.scores.shape[1]
+        logits = np.clip(own, -MAX_ODDS, MAX_ODDS) * max(MIN_TEMPER, temper[0] + temper[1] * math.log(size))
+        doubt = np.logaddexp(0.0, np.where(part.present, -logits, logits)).mean()
+        if doubt > (1 - LEAST_SKILL) * math.log(2):
+            break
+        largest = size
+    return largest
 
 
 def make_trials(scores: FloatArray, own: NDArray[np.int64], levels: FloatArray, seed: int) -> list[Trials]:

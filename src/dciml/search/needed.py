@@ -33,7 +33,12 @@ Ground = Callable[[Places, Places], Grounding]
 
 
 def first_moments(
-    evidence: Evidence, config: AnswerConfig, num_moments: int, num_grounded: int, ground: Ground
+    evidence: Evidence,
+    config: AnswerConfig,
+    num_moments: int,
+    num_grounded: int,
+    ground: Ground,
+    max_inside: float | None = None,
 ) -> RankedMoments:
     """The best moments of each query, as `rank_moments` has them when the first `num_grounded` videos are grounded.
 
@@ -41,14 +46,15 @@ def first_moments(
         evidence: of videos none of which is grounded.
         num_grounded: how many videos of a query, the best first, would be grounded.
         ground: is called at most twice, with different pairs.
+        max_inside: as `rank_moments` takes it.
     """
     if config.span_reference != "best":
         most = min(num_grounded, evidence.video_scores.shape[1])
-        return _all_grounded(evidence, config, num_moments, most, ground)
+        return rank_moments(_all_grounded(evidence, most, ground), config, num_moments, max_inside)
     evidence = _of_first_videos(evidence, num_looked(config, num_moments))
     most = min(num_grounded, evidence.video_scores.shape[1])
     spans, scores = spans_of_videos(evidence, config)
-    found = moments_of(evidence.video_scores, spans, scores, config, num_moments)
+    found = moments_of(evidence.video_scores, spans, scores, config, num_moments, max_inside)
     if not most:
         return found
     done = np.zeros(len(scores), dtype=np.int64)
@@ -57,8 +63,9 @@ def first_moments(
     while (done < wanted).any():
         pairs = _pairs(done, wanted)
         spans, scores = _with_grounded(evidence, config, (spans, scores), pairs, ground(*pairs))
-        done, wanted = wanted, _num_needed(evidence.video_scores, scores, config, wanted, num_moments, most)
-        found = moments_of(evidence.video_scores, spans, scores, config, num_moments)
+        known = total_scores(evidence.video_scores, spans, scores, config, max_inside)
+        done, wanted = wanted, _num_needed(known, wanted, num_moments, most)
+        found = moments_of(evidence.video_scores, spans, scores, config, num_moments, max_inside)
     return found
 
 
@@ -67,13 +74,11 @@ def num_looked(config: AnswerConfig, num_moments: int) -> int | None:
     return num_moments if config.span_reference == "best" else None
 
 
-def _all_grounded(
-    evidence: Evidence, config: AnswerConfig, num_moments: int, most: int, ground: Ground
-) -> RankedMoments:
+def _all_grounded(evidence: Evidence, most: int, ground: Ground) -> Evidence:
     num_queries = len(evidence.video_scores)
     queries, places = _pairs(np.zeros(num_queries, dtype=np.int64), np.full(num_queries, most))
     grounding = ground(queries, places) if len(queries) else None
-    return rank_moments(replace(evidence, grounding=grounding), config, num_moments)
+    return replace(evidence, grounding=grounding)
 
 
 def _of_first_videos(evidence: Evidence, count: int | None) -> Evidence:
@@ -113,17 +118,13 @@ def _with_grounded(
     return spans, scores
 
 
-def _num_needed(
-    video_scores: NDArray[np.float32],
-    scores: FloatArray,
-    config: AnswerConfig,
-    done: Places,
-    num_moments: int,
-    most: int,
-) -> Places:
-    """How many videos of each query must be grounded: those that are, and those that may have one of its moments."""
-    known = total_scores(video_scores, scores, config)
-    place = np.arange(video_scores.shape[1])
+def _num_needed(known: FloatArray, done: Places, num_moments: int, most: int) -> Places:
+    """How many videos of each query must be grounded: those that are, and those that may have one of its moments.
+
+    Args:
+        known: (Q, K, P), see `total_scores`; is written to.
+    """
+    place = np.arange(known.shape[1])
     pending = (place >= done[:, None]) & (place < most)
     known[..., 1:][pending] = -np.inf  # of a pending video only its best score is known
     flat = known.reshape(len(known), -1)

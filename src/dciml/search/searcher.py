@@ -22,6 +22,7 @@ from dciml.features import (
     span_seconds,
     whole_id,
 )
+from dciml.folders import how_to_add
 from dciml.index import ClipIndex, VideoMatch, VideoMatches
 from dciml.search.answer import Evidence, RankedMoments, rank_moments, rank_spans
 from dciml.search.apart import BlocksApart, EvidencePart
@@ -37,7 +38,7 @@ from dciml.search.engines import Engine, Grounding
 from dciml.search.long_videos import WindowedIds, whole_seconds
 from dciml.search.needed import first_moments, num_looked
 from dciml.search.notes import notes_on
-from dciml.search.shown import ShownAnswer, show
+from dciml.search.shown import ShownAnswer, places_apart, show
 from dciml.search.similar import checked_span, hits_elsewhere, query_span, span_vector, without_span
 from dciml.search.titles import Named, telling_titles
 from dciml.types import SearchHit
@@ -96,7 +97,8 @@ class Answer:
             most as much as `AnswerConfig.nms_iou` says.
         found: False when `confidence` is below `AnswerConfig.min_confidence`, or there is no hit.
         confidence: probability that the described video is among those searched, 0 … 1; None without a calibration,
-            and for a moment as the query. The probability of each video is `SearchHit.confidence`.
+            or with one that tells nothing of that, and for a moment as the query. The probability of each video is
+            `SearchHit.confidence`.
         relevance: of each video of a hit, 0 … 1 for equal parts of its duration: as many as it has clips, and of a long
             video about as many as its windows have. Comparable over the videos of this answer.
         deviations_below: of each hit, how far its best clip lies below the best one of all hits, in standard deviations
@@ -117,7 +119,7 @@ class Looked:
     """What was looked at for one query: K videos (or windows) by id, with the scores of their clips (K, S).
 
     `chances` are the probabilities of the whole videos by id, and `present` that of any; None without a calibration,
-    whose scale is `scale`.
+    whose scale is `scale`. `present` alone is None where the calibration tells nothing of it.
     """
 
     video_ids: Sequence[str]
@@ -179,7 +181,11 @@ def with_chances(
     best = scores[list(first.values())]
     known = calibration.probabilities(query_vector[None], best[None], num_searched)
     chances = dict(zip(first, known.videos[0].tolist(), strict=True))
-    return replace(looked, chances=chances, present=float(known.present[0]), scale=calibration.scale)
+    present: float | None = float(known.present[0])
+    # One video that is likely by itself is enough; an even chance for every sentence is not.
+    if chances and max(chances.values()) < 0.5 and not calibration.tells_presence(num_searched):
+        present = None
+    return replace(looked, chances=chances, present=present, scale=calibration.scale)
 
 
 def _parts(
@@ -284,8 +290,12 @@ class Searcher:
         """The same for many sentences at once, with the same hits; k = None: `AnswerConfig.max_hits`."""
         return [list(answer.hits) for answer in self.answer_batch(sentences, k, within)]
 
-    def notes(self, sentence: str) -> tuple[str, ...]:
-        """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say."""
+    def notes(self, sentence: str, answer: Answer | None = None) -> tuple[str, ...]:
+        """What this search cannot take from a sentence, in plain sentences; () where there is nothing to say.
+
+        Args:
+            answer: to the sentence; also what it cannot tell is said then.
+        """
         encoder = getattr(self.engine, "text_encoder", None)
         parts = encoder.knowing_parts if isinstance(encoder, JointTextEncoder) else (encoder,)
         vocabulary = encoder.vocabulary if isinstance(encoder, WordEncoder) else None
@@ -294,7 +304,14 @@ class Searcher:
                 self.engine, "vocabulary", None
             )  # of what it was taught; an untrained one has none
         counter = next((part for part in parts if isinstance(part, PieceCounter)), None)
-        return notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+        notes = notes_on(sentence, vocabulary, None if counter is None else counter.num_pieces)
+        if answer is None or not answer.hits or answer.confidence is not None or self.calibration is None:
+            return notes
+        return (
+            *notes,
+            "Whether there is such a video at all, this model cannot tell: the "
+            f"{self.calibration.num_sentences} sentences that its confidence was learned from say too little of it.",
+        )
 
     def evidence_apart(self, sentence: str, hits: Sequence[SearchHit]) -> list[tuple[EvidencePart, ...]]:
         """What pictures and the text beside the videos say of each hit; nothing where evidence is of one kind.
@@ -327,21 +344,34 @@ class Searcher:
         found = np.concatenate(clips) if clips else np.empty((0, self.index.width), np.float32)
         return found if len(found) or nearest is None else nearest[1]
 
-    def answer(self, sentence: str, k: int = 10, within: Sequence[str] | None = None) -> Answer:
+    def answer(
+        self, sentence: str, k: int = 10, within: Sequence[str] | None = None, *, to_show: bool = False
+    ) -> Answer:
         """The hits of `search`, how sure they are, and how well each clip of their videos fits.
 
-        Arguments and errors are those of `search`.
+        Other arguments and errors are those of `search`.
+
+        Args:
+            to_show: the answer is for people: hits that are mostly inside a better one (`AnswerConfig.max_inside`) are
+                left out, and the next best take their places.
         """
-        return self.answer_batch([sentence], k, within)[0]
+        return self.answer_batch([sentence], k, within, to_show=to_show)[0]
 
     def answer_batch(
-        self, sentences: Sequence[str], k: int | None = None, within: Sequence[str] | None = None
+        self,
+        sentences: Sequence[str],
+        k: int | None = None,
+        within: Sequence[str] | None = None,
+        *,
+        to_show: bool = False,
     ) -> list[Answer]:
         """The same for many sentences at once, with the same answers; k = None: `AnswerConfig.max_hits`."""
+        max_inside = self.config.max_inside if to_show else None
         num_hits, answers = self._num_hits(k), []
         num_searched = len(self.windowed if within is None else {whole_id(any_id) for any_id in within})
         for batch, vectors, matches in self._matches(sentences, within):
-            hits = self._hits(matches, self._first_moments(batch, matches, self._num_ranked(num_hits)))
+            ranked = self._first_moments(batch, matches, self._num_ranked(num_hits), max_inside)
+            hits = self._hits(matches, ranked)
             for row, own in enumerate(hits):
                 looked = self._looked(matches, row)
                 if self.calibration is not None:
@@ -452,7 +482,9 @@ class Searcher:
             self._remember(batch, vectors)
             yield batch, vectors, self.index.match(vectors, self.config.num_videos, chosen)
 
-    def _first_moments(self, batch: Sequence[str], matches: VideoMatches, num_moments: int) -> RankedMoments:
+    def _first_moments(
+        self, batch: Sequence[str], matches: VideoMatches, num_moments: int, max_inside: float | None
+    ) -> RankedMoments:
         """As `rank_moments` over `evidence` has them, with no more work than they need."""
         seen = matches.places[:, : num_looked(self.config, num_moments)]
         evidence = Evidence(
@@ -465,7 +497,7 @@ class Searcher:
         def ground(queries: NDArray[np.int64], places: NDArray[np.int64]) -> Grounding:
             return self._ground_at(batch, matches, queries, places)
 
-        return first_moments(evidence, self.config, num_moments, self._num_grounded, ground)
+        return first_moments(evidence, self.config, num_moments, self._num_grounded, ground, max_inside)
 
     @property
     def _num_grounded(self) -> int:
@@ -484,7 +516,10 @@ class Searcher:
         return self._ground([batch[query] for query in queries.tolist()], videos)
 
     def shown(self, answer: Answer) -> ShownAnswer:
-        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen."""
+        """An answer as it is shown: by video, what is far below the best marked, no moment too short to be seen.
+
+        Without moments that are mostly inside a better one; of an answer `to_show` as many stay as were asked for.
+        """
 
         def room_of(hit: SearchHit) -> tuple[float, float]:
             first, last = 0.0, whole_seconds(self.index, hit.video_id, self.windowed)
@@ -570,7 +605,7 @@ class Searcher:
         looked, blank = self._looked(matches, 0), self.config.blank_videos
         answer = compose(looked, hits, self.windowed, self.row_times, len(hits), 0.0, blank_videos=blank)
         others = answer.hits if asked is None else hits_elsewhere(answer.hits, *asked)
-        elsewhere = others[:num_hits]
+        elsewhere = [others[place] for place in places_apart(others, self.config.max_inside)][:num_hits]
         below_of = dict(zip(answer.hits, answer.deviations_below, strict=True))
         least = min((below_of[hit] for hit in elsewhere), default=0.0)
         below = tuple(below_of[hit] - least for hit in elsewhere)
@@ -595,7 +630,7 @@ class Searcher:
     def _check(self, sentences: Sequence[str]) -> None:
         if not len(self.index):
             raise DataError(
-                "the index holds no video", where=self.index.path, mend="add some with `dciml index-add`"
+                "the index holds no video", where=self.index.path, mend=how_to_add(self.index.path)
             )
         for sentence in sentences:
             if not sentence.strip():

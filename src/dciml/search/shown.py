@@ -1,4 +1,5 @@
-"""An answer as it is shown: by video, without what is far below the best, no moment shorter than can be seen.
+"""An answer as it is shown: by video, without what is far below the best, no moment shorter than can be seen, none
+mostly inside a better one.
 
 Only what people look at goes through here. Evaluation, and `Answer` itself, have all moments as they were found.
 """
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from dciml.clock import to_millisecond
 from dciml.config import AnswerConfig
+from dciml.search.answer import ROUNDING
 from dciml.types import SearchHit
 
 
@@ -50,20 +53,49 @@ def show(
     config: AnswerConfig,
     room_of: Callable[[SearchHit], tuple[float, float]],
 ) -> ShownAnswer:
-    """How hits, best first, are shown. The first one is never far below.
+    """How hits, best first, are shown, numbered anew, with times to a millisecond. The first one is never far below.
 
     Args:
         deviations_below: how far each lies below the best, see `Answer.deviations_below`.
         room_of: from where to where in its video a hit may be widened, in seconds.
     """
+    wide = [widened(hit, config.min_seconds, room_of(hit)) for hit in hits]
     ranks: dict[str, int] = {}
-    shown = []
-    for place, (hit, below) in enumerate(zip(hits, deviations_below, strict=True)):
+    shown: list[ShownHit] = []
+    for place in places_apart(wide, config.max_inside):
+        hit, below, most = wide[place], deviations_below[place], config.far_below_deviations
         rank = ranks.setdefault(hit.video_id, len(ranks) + 1)
-        most = config.far_below_deviations
         is_far_below = place > 0 and most is not None and below > most
-        shown.append(ShownHit(widened(hit, config.min_seconds, room_of(hit)), rank, is_far_below))
+        start, end = to_millisecond(hit.start_seconds), to_millisecond(hit.end_seconds)
+        told = replace(hit, rank=len(shown) + 1, start_seconds=start, end_seconds=end)
+        shown.append(ShownHit(told, rank, is_far_below))
     return ShownAnswer(tuple(shown))
+
+
+def places_apart(hits: Sequence[SearchHit], max_inside: float | None) -> list[int]:
+    """The places of the hits, best first, that share no more than a part of the shorter one with a better one of their
+    video that stays.
+
+    >>> hits = [SearchHit(1, "v", 8, 11, 3.0), SearchHit(2, "v", 8, 9, 2.0), SearchHit(3, "v", 10, 14, 1.0)]
+    >>> places_apart(hits, 0.5), places_apart(hits, None)
+    ([0, 2], [0, 1, 2])
+    """
+    if max_inside is None:
+        return list(range(len(hits)))
+    of_video: dict[str, list[SearchHit]] = {}
+    kept = []
+    for place, hit in enumerate(hits):
+        others = of_video.setdefault(hit.video_id, [])
+        if all(_share_of_shorter(hit, other) <= max_inside for other in others):
+            others.append(hit)
+            kept.append(place)
+    return kept
+
+
+def _share_of_shorter(one: SearchHit, other: SearchHit) -> float:
+    shared = min(one.end_seconds, other.end_seconds) - max(one.start_seconds, other.start_seconds)
+    shorter = min(one.end_seconds - one.start_seconds, other.end_seconds - other.start_seconds)
+    return shared / shorter / (1 + ROUNDING) if shared > 0 else 0.0
 
 
 def grouped(shown: Sequence[ShownHit]) -> list[list[ShownHit]]:

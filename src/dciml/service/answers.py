@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from dciml.clock import to_millisecond
 from dciml.datasets import DATA_FILE, DataFolder
 from dciml.errors import DataError, DcimlError
 from dciml.features import tokenize, whole_id
@@ -45,8 +46,10 @@ def search(now: Snapshot, request: SearchRequest) -> SearchAnswer:
     """Answer a sentence. Raises UnknownVideo, in the filter; DataError: there are no words in the sentence."""
     begin = perf_counter()
     within = chosen_videos(now, request)
-    answer = NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within)
-    notes = list(now.searcher.notes(request.sentence))
+    answer = (
+        NOTHING if within == [] else now.searcher.answer(request.sentence, request.k, within, to_show=True)
+    )
+    notes = list(now.searcher.notes(request.sentence, answer))
     fields = _fields(now, answer, request.sentence)
     took = perf_counter() - begin
     return SearchAnswer(sentence=request.sentence, **fields, took_seconds=took, notes=notes)
@@ -62,7 +65,7 @@ def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchReques
     """
     now, k = asked
     begin = perf_counter()
-    found = now.searcher.answer_batch([request.sentence for request in requests], k)
+    found = now.searcher.answer_batch([request.sentence for request in requests], k, to_show=True)
     fields = [_fields(now, answer, request.sentence) for request, answer in zip(requests, found, strict=True)]
     took = perf_counter() - begin
     return [
@@ -70,9 +73,9 @@ def search_together(asked: tuple[Snapshot, int], requests: Sequence[SearchReques
             sentence=request.sentence,
             **own,
             took_seconds=took,
-            notes=list(now.searcher.notes(request.sentence)),
+            notes=list(now.searcher.notes(request.sentence, answer)),
         )
-        for request, own in zip(requests, fields, strict=True)
+        for request, answer, own in zip(requests, found, fields, strict=True)
     ]
 
 
@@ -159,7 +162,7 @@ def as_video(video: CatalogueVideo) -> VideoOut:
     return VideoOut(
         video_id=video.video_id,
         title=video.title,
-        duration_seconds=video.duration_seconds,
+        duration_seconds=to_millisecond(video.duration_seconds),
         media_url=media_url(video.video_id) if has_media else None,
         thumbnail_url=thumbnail_url(video.video_id, video.duration_seconds / 2) if has_media else None,
         tags=list(video.tags),
@@ -190,7 +193,7 @@ def _as_hit(
         title=video.title if video else hit.video_id,
         start_seconds=hit.start_seconds,
         end_seconds=hit.end_seconds,
-        duration_seconds=now.duration_seconds(hit.video_id),
+        duration_seconds=to_millisecond(now.duration_seconds(hit.video_id)),
         score=hit.score,
         confidence=hit.confidence,
         moment_confidence=hit.moment_confidence,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from dciml.clock import to_millisecond
 from dciml.service import answers
 from dciml.service.live import LiveCorpus, Snapshot
 from dciml.service.schemas import (
@@ -14,6 +15,7 @@ from dciml.service.schemas import (
     MAX_ID_CHARS,
     MAX_SENTENCE_CHARS,
     Moment,
+    SearchAnswer,
     SearchRequest,
     SimilarAnswer,
     SimilarRequest,
@@ -55,6 +57,10 @@ class Moments(BaseModel):
         description="Probability that the described video is there; null: not known."
     )
     hits: list[Moment]
+    notes: list[str] = Field(
+        [],
+        description="What this search cannot take from the sentence, such as negation, or cannot tell.",
+    )
 
 
 class ListedVideo(BaseModel):
@@ -135,7 +141,7 @@ class MomentTools:
         return VideoFacts(
             video_id=video.video_id,
             title=video.title,
-            duration_seconds=video.duration_seconds,
+            duration_seconds=to_millisecond(video.duration_seconds),
             tags=list(video.tags),
             added_unix=video.added_unix,
             date_unix=video.date_unix,
@@ -155,4 +161,5 @@ class MomentTools:
 def _moments(answer: SimilarAnswer) -> Moments:
     """An answer of the service without what only its page needs."""
     hits = [Moment(**hit.model_dump(include=set(Moment.model_fields))) for hit in answer.hits]
-    return Moments(found=answer.found, confidence=answer.confidence, hits=hits)
+    notes = answer.notes if isinstance(answer, SearchAnswer) else []
+    return Moments(found=answer.found, confidence=answer.confidence, hits=hits, notes=notes)

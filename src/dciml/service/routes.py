@@ -198,6 +198,9 @@ async def folder(request: Request) -> FolderOut:
         done=state.num_done,
         seconds_left=state.seconds_left,
         failures=[FolderFailure(video_id=video_id, reason=reason) for video_id, reason in state.failures],
+        text_failures=[
+            FolderFailure(video_id=video_id, reason=reason) for video_id, reason in state.text_failures
+        ],
         trouble=state.trouble,
         notes=list(watch.home.notes),
     )

@@ -271,7 +271,7 @@ class CopyOut(BaseModel):
 
 
 class FolderFailure(BaseModel):
-    """A video of a folder that could not be read."""
+    """A video of a folder that could not be read, or the text beside it."""
 
     video_id: str
     reason: str
@@ -288,6 +288,9 @@ class FolderOut(BaseModel):
     done: int = Field(0, description="How many of them were looked at; in the end all but the failures.")
     seconds_left: float | None = Field(None, description="A guess; null while it cannot be told.")
     failures: list[FolderFailure] = []
+    text_failures: list[FolderFailure] = Field(
+        [], description="Videos that are searched without the text beside them, which could not be read."
+    )
     trouble: str | None = Field(None, description="Why nothing can be read at all.")
     notes: list[str] = Field(
         [], description="What the evidence of this collection cannot do, in plain sentences."

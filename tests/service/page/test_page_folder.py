@@ -40,6 +40,14 @@ def test_the_page_shows_videos_as_they_are_read(
     assert page.is_hidden("#folder progress")  # nothing is being read any more
 
     film(films / "two.mp4", "a fox sleeps")
+    film(films / "three.mp4", "rain")
+    (films / "three.srt").write_text("1\n00:00:02,000 --> soon\nrain\n")
+    os.utime(films / "three.srt", (1e9, 1e9))
+    page.wait_for_selector("#results a.hit[data-video='films/three.mp4']")
+    without = page.locator("#folder details", has_text="The text beside 1 video could not be read")
+    without.locator("summary").click()
+    assert "films/three.mp4 three.srt, line 2: this is not a timing line" in without.inner_text()
+    assert "it is searched without it" in without.inner_text()
     page.wait_for_selector("#results a.hit[data-video='films/two.mp4']")
     visitor.search("sleeping fox")
     assert page.locator("#results a.hit").first.get_attribute("data-video") == "films/two.mp4"

@@ -260,6 +260,7 @@ class CaptionEncoder:
         device: where the text encoder runs.
         required: a video without a caption file is an error; else its rows are zero.
         speech: of videos without a caption file, what is recognised of their speech is read instead.
+        lenient: captions that cannot be read are left out, and `trouble_beside` tells why; else they are an error.
     Raises:
         ConfigError: there is no such text encoder.
         DataError: its package or model is missing.
@@ -274,11 +275,12 @@ class CaptionEncoder:
         device: str = "cpu",
         required: bool = True,
         speech: RecognisedSpeech | None = None,
+        lenient: bool = False,
     ) -> None:
         if not rows_per_second > 0:
             raise ValueError(f"rows_per_second must be positive, not {rows_per_second}")
         self.rows_per_second, self._spec, self._device = rows_per_second, text_encoder, device
-        self._required, self._speech = required, speech
+        self._required, self._speech, self._lenient = required, speech, lenient
         self._loaded: TextEncoder | None = None
         self.name = f"text:{self._encoder().name}"
         self.width = self._vectors(["word"]).shape[1]
@@ -295,6 +297,18 @@ class CaptionEncoder:
         found = self._text_of(path)
         return () if found is None else (found,)
 
+    def trouble_beside(self, path: Path) -> DataError | None:
+        """Why the captions beside a video are left out; None: they can be read, or there are none."""
+        try:
+            captions = find_captions(path)
+            if captions is not None:
+                read_captions(captions)
+        except DataError as error:
+            return error
+        except OSError:  # the folder is gone
+            return None
+        return None
+
     def is_prepared(self, path: Path) -> bool:
         """Whether there is nothing to recognise any more."""
         return self._speech is None or self._speech.model is None or self._text_of(path) is not None
@@ -309,7 +323,16 @@ class CaptionEncoder:
             self._speech.recognise(path, on_part)
 
     def _text_of(self, path: Path) -> Path | None:
-        return find_captions(path) or (None if self._speech is None else self._speech.found(path))
+        return self._captions_of(path) or (None if self._speech is None else self._speech.found(path))
+
+    def _captions_of(self, path: Path) -> Path | None:
+        if not self._lenient:
+            return find_captions(path)
+        try:
+            captions = find_captions(path)
+        except DataError:
+            return None
+        return captions if captions is not None and os.access(captions, os.R_OK) else None
 
     def begin(self, info: VideoInfo) -> CaptionRows:
         """Read the captions of a video.
@@ -323,7 +346,15 @@ class CaptionEncoder:
             what = f"there are no captions beside the video ({names}, also with a language such as .en.srt)"
             raise DataError(what, where=info.path, mend="put them there, or add an encoder of pictures")
         count = num_rows(info.duration_seconds, self.rows_per_second)
-        return CaptionRows(self.rows_of([] if path is None else read_captions(path), count))
+        return CaptionRows(self.rows_of([] if path is None else self._read(path), count))
+
+    def _read(self, path: Path) -> list[Caption]:
+        try:
+            return read_captions(path)
+        except DataError:
+            if not self._lenient:
+                raise
+            return []
 
     def rows_of(self, captions: Sequence[Caption], count: int) -> FloatRows:
         """The rows (count, width) of captions; those after the last row are left out."""

@@ -31,6 +31,7 @@ def create_video_encoder(
     device: str = "cpu",
     alone: bool = True,
     speech: Speech | None = None,
+    lenient: bool = False,
 ) -> FrameEncoder:
     """Make the encoder that `spec` names.
 
@@ -44,6 +45,7 @@ def create_video_encoder(
         alone: the rows are all that a store has of a video. A video without captions is then an error; beside
             other rows, its rows of text are zero.
         speech: stands in for captions where there are none.
+        lenient: captions that cannot be read are left out where a video has other rows; else they are an error.
     Raises:
         ConfigError: the spec is not one of these, or the device is not here.
         DataError: a package or model is missing, or the model is of another kind.
@@ -61,7 +63,7 @@ def create_video_encoder(
         from dciml.features.encoders.captions import CaptionEncoder
 
         recognises = speech is not None and speech.model is not None
-        return CaptionEncoder(argument, rate, device, alone and not recognises, speech)
+        return CaptionEncoder(argument, rate, device, alone and not recognises, speech, lenient and not alone)
     if kind in _OPTIONS and argument:
         model, options, precision = _split_options(spec, kind, argument)
         if kind == "image":
@@ -185,9 +187,13 @@ def widths_of(encoder: VideoEncoder) -> tuple[int, ...]:
 
 
 def create_encoder(
-    specs: Sequence[str], rows_per_second: float | None, device: str, speech: Speech | None = None
+    specs: Sequence[str],
+    rows_per_second: float | None,
+    device: str,
+    speech: Speech | None = None,
+    lenient: bool = False,
 ) -> VideoEncoder:
-    """The encoder of one spec, or of several side by side; specs and errors as `create_video_encoder`.
+    """The encoder of one spec, or of several side by side; arguments and errors as `create_video_encoder`.
 
     Raises:
         ConfigError: also for a spec that comes twice, for encoders that cannot be joined, and for speech that none of
@@ -205,7 +211,9 @@ def create_encoder(
         speech.check()
     alone = len(specs) == 1
     parts = [
-        create_video_encoder(spec, rows_per_second=rows_per_second, device=device, alone=alone, speech=speech)
+        create_video_encoder(
+            spec, rows_per_second=rows_per_second, device=device, alone=alone, speech=speech, lenient=lenient
+        )
         for spec in specs
     ]
     return parts[0] if alone else JoinedEncoder(parts)
