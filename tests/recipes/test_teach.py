@@ -359,7 +359,7 @@ def test_the_command_teaches_and_undoes(home_of: Callable[..., Home], tmp_path: 
     )
     assert any(line.startswith("mean reciprocal rank") and "untrained" in line for line in lines)
     assert lines[-2].startswith("Kept: ")
-    assert str(home.path / "taught-1" / "index") in lines[-1]
+    assert f"`dciml serve {home.path}`" in lines[-1]
     assert read_home(home.path).taught is not None
     undone = command(home.path, "--undo", "--json")
     assert json.loads(undone.stdout) == {"undone": True}
