@@ -167,6 +167,15 @@ def check_same(printed: dict[str, Any], answer: dict[str, Any]) -> None:
             )
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Processes that are started heed Ctrl-C, also where these tests run in the background of a shell, which do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_nothing_but_the_protocol_is_on_standard_output_and_ctrl_c_ends_it(served: Path) -> None:
     hello = {
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
