@@ -96,9 +96,13 @@ class Corpus:
         """Of the corpus, on its data."""
         return load_config(self.config, [f"data.folder={self.data.path}", *self.overrides, *overrides])
 
+    def folder(self, name: str) -> Path:
+        """Of the run of this name."""
+        return self.out / self.name / name.replace(" ", "-").replace(",", "")
+
     def report(self, name: str, make: Callable[[Path], object], local_weight: float | None = None) -> Report:
         """Of a model, which is made where it is missing; `local_weight` sets the share of its local scale."""
-        folder = self.out / self.name / name.replace(" ", "-").replace(",", "")
+        folder = self.folder(name)
         kept = folder / ("report.json" if local_weight is None else f"report-local-{local_weight}.json")
         outcomes = folder / OUTCOMES if local_weight is None else None
         if kept.exists() and (outcomes is None or outcomes.exists()):
@@ -116,7 +120,10 @@ class Corpus:
         options = EvaluateOptions(run=name, windows=model.windows, outcomes=outcomes)
         answer = self.settings().answer
         if not isinstance(model.engine, DualEngine):  # it has no proposals
-            answer = answer.model_copy(update={"candidates": "windows", "ground_videos": 0})
+            own = model.answer
+            answer = answer.model_copy(
+                update={"candidates": own.candidates, "ground_videos": own.ground_videos}
+            )
         report = evaluate(model.engine, self.data, "test", answer, options=options)
         report.write(kept)
         print(f"<!-- {name}: made in {trained:.0f} s -->", flush=True)
@@ -236,11 +243,7 @@ def main() -> None:
     ]
     best = best_baseline(rows)
     ours, others = (
-        [
-            corpus.out / corpus.name / report.run.replace(" ", "-").replace(",", "") / OUTCOMES
-            for report in rows[name]
-        ]
-        for name in (next(iter(rows)), best)
+        [corpus.folder(report.run) / OUTCOMES for report in rows[name]] for name in (next(iter(rows)), best)
     )
     table.append(f"| {next(iter(rows))} less {best} | {apart(ours, others)} |")
     print("\n".join(table))

@@ -18,7 +18,7 @@ from dciml.errors import DataError, Where
 from dciml.files import read_json, write_json
 from dciml.folders import refuse_foreign_file
 from dciml.metrics import Bootstrap, FloatArray, Interval, PerQuery
-from dciml.recipes.report import Table, in_percent
+from dciml.recipes.report import Table, in_percent, names_apart
 from dciml.types import Query
 
 FORMAT: Literal["dciml-outcomes-1"] = "dciml-outcomes-1"
@@ -152,8 +152,7 @@ def compare_outcomes(paths: Sequence[Path]) -> tuple[Table, ...]:
         raise DataError(
             "there is nothing to compare with", where=paths[0], mend="name a second file of outcomes"
         )
-    names = [other.run if [o.run for o in others].count(other.run) == 1 else str(path)
-             for other, path in zip(others, paths[1:], strict=True)]  # fmt: skip
+    names = names_apart([other.run for other in others], paths[1:])
     rows: dict[str, dict[str, dict[str, Interval]]] = {}
     for name, other in zip(names, others, strict=True):
         for table, found in differences([first], [other]).items():

@@ -218,11 +218,17 @@ def compare(paths: Sequence[Path], row: str = "model") -> Comparison:
 def named_reports(paths: Sequence[Path]) -> dict[str, Report]:
     """Reports keyed by run name; where two runs have the same name, by their path."""
     reports = [read_report(path) for path in paths]
-    names = [report.run for report in reports]
-    return {
-        (report.run if names.count(report.run) == 1 else str(path)): report
-        for path, report in zip(paths, reports, strict=True)
-    }
+    names = names_apart([report.run for report in reports], paths)
+    return dict(zip(names, reports, strict=True))
+
+
+def names_apart(runs: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """The names of runs; of those that several have, the paths instead.
+
+    >>> names_apart(["a", "b", "a"], [Path("x"), Path("y"), Path("z")])
+    ['x', 'b', 'z']
+    """
+    return [run if runs.count(run) == 1 else str(path) for run, path in zip(runs, paths, strict=True)]
 
 
 def _differences(reports: dict[str, Report]) -> list[str]:

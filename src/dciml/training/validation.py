@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from dciml.method import (
 from dciml.spans import temporal_iou
 from dciml.training.loader import Chosen, Group, PairData
 
-WINDOWS_AT_ONCE = 64
+VIDEOS_AT_ONCE = 64
 LOCAL_WEIGHTS = (0.0, 0.25, 0.5, 0.65, 0.75, 0.85, 1.0)
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15)
 MOST_OTHERS = 300
@@ -75,17 +75,22 @@ def window_scores(
     local_weight: float | None = None,
 ) -> Tensor:
     """The retrieval score of each query (Q, vector), as `search_vectors` gives it, and each window: (Q, windows)."""
-    sizes, parts = data.sizes, []
-    for start in range(0, len(windows), WINDOWS_AT_ONCE):
-        videos = collate_videos(
-            data.store,
-            windows[start : start + WINDOWS_AT_ONCE],
-            num_clips=sizes.num_clips,
-            max_frames=sizes.max_frames,
-        ).to(queries.device)
-        fused = model.retrieval.fused_clips(model.retrieval.encode_videos(videos), local_weight)
-        parts.append(score_matrix(queries, fused))
+    parts = [
+        score_matrix(queries, model.retrieval.fused_clips(videos, local_weight))
+        for videos in _encoded(model, data, windows, queries.device)
+    ]
     return torch.cat(parts, dim=1)
+
+
+def _encoded(
+    model: DualBranch, data: PairData, video_ids: Sequence[str], device: torch.device
+) -> Iterator[EncodedVideos]:
+    """Videos or windows in order, `VIDEOS_AT_ONCE` at a time."""
+    sizes = data.sizes
+    for start in range(0, len(video_ids), VIDEOS_AT_ONCE):
+        some = video_ids[start : start + VIDEOS_AT_ONCE]
+        videos = collate_videos(data.store, some, num_clips=sizes.num_clips, max_frames=sizes.max_frames)
+        yield model.retrieval.encode_videos(videos.to(device))
 
 
 def _queries(model: DualBranch, data: PairData, members: Sequence[int], device: torch.device) -> Tensor:
@@ -167,15 +172,7 @@ def _other_videos(model: DualBranch, training: PairData, device: torch.device) -
     """Some training videos, drawn by the seed; long ones, of which a model reads windows, are left out."""
     short = [video_id for video_id in training.by_video() if video_id not in training.windows]
     drawn = np.random.default_rng(training.draw.seed).permutation(len(short))[:MOST_OTHERS]
-    sizes, parts = training.sizes, []
-    for start in range(0, len(drawn), WINDOWS_AT_ONCE):
-        videos = collate_videos(
-            training.store,
-            [short[place] for place in drawn[start : start + WINDOWS_AT_ONCE]],
-            num_clips=sizes.num_clips,
-            max_frames=sizes.max_frames,
-        )
-        parts.append(model.retrieval.encode_videos(videos.to(device)))
+    parts = list(_encoded(model, training, [short[place] for place in drawn], device))
     return EncodedVideos.together(parts) if parts else None
 
 
