@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from dciml.errors import ConfigError
 from dciml.files import read_text
 from dciml.inputs import MAX_SETTINGS_BYTES
-from dciml.method import TERMS, PlaceForm
+from dciml.method import BY_DISTRIBUTION, TERMS, PlaceForm
 from dciml.strict import parse_yaml
 
 RETIRED = {"training": ("parts",)}
@@ -187,7 +187,8 @@ class MutualConfig(Settings):
     to_retrieval_form: PlaceForm = Field(
         "mask",
         description="the explicit pathway to retrieval: the best proposal as a 0/1 mask on cosines, as published; the "
-        "same on centred cosines; or the local scale's distribution over the paired video's clips",
+        "same on centred cosines; the local scale's distribution over the paired video's clips; or fused, that one and "
+        "the proposals', weighed by their reconstruction",
     )
     to_grounding_form: Literal["clip", "windows"] = Field(
         "clip",
@@ -408,8 +409,9 @@ class RunConfig(Settings):
             part = getattr(self, branch)
             if part.hidden % (2 * part.heads):
                 raise ValueError(f"{branch}.hidden must be a multiple of 2 · {branch}.heads")
-        if self.mutual.to_retrieval_form == "distribution" and self.retrieval.local == "none":
-            raise ValueError("mutual.to_retrieval_form: distribution needs a teacher, so set retrieval.local")
+        form = self.mutual.to_retrieval_form
+        if form in BY_DISTRIBUTION and self.retrieval.local == "none":
+            raise ValueError(f"mutual.to_retrieval_form: {form} needs a teacher, so set retrieval.local")
         if self.mutual.warm_start and (self.retrieval.local == "none" or not self.mutual.from_epoch):
             raise ValueError(
                 "mutual.warm_start needs a local scale that has learned, so set retrieval.local, and mutual.from_epoch "

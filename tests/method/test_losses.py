@@ -11,6 +11,8 @@ from dciml.method.losses import (
     RetrievalLosses,
     better_by,
     centred_on_clips,
+    clips_by_proposals,
+    clips_by_similarity,
     distribution_on_clips,
     explicit_to_grounding,
     explicit_to_retrieval,
@@ -23,7 +25,7 @@ from dciml.method.losses import (
     windows_as_proposals,
 )
 from dciml.method.mutual import best_windows
-from dciml.method.outputs import Proposals, RetrievalOutput, Windows
+from dciml.method.outputs import Proposals, RetrievalOutput, Selection, Windows
 from dciml.search.contrast import contrast_windows
 
 OWNER = torch.tensor([0, 0, 1, 2])
@@ -254,11 +256,12 @@ def test_match_leaves_the_modulated_side_alone() -> None:
 
 
 def test_distribution_pulls_the_similarities_to_the_teachers_shape() -> None:
-    teacher = torch.tensor([[0.9, 0.1, 0.1, 0.1]])
-    assert distribution_on_clips(teacher - 0.4, teacher, 0.07).item() == pytest.approx(0.0, abs=1e-6)
+    cosines = torch.tensor([[0.9, 0.1, 0.1, 0.1]])
+    alike = distribution_on_clips(cosines - 0.4, clips_by_similarity(cosines, 0.07), 0.07)
+    assert alike.item() == pytest.approx(0.0, abs=1e-6)
     by_hand = torch.tensor([[0.2, 0.3, 0.1, 0.0]], requires_grad=True)
-    p, q = (torch.softmax(x / 0.1, dim=1) for x in (teacher, by_hand))
-    loss = distribution_on_clips(by_hand, teacher, 0.1)
+    p, q = (torch.softmax(x / 0.1, dim=1) for x in (cosines, by_hand))
+    loss = distribution_on_clips(by_hand, clips_by_similarity(cosines, 0.1), 0.1)
     assert loss.item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
     loss.sum().backward()
     assert by_hand.grad is not None
@@ -266,11 +269,20 @@ def test_distribution_pulls_the_similarities_to_the_teachers_shape() -> None:
     assert by_hand.grad.sum().item() == pytest.approx(0.0, abs=1e-5)  # only the shape is taught
 
 
-def test_the_teacher_of_a_distribution_is_fixed() -> None:
-    teacher = torch.tensor([[0.9, 0.1]], requires_grad=True)
-    similarity = torch.tensor([[0.2, 0.3]], requires_grad=True)
-    distribution_on_clips(similarity, teacher, 0.1).sum().backward()
-    assert teacher.grad is None
+def test_the_teachers_of_a_distribution_are_fixed() -> None:
+    cosines = torch.tensor([[0.9, 0.1]], requires_grad=True)
+    assert not clips_by_similarity(cosines, 0.1).requires_grad
+    centers = torch.tensor([[0.3]], requires_grad=True)
+    selection = Selection.of(Proposals(centers, torch.tensor([[0.2]])), torch.tensor([[1.0]]))
+    assert not clips_by_proposals(selection, torch.tensor([[0.25, 0.75]])).requires_grad
+
+
+def test_each_proposal_spreads_its_share_over_the_clips_in_its_span() -> None:
+    proposals = Proposals(torch.tensor([[0.25, 0.9]]), torch.tensor([[0.5, 0.01]]))
+    selection = Selection.of(proposals, torch.tensor([[1.0, 1.0 + math.log(3)]]))  # three times as likely
+    centers = torch.tensor([[0.125, 0.375, 0.625, 0.875]])
+    found = clips_by_proposals(selection, centers)
+    torch.testing.assert_close(found, torch.tensor([[0.375, 0.375, 0.0, 0.25]]))
 
 
 def test_centred_mask_does_not_see_the_level() -> None:

@@ -71,11 +71,12 @@ def test_shared_local_scale_without_a_shared_space_is_refused(
         train(tiny_config(retrieval={"local": "shared"}), tmp_path / "run", quiet=True)
 
 
-def test_a_distribution_needs_its_teacher(tiny_config: Callable[..., RunConfig]) -> None:
+@pytest.mark.parametrize("form", ["distribution", "fused"])
+def test_a_distribution_needs_its_teacher(tiny_config: Callable[..., RunConfig], form: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"to_retrieval_form: distribution needs a teacher, so set retrieval\.local"
+        ConfigError, match=rf"to_retrieval_form: {form} needs a teacher, so set retrieval\.local"
     ):
-        tiny_config(mutual={"to_retrieval_form": "distribution"})
+        tiny_config(mutual={"to_retrieval_form": form})
 
 
 def test_a_run_with_a_local_scale_is_loaded_and_answers_by_all_three_scales(

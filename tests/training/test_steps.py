@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.nn import functional as F
 
 from dciml.config import RunConfig, parse_config
 from dciml.errors import TrainingError
@@ -192,6 +193,45 @@ def test_the_mask_that_teaches_retrieval_is_of_each_query_s_own_video(batch: Bat
             p = torch.sigmoid(own[query] / settings().mutual.temperature)
             expected.append(-torch.where(target, p, 1 - p).log().mean())
         torch.testing.assert_close(term, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_teachers_speak_of_each_query_s_own_video(batch: Batch) -> None:
+    """Where grounding looked, the mean of the local scale and the proposals; elsewhere the local scale alone."""
+    model, batch = make_model().eval(), with_own_centers(batch)
+    selection, output = model.grounding.select(batch), model.retrieval(batch)
+    assert output.local is not None
+    chosen = [1, 3, 4]
+    places = torch.tensor(chosen)
+    seen = Selection(
+        Proposals(selection.proposals.centers[places], selection.proposals.widths[places]),
+        selection.nll[places],
+        selection.cost[places],
+        selection.best_index[places],
+    )
+    step = make_step(model, settings(retrieval={"local": "linear"}, mutual={"to_retrieval_form": "fused"}))
+    found = retrieval_terms(step, batch, seen, None, places)["explicit_to_retrieval"]
+    tau, expected = step.retrieval_losses.distribution_temperature, []
+    for query, video in enumerate(batch.video_of_query.tolist()):
+        cosines = [
+            F.cosine_similarity(vector[query], clips[video], dim=-1)
+            for vector, clips in ((output.local.query, output.local.clips), (output.query, output.clips))
+        ]
+        teacher, learned = (torch.softmax(cosine / tau, dim=0) for cosine in cosines)
+        if query in chosen:
+            centers, shares = batch.videos.clip_centers[video], torch.softmax(-selection.cost[query], dim=0)
+            proposals = torch.zeros_like(teacher)
+            for number, share in enumerate(shares):
+                middle, width = (
+                    selection.proposals.centers[query, number],
+                    selection.proposals.widths[query, number],
+                )
+                start, end = (middle - width / 2).clamp(0, 1), (middle + width / 2).clamp(0, 1)
+                inside = (centers >= start) & (centers <= end)
+                inside[(centers - middle).abs().argmin()] = True
+                proposals += share * inside / inside.sum()
+            teacher = (teacher + proposals) / 2
+        expected.append((teacher * (teacher / learned).log()).sum())
+    torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_best_clip_is_in_the_paired_video_and_where_its_rows_are(batch: Batch) -> None:

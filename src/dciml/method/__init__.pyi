@@ -7,9 +7,10 @@ from .losses import GroundingLosses, RetrievalLosses, info_nce, soft_max_pool
 from .mutual import DualBranch, best_clip, proposal_feature
 from .outputs import BestClip, EncodedVideos, LocalOutput, RetrievalOutput, Selection
 from .retrieval import LocalScale, RetrievalBranch, score_matrix
-from .terms import HELD_OUT_TERMS, PATHWAY_TERMS, PUBLISHED_WEIGHTS, SIDES, TERMS, PlaceForm
+from .terms import BY_DISTRIBUTION, HELD_OUT_TERMS, PATHWAY_TERMS, PUBLISHED_WEIGHTS, SIDES, TERMS, PlaceForm
 
 __all__ = [
+    "BY_DISTRIBUTION",
     "HELD_OUT_TERMS",
     "PATHWAY_TERMS",
     "PUBLISHED_WEIGHTS",

@@ -25,6 +25,7 @@ from dciml.method.outputs import (
     ModulatedVideos,
     Proposals,
     RetrievalOutput,
+    Selection,
     Windows,
     paired_similarity,
 )
@@ -198,18 +199,44 @@ def centred_on_clips(
     return explicit_to_retrieval(centred, best, temperature, clip_centers)
 
 
+def clips_by_similarity(
+    similarity: Float[Tensor, "queries clips"], temperature: float
+) -> Float[Tensor, "queries clips"]:
+    """Where a query happens in its own video, as its cosines with the clips tell it: softmax(cosine / τ), fixed."""
+    return torch.softmax(similarity.detach().float() / temperature, dim=1)
+
+
+def clips_by_proposals(
+    selection: Selection, centers: Float[Tensor, "queries clips"]
+) -> Float[Tensor, "queries clips"]:
+    """Where a query happens in its own video, as its proposals and their reconstructions tell it, fixed.
+
+    Each proposal spreads its share, softmax(−cost), evenly over the clips in its span.
+
+    Args:
+        centers: of the clips of each query's own video (`VideoBatch.clip_centers`).
+    """
+    proposals, shares = selection.proposals, torch.softmax(-selection.cost.float(), dim=1)
+    found = torch.zeros_like(centers)
+    for number in range(shares.shape[1]):
+        one = Proposals(proposals.centers[:, [number]], proposals.widths[:, [number]])
+        inside = span_on_clips(one, centers)
+        found = found + shares[:, [number]] * inside / inside.sum(dim=1, keepdim=True)
+    return found.detach()
+
+
 def distribution_on_clips(
     similarity: Float[Tensor, "queries clips"],
     teacher: Float[Tensor, "queries clips"],
     temperature: float,
 ) -> Float[Tensor, " queries"]:
-    """KL divergence from the teacher's distribution over the clips of a query's own video to that of `similarity`.
+    """KL divergence from a distribution over the clips of a query's own video to softmax(similarity / τ).
 
-    Both are softmax(cosine / τ) over the clips. The teacher is fixed.
+    Args:
+        teacher: fixed; rows sum to 1.
     """
-    known = torch.log_softmax(teacher.detach().float() / temperature, dim=1)
     learned = torch.log_softmax(similarity.float() / temperature, dim=1)
-    return (known.exp() * (known - learned)).sum(dim=1)
+    return F.kl_div(learned, teacher, reduction="none").sum(dim=1)
 
 
 def windows_as_proposals(proposals: Proposals, windows: Windows) -> Float[Tensor, " queries"]:
@@ -343,10 +370,29 @@ class RetrievalLosses:
             loss = centred_on_clips(similarity, best, self.temperature, centers)
         return {"explicit_to_retrieval": loss}
 
-    def of_place_by_local(self, output: RetrievalOutput) -> dict[str, Float[Tensor, " queries"]]:
-        """METHOD §5.2: the local scale tells the clip scale where, by its distribution over the paired video."""
+    def of_place_by_distribution(
+        self,
+        output: RetrievalOutput,
+        selection: Selection,
+        places: Int[Tensor, " chosen"] | None,
+        clip_centers: Float[Tensor, "videos clips"],
+    ) -> dict[str, Float[Tensor, " queries"]]:
+        """METHOD §5.2: the clip scale is told where by a distribution over the clips of the paired video.
+
+        It is that of the local scale, which knows every sentence; `fused`: of the sentences that grounding looked at,
+        the mean of that one and of the proposals'.
+
+        Args:
+            selection, places: what grounding chose, and for which sentences; None: for all.
+            clip_centers: of the batch's videos.
+        """
         assert output.local is not None
-        teacher = paired_similarity(output.local.query, output.local.clips[output.video_of_query])
+        local = paired_similarity(output.local.query, output.local.clips[output.video_of_query])
+        teacher = clips_by_similarity(local, self.distribution_temperature)
+        if self.place_form == "fused":
+            seen = torch.arange(len(teacher), device=teacher.device) if places is None else places
+            grounding = clips_by_proposals(selection, clip_centers[output.video_of_query[seen]])
+            teacher = teacher.index_copy(0, seen, (teacher[seen] + grounding) / 2)
         loss = distribution_on_clips(output.paired_similarity(), teacher, self.distribution_temperature)
         return {"explicit_to_retrieval": loss}
 

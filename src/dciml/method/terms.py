@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import Literal
 
 Side = Literal["retrieval", "grounding"]
-PlaceForm = Literal["mask", "centred", "distribution"]
+PlaceForm = Literal["mask", "centred", "distribution", "fused"]
 """How the explicit pathway to retrieval teaches (METHOD §5.2)."""
+BY_DISTRIBUTION: tuple[PlaceForm, ...] = ("distribution", "fused")
+"""The forms that have the local scale as their teacher."""
 SIDES: tuple[Side, ...] = ("retrieval", "grounding")
 
 

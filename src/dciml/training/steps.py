@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dciml.errors import TrainingError
 from dciml.method import (
+    BY_DISTRIBUTION,
     PATHWAY_TERMS,
     Batch,
     BestClip,
@@ -269,14 +270,14 @@ def retrieval_teaches(step: Step, grounded: Grounded) -> BestClip | None:
 def retrieval_terms(
     step: Step,
     batch: Batch,
-    selection: Selection | None,
+    selection: Selection,
     condition: Tensor | None,
     places: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All losses of the retrieval side, by name.
 
     Args:
-        selection: what the grounding branch chose, fixed values; None when no term wants it.
+        selection: what the grounding branch chose, fixed values.
         condition: from `grounding_teaches`.
         places: of the sentences that selection and condition speak of; None: all, in order.
     """
@@ -288,10 +289,11 @@ def retrieval_terms(
     taught = output if places is None else output.at(places)
     lessons: dict[str, Tensor] = {}
     if step.wants("explicit_to_retrieval"):
-        if losses.place_form == "distribution":
-            lessons |= losses.of_place_by_local(output)  # its teacher knows every sentence of the batch
-        elif selection is not None:
-            lessons |= losses.of_place(taught, selection.best(), batch.videos.clip_centers)
+        centers = batch.videos.clip_centers
+        if losses.place_form in BY_DISTRIBUTION:
+            lessons |= losses.of_place_by_distribution(output, selection, places, centers)
+        else:
+            lessons |= losses.of_place(taught, selection.best(), centers)
     if condition is not None:
         lessons |= losses.of_modulation(taught, model.to_retrieval(taught, condition))
     return terms | _means(step, lessons, batch.num_sentences)
