@@ -3,7 +3,8 @@
     python benchmarks/choose_answer.py runs/demo --data demo-out/data --queries 300
 
 Which settings rank moments best is a choice that training cannot make (docs/decisions/0009). Videos that training
-never saw, cut from the training split, are the corpus; the test split is not touched.
+never saw, cut from the training split, are the corpus; the test split is not touched. Of several models, of different
+seeds, each is asked of the videos that it held out, and the figures are means over them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from dciml.search import Searcher
 from dciml.types import Query, SearchHit
 
 SPAN_SETTINGS: dict[str, list[Any]] = {
+    "contrast_floor": [0.0, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8],
     "candidates": ["windows", "proposals", "both"],
     "contrast_weight": [0.0, 1.0],
-    "reconstruction_weight": [0.0, 0.1, 0.3, 1.0, 3.0],
+    "reconstruction_weight": [0.0, 0.1, 1.0],
 }
 LIST_SETTINGS: dict[str, list[Any]] = {
     "video_weight": [0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0],
@@ -52,6 +54,42 @@ def grid(base: AnswerConfig, settings: dict[str, list[Any]]) -> list[AnswerConfi
         for values in itertools.product(*settings.values())
     ]
     return [c for c in made if c.contrast_weight or c.reconstruction_weight]
+
+
+def held_out(model: Path, data: DataFolder, num_queries: int, index: Path) -> tuple[Searcher, Task]:
+    """A searcher in the videos that a run held out, and their queries."""
+    config, engine = load_config(model / "config.yaml"), load_model(model, calibrated=False).engine
+    task = held_out_task(data, config.data.validation_fraction, config.seed, num_queries)
+    built = index_corpus(engine, task, task.fused_clips(engine), index)
+    return Searcher(engine, built, task.store, config.answer), task
+
+
+def moments_in_own_videos(
+    searcher: Searcher, task: Task, configs: list[AnswerConfig]
+) -> list[dict[str, float]]:
+    """SVMR of each setting."""
+    own = [in_own_video(searcher, query, configs) for query in task.queries]
+    return [
+        moment_recalls(task.queries, {q.query_id: own[i][place] for i, q in enumerate(task.queries)}).means()
+        for place in range(len(configs))
+    ]
+
+
+def moments_in_corpus(searcher: Searcher, task: Task, configs: list[AnswerConfig]) -> list[dict[str, float]]:
+    """Strict VCMR of each setting."""
+    answers = searcher.search_variants([query.sentence for query in task.queries], configs, 100)
+    ids = [query.query_id for query in task.queries]
+    return [strict(task.queries, dict(zip(ids, hits, strict=True))).means() for hits in answers]
+
+
+def mean_rows(
+    found: list[list[dict[str, float]]], names: list[str], configs: list[AnswerConfig]
+) -> list[tuple[list[float], AnswerConfig]]:
+    """Of each setting the figures of these names, mean over models."""
+    return [
+        ([float(np.mean([of_model[place][name] for of_model in found])) for name in names], config)
+        for place, config in enumerate(configs)
+    ]
 
 
 def in_own_video(searcher: Searcher, query: Query, configs: list[AnswerConfig]) -> list[FloatArray]:
@@ -80,39 +118,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--queries", type=int, default=300, help="of each model")
     arguments = parser.parse_args()
-    config, data = load_config(arguments.model / "config.yaml"), DataFolder.open(arguments.data)
-    engine = load_model(arguments.model).engine
-    task = held_out_task(data, config.data.validation_fraction, config.seed, arguments.queries)
-    base = AnswerConfig()
+    data = DataFolder.open(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
-        clips = task.fused_clips(engine)
-        searcher = Searcher(
-            engine, index_corpus(engine, task, clips, Path(folder) / "index"), task.store, base
-        )
+        asked = [
+            held_out(model, data, arguments.queries, Path(folder) / str(number))
+            for number, model in enumerate(arguments.models)
+        ]
+        base = load_config(arguments.models[0] / "config.yaml").answer
         spans = grid(base, SPAN_SETTINGS)
-        own = [in_own_video(searcher, query, spans) for query in task.queries]
-        names = ["R@1, IoU=0.5", "R@5, IoU=0.5", "mIoU"]
-        rows = []
-        for place, setting in enumerate(spans):
-            found = {q.query_id: own[i][place] for i, q in enumerate(task.queries)}
-            means = moment_recalls(task.queries, found).means()
-            rows.append(([means[name] for name in names], setting))
-        print(f"\nVideo given, {len(task.queries)} held-out queries\n")
+        names = ["R@1, IoU=0.5", "R@1, IoU=0.7", "R@5, IoU=0.5", "mIoU"]
+        rows = mean_rows([moments_in_own_videos(*one, spans) for one in asked], names, spans)
+        print(f"\nVideo given, {sum(len(task.queries) for _, task in asked)} held-out queries\n")
         show(rows, names, SPAN_SETTINGS)
         best = max(rows, key=lambda row: sum(row[0]))[1]
         lists = grid(best, LIST_SETTINGS)
-        answers = searcher.search_variants([q.sentence for q in task.queries], lists, 100)
         names = ["R@1, IoU=0.5", "R@10, IoU=0.5", "R@100, IoU=0.5"]
-        rows = []
-        for setting, hits in zip(lists, answers, strict=True):
-            scored = dict(zip((q.query_id for q in task.queries), hits, strict=True))
-            means = strict(task.queries, scored).means()
-            rows.append(([means[name] for name in names], setting))
-        print(f"\nWhole corpus of {len(task.video_ids)} held-out videos, spans as in the first row above\n")
+        rows = mean_rows([moments_in_corpus(*one, lists) for one in asked], names, lists)
+        videos = " + ".join(str(len(task.video_ids)) for _, task in asked)
+        print(f"\nWhole corpus of {videos} held-out videos, spans as in the first row above\n")
         show(rows, names, LIST_SETTINGS)
 
 

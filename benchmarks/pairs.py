@@ -28,9 +28,9 @@ ROWS = ("dciml", *(f"dciml, {name}" for name in ALONE), "shared space")
 SHOWN = {"VR R@1": 0, "SVMR R@1, IoU ≥ .5": 2, "strict VCMR R@1, IoU ≥ .5": 4}
 
 
-def largest_corpus(out: Path, num_train: int, workers: int) -> DataFolder:
-    """Draw and read the videos of the largest corpus."""
-    stories = plan_corpus(CorpusSize(num_train, NUM_TEST), SEED)
+def drawn_corpus(out: Path, size: CorpusSize, seed: int, workers: int) -> DataFolder:
+    """Draw and read the videos of a corpus of the demo's generator, unless they are there."""
+    stories = plan_corpus(size, seed)
     make_videos(stories, out / "videos", workers)
     return make_data_folder(stories, out / "videos", out / "data", BuiltinVisualEncoder(), workers)
 
@@ -105,7 +105,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
     sizes = sorted(arguments.train)
-    whole = largest_corpus(arguments.out, sizes[-1], arguments.workers)
+    size = CorpusSize(sizes[-1], NUM_TEST)
+    whole = drawn_corpus(arguments.out, size, SEED, arguments.workers)
     found: dict[int, dict[str, list[Report]]] = {}
     tables: dict[str, list[str]] = {}
     for number in sizes:

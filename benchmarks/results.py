@@ -55,6 +55,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no explicit to retrieval": (OFF[0],),
     "no explicit to grounding": (OFF[2],),
     "no anchors": ("grounding.anchors=false",),
+    "joint": ("training.mode=joint",),
     "no local scale, published forms": (
         "grounding.anchors=false",
         "retrieval.local=none",

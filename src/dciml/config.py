@@ -103,10 +103,15 @@ class RetrievalConfig(Settings):
         1.0, ge=0, le=1, description="with such blocks, share of a clip; its video's mean has the rest"
     )
     local_weight: float = Field(
-        0.75, ge=0, le=1, description="share of the local scale in a score; the first one, where it is chosen"
+        0.75,
+        ge=0,
+        le=1,
+        description="share of the local scale in a score; where it is chosen, the one that needs no proof",
     )
     choose_local_weight: bool = Field(
-        True, description="choose the local scale's share on the held-out pairs, without moments"
+        True,
+        description="choose the local scale's share on the held-out pairs, without moments, where they are sure of a "
+        "better one than `local_weight`",
     )
     margin: float = Field(0.2, ge=0, description="triplet, in cosine")
     nce_temperature: float | None = Field(

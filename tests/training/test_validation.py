@@ -18,10 +18,12 @@ from dciml.features.vocabulary import Vocabulary
 from dciml.method.losses import GroundingLosses
 from dciml.method.mutual import DualBranch
 from dciml.model_folder import ModelCard, batch_sizes, build_dual, draw_of
+from dciml.training import validation
 from dciml.training.loader import PairData
 from dciml.training.validation import LOCAL_WEIGHTS, TEMPERATURES, choose_local_weight, validate
 
 CPU = torch.device("cpu")
+START = 0.4
 
 
 @pytest.fixture
@@ -124,10 +126,18 @@ def with_local(data: PairData, tiny_config: Callable[..., RunConfig], **retrieva
     return build_dual(tiny_config(retrieval={"local": "linear", "local_width": 8, **retrieval}), card)
 
 
+@pytest.mark.parametrize("sure", [True, False])
 def test_share_of_the_local_scale_makes_held_out_pairs_likeliest(
-    data: PairData, tiny_config: Callable[..., RunConfig]
+    data: PairData, tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, sure: bool
 ) -> None:
     """Plain reference, one sentence and one video after the other: held-out videos first, then the training ones."""
+    asked: list[tuple[float, int]] = []
+
+    def judge(gain: torch.Tensor, owner: torch.Tensor) -> bool:
+        asked.append((float(gain.mean()), len(owner.unique())))
+        return sure
+
+    monkeypatch.setattr(validation, "surely_positive", judge)
     own_ids = list(data.by_video())[:4]
     held_out, training = of_videos(data, own_ids), of_videos(data, list(data.by_video())[4:])
     model = with_local(data, tiny_config, local_weight=0.3)
@@ -137,7 +147,7 @@ def test_share_of_the_local_scale_makes_held_out_pairs_likeliest(
     with torch.no_grad():
         output = model.retrieval(batch)
         assert output.local is not None
-        for weight in LOCAL_WEIGHTS:
+        for weight in (*LOCAL_WEIGHTS, START):
             rows, owners = [], []
             for i, own in enumerate(batch.video_of_query.tolist()):
                 if own >= len(own_ids):
@@ -163,11 +173,29 @@ def test_share_of_the_local_scale_makes_held_out_pairs_likeliest(
                 for t in TEMPERATURES
             )
     model.train()
-    choose_local_weight(model, held_out, training, CPU)
-    chosen = min(LOCAL_WEIGHTS, key=lambda weight: abs(weight - float(model.retrieval.local_weight)))
-    assert found[chosen] == pytest.approx(max(found.values()), abs=1e-4)
+    choose_local_weight(model, held_out, training, CPU, START)
+    chosen, best = float(model.retrieval.local_weight), max(found[weight] for weight in LOCAL_WEIGHTS)
+    assert asked == [(pytest.approx(best - found[START], abs=1e-4), len(own_ids))]
+    if sure:
+        nearest = min(LOCAL_WEIGHTS, key=lambda weight: abs(weight - chosen))
+        assert found[nearest] == pytest.approx(best, abs=1e-4)
+    else:
+        assert chosen == pytest.approx(START)
     assert model.training
     assert len(set(found.values())) > 1
+
+
+def test_a_gain_is_sure_where_videos_agree() -> None:
+    """By hand: of four videos with two sentences each, the sums of a video are the draws."""
+    owner = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    for sums, sure in (([2.0, 2.0, 2.0, 1.8], True), ([8.0, 0.0, 0.0, 0.0], False), ([-1.0] * 4, False)):
+        values = torch.tensor(sums).repeat_interleave(2) / 2
+        error = np.std(sums, ddof=1) * 2 / 8  # of the mean over eight sentences
+        assert (np.sum(sums) / 8 > 2 * error) is np.bool_(sure)
+        assert validation.surely_positive(values, owner) is sure
+    assert not validation.surely_positive(
+        torch.ones(3), torch.zeros(3, dtype=torch.int64)
+    )  # one video tells nothing
 
 
 def of_videos(data: PairData, video_ids: Sequence[str]) -> PairData:
@@ -177,7 +205,7 @@ def of_videos(data: PairData, video_ids: Sequence[str]) -> PairData:
 
 def test_without_a_local_scale_there_is_no_share_to_choose(model: DualBranch, data: PairData) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    choose_local_weight(model, data, data, CPU)
+    choose_local_weight(model, data, data, CPU, START)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

@@ -498,8 +498,9 @@ def set_lr(optimizers: dict[str, torch.optim.Optimizer], factor: float) -> None:
 def _validate_and_keep(run: Run, reporter: Reporter, epoch: int) -> None:
     """Keep each side's weights of its own best epoch, or the last; at inference the sides do not touch each other."""
     objective, begun = build_objective(run.config), run.progress
-    if run.config.retrieval.choose_local_weight:
-        choose_local_weight(run.model, run.held_out, run.training, run.fabric.device)
+    retrieval = run.config.retrieval
+    if retrieval.choose_local_weight:
+        choose_local_weight(run.model, run.held_out, run.training, run.fabric.device, retrieval.local_weight)
     values = validate(
         run.model, run.held_out, run.fabric.device, moments=run.held_out_moments, objective=objective
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -137,35 +139,52 @@ def validate(
         return {"retrieval": _sum_of_recalls(model, data, device), "grounding": grounding}
 
 
-def choose_local_weight(model: DualBranch, data: PairData, training: PairData, device: torch.device) -> None:
+def choose_local_weight(
+    model: DualBranch, data: PairData, training: PairData, device: torch.device, start: float
+) -> None:
     """Set the share of the local scale to that of `LOCAL_WEIGHTS` by which held-out pairs are likeliest.
 
     Likelihood is that of a sentence's own video by a softmax over scores, each share at the best of `TEMPERATURES`. A
     few held-out videos are soon all ranked right, so up to `MOST_OTHERS` training videos stand beside them, which no
-    held-out sentence tells of (docs/decisions/0049). Of equals the nearest to the present share is taken. Nothing is
-    done where there is no local scale.
+    held-out sentence tells of (docs/decisions/0049). Where the likeliest share is not surely better than `start`, it
+    is `start` (docs/decisions/0050). Nothing is done where there is no local scale.
 
     Args:
         data: held-out pairs.
         training: the pairs trained on, of which only videos are read.
+        start: the share that needs no proof.
     """
     if model.retrieval.local is None:
         return
-    present = float(model.retrieval.local_weight)
     with as_teacher(model):
         embedded, others = _embedded(model, data, device), _other_videos(model, training, device)
-        found = {}
-        for weight in LOCAL_WEIGHTS:
+
+        def loss_of(weight: float) -> Tensor:
             scores = _scores(model, data, embedded, weight)
             if others is not None:
                 beside = score_matrix(embedded.queries, model.retrieval.fused_clips(others, weight))
                 scores = torch.cat([scores, beside], dim=1)
-            found[weight] = max(
-                float(-functional.cross_entropy(scores / temperature, embedded.owner))
+            losses = [
+                functional.cross_entropy(scores / temperature, embedded.owner, reduction="none")
                 for temperature in TEMPERATURES
-            )
-        best = max(LOCAL_WEIGHTS, key=lambda weight: (round(found[weight], 6), -abs(weight - present)))
-    model.retrieval.local_weight.fill_(best)
+            ]
+            return min(losses, key=lambda loss: float(loss.mean()))
+
+        found = {weight: loss_of(weight) for weight in LOCAL_WEIGHTS}
+        best = min(found, key=lambda weight: float(found[weight].mean()))
+        gain = loss_of(start) - found[best]
+        chosen = best if surely_positive(gain, embedded.owner) else start
+    model.retrieval.local_weight.fill_(chosen)
+
+
+def surely_positive(values: Float[Tensor, " queries"], video_of_query: Int[Tensor, " queries"]) -> bool:
+    """Is the mean over sentences above 0 by twice its standard error? The sentences of a video count as one draw."""
+    count = int(video_of_query.max()) + 1
+    if count < 2:
+        return False
+    sums = values.new_zeros(count).index_add_(0, video_of_query, values)
+    error = float(sums.std()) * math.sqrt(count) / len(values)
+    return float(values.mean()) > 2 * error
 
 
 def _other_videos(model: DualBranch, training: PairData, device: torch.device) -> EncodedVideos | None:
