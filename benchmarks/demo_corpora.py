@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from machine import write_figures
@@ -20,27 +19,8 @@ from pairs import drawn_corpus, rows_of
 from results import COLUMNS, OUTCOMES, Corpus, apart, line, short_schedule
 
 from dciml.demo import CorpusSize
-from dciml.recipes.outcomes import Outcomes, Protocol, read_outcomes
+from dciml.recipes.outcomes import read_outcomes, together
 from dciml.recipes.report import Report
-
-
-def together(outcomes: Sequence[Outcomes]) -> Outcomes:
-    """Those of one model on several corpora as if they were one: ids become `place/id`."""
-
-    def joined(name: str) -> Protocol:
-        tables = [one.tables[name] for one in outcomes]
-        metrics = [metric for metric in tables[0].values if all(metric in table.values for table in tables)]
-        return Protocol(
-            tuple(f"{place}/{i}" for place, table in enumerate(tables) for i in table.query_ids),
-            tuple(f"{place}/{i}" for place, table in enumerate(tables) for i in table.video_ids),
-            {metric: tuple(v for table in tables for v in table.values[metric]) for metric in metrics},
-        )
-
-    first = outcomes[0]
-    shared = [name for name in first.tables if all(name in one.tables for one in outcomes)]
-    data = " + ".join(one.data for one in outcomes)
-    num_videos = sum(one.num_videos for one in outcomes)
-    return replace(first, data=data, num_videos=num_videos, tables={name: joined(name) for name in shared})
 
 
 def write_together(corpora: Sequence[Corpus], run: str, path: Path) -> Path:

@@ -12,7 +12,14 @@ from typer.testing import CliRunner
 
 from dciml.cli.evaluate import register
 from dciml.errors import DataError
-from dciml.recipes.outcomes import Outcomes, Protocol, compare_outcomes, differences, read_outcomes
+from dciml.recipes.outcomes import (
+    Outcomes,
+    Protocol,
+    compare_outcomes,
+    differences,
+    read_outcomes,
+    together,
+)
 
 QUERIES = tuple(f"q{number:02}" for number in range(40))
 VIDEOS = tuple(f"v{number // 4}" for number in range(40))
@@ -44,6 +51,30 @@ def test_seeds_are_averaged_before_videos_are_drawn() -> None:
     one, two, other = np.ones(40), np.zeros(40), np.zeros(40)
     interval = differences([outcomes("a", one), outcomes("a", two)], [outcomes("b", other)])["VR"]["R@1"]
     assert (interval.value, interval.low, interval.high) == pytest.approx((50.0, 50.0, 50.0))
+
+
+def test_corpora_together_are_as_one_of_all_their_videos() -> None:
+    """Ids that both corpora have stay apart, and each sentence counts once."""
+    rng = np.random.default_rng(2)
+    ours, theirs = ([rng.integers(0, 2, 40).astype(float) for _ in range(2)] for _ in range(2))
+    sides = [
+        together([outcomes("a", right, shuffle=bool(place)) for place, right in enumerate(side)])
+        for side in (ours, theirs)
+    ]
+    assert len(set(sides[0].tables["VR"].query_ids)) == 80
+    assert sides[0].num_videos == 20
+    found = differences([sides[0]], [sides[1]], num_resamples=2000)["VR"]["R@1"]
+    apart = np.concatenate(ours) - np.concatenate(theirs)
+    assert found.value == pytest.approx(100 * apart.mean())
+    drawn = apart.reshape(20, 4).mean(axis=1)[rng.integers(20, size=(4000, 20))].mean(axis=1) * 100
+    assert found.low == pytest.approx(np.percentile(drawn, 2.5), abs=1.5)
+    assert found.high == pytest.approx(np.percentile(drawn, 97.5), abs=1.5)
+
+
+def test_together_has_what_all_corpora_have() -> None:
+    one, other = outcomes("a", np.ones(40)), outcomes("a", np.ones(40))
+    other = replace(other, tables={"VR": other.tables["VR"], "SVMR": other.tables["VR"]})
+    assert set(together([one, other]).tables) == set(together([other, one]).tables) == {"VR"}
 
 
 def test_other_queries_are_refused() -> None:

@@ -7,7 +7,7 @@ is far narrower than the intervals of their figures let one think.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -102,6 +102,30 @@ def read_outcomes(path: Path) -> Outcomes:
 def refuse_other_than_outcomes(path: Path) -> None:
     """Refuse to write outcomes over anything else. Raises DataError."""
     refuse_foreign_file(path, "outcomes of an evaluation", is_outcomes)
+
+
+def together(runs: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of one model on several corpora as if these were one; ids become `place/id`.
+
+    Protocols and metrics that one of them lacks are left out.
+    """
+    first, tables = runs[0], {}
+    for name, table in first.tables.items():
+        every = [run.tables[name] for run in runs if name in run.tables]
+        metrics = [metric for metric in table.values if all(metric in own.values for own in every)]
+        if len(every) < len(runs) or not metrics:
+            continue
+        tables[name] = Protocol(
+            tuple(f"{place}/{i}" for place, own in enumerate(every) for i in own.query_ids),
+            tuple(f"{place}/{i}" for place, own in enumerate(every) for i in own.video_ids),
+            {metric: tuple(value for own in every for value in own.values[metric]) for metric in metrics},
+        )
+    return replace(
+        first,
+        data=" + ".join(run.data for run in runs),
+        num_videos=sum(run.num_videos for run in runs),
+        tables=tables,
+    )
 
 
 def differences(
