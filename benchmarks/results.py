@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="settings; the short schedule of the corpus")
     parser.add_argument("--device", default="cpu", help="where models are evaluated")
     parser.add_argument("--trained-only", action="store_true", help="leave out the rows without training")
+    parser.add_argument("--whole-only", action="store_true", help="leave out the rows of the scales alone")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting, key=value")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
@@ -227,7 +228,10 @@ def main() -> None:
     rows: dict[str, list[Report]] = {}
     for variant in arguments.variants:
         rows[variant] = [corpus.run(variant, seed) for seed in arguments.seeds]
-        if "retrieval.local=none" not in VARIANTS[variant] and corpus.settings().retrieval.local != "none":
+        local = (
+            "retrieval.local=none" not in VARIANTS[variant] and corpus.settings().retrieval.local != "none"
+        )
+        if local and not arguments.whole_only:
             for name, weight in ALONE.items():
                 rows[f"{variant}, {name}"] = [corpus.run(variant, seed, weight) for seed in arguments.seeds]
     rows["shared space"] = [corpus.shared_space(seed) for seed in arguments.seeds]
