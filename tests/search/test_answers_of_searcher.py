@@ -11,8 +11,9 @@ import pytest
 
 from dciml.features.row_times import RowTimes
 from dciml.search.calibration import Calibration
+from dciml.search.compose import Looked, compose, with_chances
 from dciml.search.long_videos import WindowedIds
-from dciml.search.searcher import Looked, Searcher, compose, with_chances
+from dciml.search.searcher import Searcher
 from dciml.spans import temporal_iou
 from dciml.types import SearchHit
 

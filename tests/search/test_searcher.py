@@ -10,7 +10,7 @@ import pytest
 from dciml.errors import DataError, ModelError
 from dciml.features.store import FeatureStore, FeatureStoreWriter, StoreManifest
 from dciml.search.answer import rank_moments
-from dciml.search.searcher import VideoStores
+from dciml.search.stores import VideoStores
 from dciml.types import SearchHit
 
 SENTENCES = [f"sentence {number}" for number in range(70)]

@@ -1,10 +1,12 @@
 from .apart import EvidencePart, captions_beside
 from .calibration import Calibration, fit_calibration, read_calibration
+from .compose import Answer
 from .contrast import contrast_windows
 from .engines import BaselineEngine, DualEngine, Engine, Space, pooled_clips
 from .long_videos import WindowedIds, select_whole, whole_seconds
-from .searcher import Answer, Searcher, VideoStores
+from .searcher import Searcher
 from .shown import ShownAnswer, ShownHit, grouped
+from .stores import VideoStores
 
 __all__ = [
     "Answer",
