@@ -16,7 +16,7 @@ from pathlib import Path
 
 from machine import write_figures
 from pairs import drawn_corpus, rows_of
-from results import COLUMNS, OUTCOMES, Corpus, apart, line, short_schedule
+from results import HEAD, OUTCOMES, Corpus, apart, line, short_schedule
 
 from dciml.demo import CorpusSize
 from dciml.recipes.outcomes import read_outcomes, together
@@ -53,8 +53,7 @@ def main() -> None:
         for name in ("dciml", "shared space")
     )
     table = [
-        "| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        *HEAD,
         *(line(name, reports) for name, reports in found.items()),
         f"| *dciml less shared space* | {apart([ours], [others])} |",
     ]

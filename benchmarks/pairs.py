@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from machine import write_figures
-from results import ALONE, COLUMNS, Corpus, line, short_schedule
+from results import ALONE, COLUMNS, HEAD, Corpus, line, short_schedule
 
 from dciml.datasets import DataFolder, write_data_folder
 from dciml.demo import CorpusSize, make_data_folder, make_videos, plan_corpus
@@ -123,9 +123,7 @@ def main() -> None:
         found[number] = rows_of(corpus, arguments.seeds)
         tables[str(number)] = [line(name, reports) for name, reports in found[number].items()]
         print(f"\n{number} training videos, {len(data.pairs('train'))} sentences, {epochs} epochs\n")
-        print("| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |")
-        print("|---" * (len(COLUMNS) + 1) + "|")
-        print("\n".join(tables[str(number)]), flush=True)
+        print("\n".join((*HEAD, *tables[str(number)])), flush=True)
     if arguments.plot:
         plot(found, arguments.plot)
     write_figures(arguments.json, {"train": sizes, "seeds": arguments.seeds, "tables": tables})

@@ -75,6 +75,10 @@ COLUMNS = (
     ("proposals: first", "SVMR", "proposals by reconstruction", "R@1, IoU=0.5"),
     ("best of 5", "SVMR", "proposals by reconstruction", "R@5, IoU=0.5"),
 )
+HEAD = (
+    "| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |",
+    "|---" * (len(COLUMNS) + 1) + "|",
+)
 MADE = "made.json"  # in the folder of a run: nothing stopped it before its end
 OUTCOMES = "outcomes.json"  # beside the report
 PLAINEST = ("shared space", "untrained cosine", "untrained cosine, propagated")
@@ -270,8 +274,7 @@ def main() -> None:
             rows["untrained cosine" + (", propagated" if propagation else "")] = [untrained]
     first = next(iter(rows.values()))[:1]
     table = [
-        "| row | " + " | ".join(heading for heading, *_ in COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        *HEAD,
         *(line(name, reports) for name, reports in rows.items()),
         *(line(name, first, model_row=name) for name in KNOW_LESS),
     ]

@@ -216,10 +216,10 @@ def clips_by_proposals(
     Args:
         centers: of the clips of each query's own video (`VideoBatch.clip_centers`).
     """
-    proposals, shares = selection.proposals, torch.softmax(-selection.cost.float(), dim=1)
+    shares = torch.softmax(-selection.cost.float(), dim=1)
     found = torch.zeros_like(centers)
     for number in range(shares.shape[1]):
-        one = Proposals(proposals.centers[:, [number]], proposals.widths[:, [number]])
+        one = selection.proposals.at(torch.full_like(selection.best_index, number))
         inside = span_on_clips(one, centers)
         found = found + shares[:, [number]] * inside / inside.sum(dim=1, keepdim=True)
     return found.detach()

@@ -6,7 +6,7 @@ is far narrower than the intervals of their figures let one think.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -109,23 +109,29 @@ def together(runs: Sequence[Outcomes]) -> Outcomes:
 
     Protocols and metrics that one of them lacks are left out.
     """
-    first, tables = runs[0], {}
-    for name, table in first.tables.items():
-        every = [run.tables[name] for run in runs if name in run.tables]
-        metrics = [metric for metric in table.values if all(metric in own.values for own in every)]
-        if len(every) < len(runs) or not metrics:
-            continue
-        tables[name] = Protocol(
+    tables = {
+        name: Protocol(
             tuple(f"{place}/{i}" for place, own in enumerate(every) for i in own.query_ids),
             tuple(f"{place}/{i}" for place, own in enumerate(every) for i in own.video_ids),
             {metric: tuple(value for own in every for value in own.values[metric]) for metric in metrics},
         )
+        for name, every, metrics in _in_all(runs)
+    }
     return replace(
-        first,
+        runs[0],
         data=" + ".join(run.data for run in runs),
         num_videos=sum(run.num_videos for run in runs),
         tables=tables,
     )
+
+
+def _in_all(runs: Sequence[Outcomes]) -> Iterator[tuple[str, list[Protocol], list[str]]]:
+    """The protocols that all runs have: name, that of each run, and the metrics that all have, of which there are."""
+    for name, table in runs[0].tables.items():
+        every = [run.tables[name] for run in runs if name in run.tables]
+        metrics = [metric for metric in table.values if all(metric in own.values for own in every)]
+        if len(every) == len(runs) and metrics:
+            yield name, every, metrics
 
 
 def differences(
@@ -145,11 +151,8 @@ def differences(
             what = f"{run.run} and {first.run} were not evaluated on the same queries and videos"
             raise DataError(what, mend=SAME_DATA)
     found = {}
-    for name, table in first.tables.items():
-        every = [run.tables[name] for run in (*ours, *others) if name in run.tables]
-        metrics = [metric for metric in table.values if all(metric in own.values for own in every)]
-        if len(every) < len(ours) + len(others) or not metrics:
-            continue
+    for name, every, metrics in _in_all((*ours, *others)):
+        table = every[0]
         if any(sorted(own.query_ids) != sorted(table.query_ids) for own in every):
             raise DataError(f"the runs have other queries than each other in {name}", mend=SAME_DATA)
         sides = [[own.scores(metrics) for own in part] for part in (every[: len(ours)], every[len(ours) :])]

@@ -170,9 +170,9 @@ def choose_local_weight(
             ]
             return min(losses, key=lambda loss: float(loss.mean()))
 
-        found = {weight: loss_of(weight) for weight in LOCAL_WEIGHTS}
-        best = min(found, key=lambda weight: float(found[weight].mean()))
-        gain = loss_of(start) - found[best]
+        found = {weight: loss_of(weight) for weight in dict.fromkeys((*LOCAL_WEIGHTS, start))}
+        best = min(LOCAL_WEIGHTS, key=lambda weight: float(found[weight].mean()))
+        gain = found[start] - found[best]
         chosen = best if surely_positive(gain, embedded.owner) else start
     model.retrieval.local_weight.fill_(chosen)
 
@@ -212,8 +212,8 @@ class _Embedded:
 def _embedded(model: DualBranch, data: PairData, device: torch.device) -> _Embedded:
     videos, queries, owner = [], [], []
     groups = list(data.by_video().items())
-    for start in range(0, len(groups), 64):
-        batch = data.collate(groups[start : start + 64], epoch=0).to(device)
+    for start in range(0, len(groups), VIDEOS_AT_ONCE):
+        batch = data.collate(groups[start : start + VIDEOS_AT_ONCE], epoch=0).to(device)
         videos.append(model.retrieval.encode_videos(batch.videos))
         queries.append(model.retrieval.search_vectors(model.retrieval.encode_queries(batch.queries)))
         owner.append(batch.video_of_query + start)
