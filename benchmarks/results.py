@@ -3,11 +3,11 @@
     python benchmarks/results.py demo --data demo-out/data --out runs/results
     python benchmarks/results.py flickr_stitched --data data/flickr_stitched --out runs/results --seeds 1 2 3
 
-Every row answers all test queries in the same corpus, by the answer settings of the corpus; the plainest models have
-windows alone to answer with. Trained rows are the mean over seeds ± their standard deviation; a row with one seed, or
-without any training, has a 95 % bootstrap interval over videos. "local alone" and "others alone" are the scales of the
-same trained model. The last row is the first one less the best baseline, sentence by sentence: the mean over seeds,
-with a 95 % bootstrap interval over videos.
+Every row answers all test queries in the same corpus, by the answer settings of the corpus; where those ask for
+proposals, the plainest models have their best windows. Trained rows are the mean over seeds ± their standard
+deviation; a row with one seed, or without any training, has a 95 % bootstrap interval over videos. "local alone" and
+"others alone" are the scales of the same trained model. The last row is the first one less the best baseline,
+sentence by sentence: the mean over seeds, with a 95 % bootstrap interval over videos.
 
 A run that has its report already is not made again, and one that was stopped goes on; so several calls, one a seed, can
 share the work, and a last one with all seeds prints the table. `--config` names other settings than the short schedule
@@ -123,13 +123,7 @@ class Corpus:
             assert isinstance(model.engine, DualEngine)
             model.engine.dual.retrieval.local_weight.data.fill_(local_weight)
         options = EvaluateOptions(run=name, windows=model.windows, outcomes=outcomes)
-        answer = self.settings().answer
-        if not isinstance(model.engine, DualEngine):  # it has no proposals
-            own = model.answer
-            answer = answer.model_copy(
-                update={"candidates": own.candidates, "ground_videos": own.ground_videos}
-            )
-        report = evaluate(model.engine, self.data, "test", answer, options=options)
+        report = evaluate(model.engine, self.data, "test", self.settings().answer, options=options)
         report.write(kept)
         print(f"<!-- {name}: made in {trained:.0f} s -->", flush=True)
         return report

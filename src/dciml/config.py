@@ -326,7 +326,7 @@ class AnswerConfig(Settings):
         description="spans that overlap a better one of their video more are left out; null: none",
     )
     video_weight: float = Field(
-        10.0, ge=0, description="score per unit of the video's similarity; large: one video after the other"
+        3.0, ge=0, description="score per unit of the video's similarity; large: one video after the other"
     )
     span_reference: Literal["best", "softmax", "absolute"] = Field(
         "best",
