@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from results import MADE, OFF, short_schedule
+from results import OFF, make_once, short_schedule, train_on
 
 from dciml.config import RunConfig, load_config
 from dciml.datasets import DataFolder, split_off_validation
-from dciml.files import write_json
-from dciml.folders import CHECKPOINT_FILE
-from dciml.recipes.train import train
 
 FED = (
     "grounding.anchors=false",
@@ -115,9 +113,7 @@ def main() -> None:
     for name, _, folder in (given.partition("=") for given in arguments.corpora):
         data, out = DataFolder.open(Path(folder)), arguments.out / name
         config = long_run(data, name, arguments.updates, arguments.each, arguments.sentences)
-        if not (out / MADE).exists():
-            train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True)
-            write_json(out / MADE, {"updates": arguments.updates})
+        make_once(out, partial(train_on, config))
         curves[name] = curve_of(out, arguments.each)
         print(f"\n{name}: {config.training.epochs} epochs\n\n| updates | mean IoU | loss |\n|---|---|---|")
         for row in zip(

@@ -20,6 +20,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no explicit to retrieval": (OFF[0],),
     "no explicit to grounding": (OFF[2],),
     "no anchors": ("grounding.anchors=false",),
+    "implicit too": ("mutual.implicit_to_retrieval=true", "mutual.implicit_to_grounding=true"),
     "joint": ("training.mode=joint",),
     "no local scale, published forms": (
         "grounding.anchors=false",
@@ -113,10 +115,7 @@ class Corpus:
         if kept.exists() and (outcomes is None or outcomes.exists()):
             return read_report(kept)
         begin = time.monotonic()
-        stopped = (folder / CHECKPOINT_FILE).exists() and not (folder / MADE).exists()
-        if stopped or not (folder / "run.json").exists():
-            make(folder)
-            write_json(folder / MADE, {"seconds": round(time.monotonic() - begin, 1)})
+        make_once(folder, make)
         model = load_model(folder, self.device, calibrated=False)
         trained = time.monotonic() - begin
         if local_weight is not None:
@@ -131,11 +130,7 @@ class Corpus:
     def run(self, variant: str, seed: int, local_weight: float | None = None) -> Report:
         """Of one training."""
         config = self.settings(*VARIANTS[variant], f"seed={seed}")
-        return self.report(
-            f"{variant} {seed}",
-            lambda out: train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True),
-            local_weight,
-        )
+        return self.report(f"{variant} {seed}", partial(train_on, config), local_weight)
 
     def shared_space(self, seed: int) -> Report:
         """Of the plainest trained model."""
@@ -152,6 +147,20 @@ class Corpus:
             return self.report(f"cosine {propagation}", lambda out: build_cosine(self.data, out, plain))
         except DataError:
             return None
+
+
+def make_once(folder: Path, make: Callable[[Path], object]) -> None:
+    """Make a model in a folder unless it is there; `make` goes on with one that was stopped."""
+    begin = time.monotonic()
+    stopped = (folder / CHECKPOINT_FILE).exists() and not (folder / MADE).exists()
+    if stopped or not (folder / "run.json").exists():
+        make(folder)
+        write_json(folder / MADE, {"seconds": round(time.monotonic() - begin, 1)})
+
+
+def train_on(config: RunConfig, out: Path) -> None:
+    """Train, from where an earlier call was stopped."""
+    train(config, out, resume=(out / CHECKPOINT_FILE).exists(), quiet=True)
 
 
 def cell(reports: list[Report], table: str, row: str, metric: str) -> str:
