@@ -85,7 +85,7 @@ def plot(curves: dict[str, Curve], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     for name, curve in curves.items():
         panels[0].plot(curve.updates, curve.first_proposal, "o-", label=name)
         panels[1].plot(curve.updates, curve.reconstruct, "o-", label=name)
@@ -93,7 +93,7 @@ def plot(curves: dict[str, Curve], file: Path) -> None:
     panels[1].set(title="reconstruction loss in training, nats a word", xlabel="updates of grounding")
     for panel in panels:
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(file, dpi=110)
 
 
