@@ -4,7 +4,7 @@
 
 Each corpus is drawn with another seed, and each model is trained on it with one seed. Figures are the mean over corpora
 ± their standard deviation; the last row is the model less the shared space, sentence by sentence, with a 95 %
-bootstrap interval over the test videos of all corpora. Settings were chosen on corpora 8, 21 and 23: not to be named
+bootstrap interval over the test videos of all corpora. Settings were chosen on corpora 8 and 21 to 25: not to be named
 here. A run that has its report is not made again.
 """
 

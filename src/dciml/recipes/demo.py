@@ -77,7 +77,7 @@ ABOUT = (
     "found in the whole corpus. R@10: among the first ten answers. A moment counts when its overlap (IoU) with the "
     "true one is at least 0.5. Blind spans are the same for every sentence: whole video, halves, thirds, quarters. "
     "Oracle retrieval is told the right video. Untrained is the same model with its first, random weights. Shared "
-    "space is two linear layers, trained on the same pairs: what a model must beat."
+    "space is two linear layers, trained on all pairs: what a model must beat."
 )
 
 
