@@ -143,7 +143,9 @@ def test_fingerprint_changes_with_what_decides_the_answers(folder: Path) -> None
     config.write_text(config.read_text().replace("clip_weight: 0.7", "clip_weight: 0.5"))
     seen.append(load_model(folder).engine.fingerprint)
     assert len(set(seen)) == 3
-    config.write_text(config.read_text().replace("video_weight: 3.0", "video_weight: 5.0"))
+    settings = config.read_text()
+    assert "video_weight: 3.0" in settings
+    config.write_text(settings.replace("video_weight: 3.0", "video_weight: 5.0"))
     assert load_model(folder).engine.fingerprint == seen[2]  # how spans are ranked is asked at search time
 
 
